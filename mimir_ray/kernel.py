@@ -1,0 +1,173 @@
+"""`@kernel`: the one door to numba.
+
+A kernel is a function over arrays and scalars, annotated with the aliases below. Its annotations are
+its one signature: arrays that a kernel reads are declared read-only (`I64`, `F64`, ...), so arrays
+that crossed an actor boundary and fresh ones run the same machine code; arrays that it writes are
+declared writable (`OutI64`, ...). All arrays are C-contiguous. Anything else passed is a TypeError,
+never a second compilation.
+
+Machine code is compiled on first use and kept on disk in a folder named by a digest of all kernel
+sources (numba does not notice an edited callee in another file). `warm_up()` compiles what is
+missing, once per node, before actors start: cold processes would each compile the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import os
+import pkgutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _use_cache_folder() -> None:
+    """Points numba's cache at a folder that depends on every kernel's source."""
+    package = Path(__file__).parent
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(package.rglob("*.py")):
+        text = path.read_bytes()
+        if b"mimir_ray.kernel" in text or path.name == "kernel.py":
+            digest.update(str(path.relative_to(package)).encode() + b"\0" + text)
+    root = os.environ.get("MIMIR_RAY_KERNEL_CACHE") or str(
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mimir-ray" / "kernels"
+    )
+    folder = Path(root) / digest.hexdigest()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = Path(tempfile.gettempdir()) / f"mimir-ray-kernels-{os.getuid()}" / digest.hexdigest()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.environ["NUMBA_CACHE_DIR"] = str(folder)
+
+
+_use_cache_folder()
+
+import numba  # noqa: E402  (reads NUMBA_CACHE_DIR when imported)
+from numba import types  # noqa: E402
+
+
+def _array(dtype: Any, ndim: int = 1, readonly: bool = True) -> Any:
+    return types.Array(dtype, ndim, "C", readonly=readonly)
+
+
+# Read by the kernel.
+Bool = Annotated[NDArray[np.bool_], _array(types.boolean)]
+U8 = Annotated[NDArray[np.uint8], _array(types.uint8)]
+I8 = Annotated[NDArray[np.int8], _array(types.int8)]
+U16 = Annotated[NDArray[np.uint16], _array(types.uint16)]
+I32 = Annotated[NDArray[np.int32], _array(types.int32)]
+U32 = Annotated[NDArray[np.uint32], _array(types.uint32)]
+I64 = Annotated[NDArray[np.int64], _array(types.int64)]
+U64 = Annotated[NDArray[np.uint64], _array(types.uint64)]
+F64 = Annotated[NDArray[np.float64], _array(types.float64)]
+Bool2 = Annotated[NDArray[np.bool_], _array(types.boolean, 2)]
+I32x2 = Annotated[NDArray[np.int32], _array(types.int32, 2)]
+I64x2 = Annotated[NDArray[np.int64], _array(types.int64, 2)]
+F64x2 = Annotated[NDArray[np.float64], _array(types.float64, 2)]
+# Written by the kernel.
+OutBool = Annotated[NDArray[np.bool_], _array(types.boolean, readonly=False)]
+OutU8 = Annotated[NDArray[np.uint8], _array(types.uint8, readonly=False)]
+OutI8 = Annotated[NDArray[np.int8], _array(types.int8, readonly=False)]
+OutU16 = Annotated[NDArray[np.uint16], _array(types.uint16, readonly=False)]
+OutI32 = Annotated[NDArray[np.int32], _array(types.int32, readonly=False)]
+OutU32 = Annotated[NDArray[np.uint32], _array(types.uint32, readonly=False)]
+OutI64 = Annotated[NDArray[np.int64], _array(types.int64, readonly=False)]
+OutU64 = Annotated[NDArray[np.uint64], _array(types.uint64, readonly=False)]
+OutF64 = Annotated[NDArray[np.float64], _array(types.float64, readonly=False)]
+OutBool2 = Annotated[NDArray[np.bool_], _array(types.boolean, 2, readonly=False)]
+OutI32x2 = Annotated[NDArray[np.int32], _array(types.int32, 2, readonly=False)]
+OutI64x2 = Annotated[NDArray[np.int64], _array(types.int64, 2, readonly=False)]
+OutF64x2 = Annotated[NDArray[np.float64], _array(types.float64, 2, readonly=False)]
+# Scalars that are not plain int (int64), float (float64) or bool.
+u8 = Annotated[int, types.uint8]
+u32 = Annotated[int, types.uint32]
+u64 = Annotated[int, types.uint64]
+i32 = Annotated[int, types.int32]
+
+_SCALARS = {int: types.int64, float: types.float64, bool: types.boolean}
+
+REGISTRY: dict[str, Any] = {}
+"""Every kernel by `module.name`; filled when the modules are imported."""
+
+
+def _signature(function: Callable[..., Any]) -> tuple[Any, ...]:
+    hints = get_type_hints(function, include_extras=True)
+    found = []
+    for name in inspect.signature(function).parameters:
+        hint = hints.get(name)
+        metadata = getattr(hint, "__metadata__", None)
+        kind = metadata[0] if metadata else _SCALARS.get(hint)  # type: ignore[arg-type]
+        if kind is None:
+            raise TypeError(f"kernel {function.__name__}: parameter {name} has no kernel type: {hint!r}")
+        found.append(kind)
+    return tuple(found)
+
+
+def kernel(function: Function) -> Function:
+    """Compiles `function` for the signature its annotations give. Releases the GIL; no fast-math."""
+    signature = _signature(function)
+    dispatcher = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+
+    def compile_declared(*args: Any, **kwargs: Any) -> Any:
+        # numba calls this on the first call and goes on with the machine code that it gets.
+        given = tuple(numba.typeof(arg) for arg in args)
+        context = dispatcher.typingctx
+        fits = len(given) == len(signature) and all(
+            context.can_convert(one, declared) is not None
+            for one, declared in zip(given, signature, strict=True)
+        )
+        if kwargs or not fits:
+            raise TypeError(f"kernel {function.__module__}.{function.__name__} takes {signature}, got {given}")
+        compile_now()
+        return dispatcher.overloads[signature].entry_point
+
+    def compile_now() -> None:
+        if not dispatcher.signatures:
+            dispatcher.compile(signature)
+            dispatcher.disable_compile()  # from now on arguments convert safely or are refused
+
+    dispatcher._compile_for_args = compile_declared
+    dispatcher.compile_now = compile_now
+    REGISTRY[f"{function.__module__}.{function.__name__}"] = dispatcher
+    return dispatcher  # type: ignore[no-any-return]
+
+
+def device(function: Function) -> Function:
+    """A part of kernels: called by kernels only, typed where it is called."""
+    return numba.njit(nogil=True, error_model="numpy", inline="never")(function)  # type: ignore[no-any-return]
+
+
+def kernel_modules() -> Iterator[str]:
+    """The modules of this package that define kernels, found by their text."""
+    package = Path(__file__).parent
+    for info in pkgutil.walk_packages([str(package)], prefix="mimir_ray."):
+        path = package.joinpath(*info.name.split(".")[1:])
+        source = path / "__init__.py" if info.ispkg else path.with_suffix(".py")
+        if source.exists() and b"@kernel" in source.read_bytes() and info.name != __name__:
+            yield info.name
+
+
+def warm_up(progress: Callable[[int, int, str], None] | None = None) -> int:
+    """Compiles (or loads from the cache) every kernel of the package.
+
+    Args:
+        progress: called with (done, total, name) before each kernel.
+
+    Returns the number of kernels.
+    """
+    for name in kernel_modules():
+        importlib.import_module(name)
+    for done, (name, dispatcher) in enumerate(sorted(REGISTRY.items())):
+        if progress:
+            progress(done, len(REGISTRY), name)
+        dispatcher.compile_now()
+    return len(REGISTRY)

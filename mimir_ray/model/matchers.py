@@ -1,0 +1,144 @@
+"""Label matchers with Prometheus' semantics: RE2, fully anchored, an absent label is an empty value.
+
+Common regular expressions (literals, alternations of literals, a prefix with `.*` or `.+`) are
+recognised and need no regex engine. Upstream: model/labels/matcher.go, regexp.go.
+"""
+
+from __future__ import annotations
+
+import enum
+import re as _stdlib_re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import re2
+
+from mimir_ray.errors import InvalidArgument
+
+from .labels import is_legacy_label_name
+
+
+class MatchType(enum.Enum):
+    EQUAL = "="
+    NOT_EQUAL = "!="
+    REGEX = "=~"
+    NOT_REGEX = "!~"
+
+
+@dataclass(eq=False)
+class InvalidRegex(InvalidArgument):
+    pattern: str
+    reason: str
+
+    def describe(self) -> str:
+        return f"error parsing regexp: {self.reason}: `{self.pattern}`"
+
+
+@lru_cache(maxsize=4096)
+def _compile(pattern: str) -> Callable[[str], object | None]:
+    options = re2.Options()
+    options.log_errors = False
+    options.dot_nl = True
+    options.max_mem = 64 << 20
+    try:
+        return re2.compile(f"(?s:{pattern})", options).fullmatch  # type: ignore[no-any-return]
+    except re2.error as error:
+        reason = error.args[0] if error.args else error
+        text = reason.decode() if isinstance(reason, bytes) else str(reason)
+        raise InvalidRegex(pattern, text.partition(":")[0]) from None
+
+
+_META = _stdlib_re.compile(r"[\\.+*?()|\[\]{}^$]")
+_ALTERNATIVES_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=False)
+class Matcher:
+    """One condition on one label. Raises `InvalidRegex` when made with a regex that RE2 refuses."""
+
+    type: MatchType
+    name: str
+    value: str
+
+    def __post_init__(self) -> None:
+        if self.is_regex and self.alternatives is None and self.prefix is None:
+            _compile(self.value)
+
+    @property
+    def is_regex(self) -> bool:
+        return self.type in (MatchType.REGEX, MatchType.NOT_REGEX)
+
+    @property
+    def is_negative(self) -> bool:
+        return self.type in (MatchType.NOT_EQUAL, MatchType.NOT_REGEX)
+
+    @cached_property
+    def alternatives(self) -> frozenset[str] | None:
+        """The values that the pattern (not its negation) accepts, if it is a literal or `a|b|c`."""
+        if not self.is_regex:
+            return frozenset((self.value,))
+        pattern = self.value
+        if pattern.startswith("(?:") and pattern.endswith(")") and ")" not in pattern[3:-1]:
+            pattern = pattern[3:-1]
+        elif pattern.startswith("(") and pattern.endswith(")") and not _META.search(pattern[1:-1].replace("|", "")):
+            pattern = pattern[1:-1]
+        parts = pattern.split("|")
+        if len(parts) <= _ALTERNATIVES_MAX and not any(_META.search(part) for part in parts):
+            return frozenset(parts)
+        return None
+
+    @cached_property
+    def prefix(self) -> tuple[str, bool] | None:
+        """`(literal, needs more)` for a pattern `literal.*` (False) or `literal.+` (True)."""
+        if not self.is_regex or not self.value.endswith((".*", ".+")) or _META.search(self.value[:-2]):
+            return None
+        return self.value[:-2], self.value.endswith("+")
+
+    def accepts(self, value: str) -> bool:
+        """Whether a label of this value (empty: absent) satisfies the matcher."""
+        return self._accepts_pattern(value) != self.is_negative
+
+    @cached_property
+    def _accepts_pattern(self) -> Callable[[str], bool]:
+        if self.alternatives is not None:
+            return self.alternatives.__contains__
+        if self.prefix is not None:
+            literal, more = self.prefix
+            shortest = len(literal) + more
+            return lambda value: len(value) >= shortest and value.startswith(literal)
+        fullmatch = _compile(self.value)
+        return lambda value: fullmatch(value) is not None
+
+    @property
+    def accepts_empty(self) -> bool:
+        """Whether series without the label are selected too."""
+        return self.accepts("")
+
+    def __getstate__(self) -> tuple[MatchType, str, str]:
+        return self.type, self.name, self.value
+
+    def __setstate__(self, state: tuple[MatchType, str, str]) -> None:
+        for field, value in zip(("type", "name", "value"), state, strict=True):
+            object.__setattr__(self, field, value)
+
+    def __str__(self) -> str:
+        name = self.name if is_legacy_label_name(self.name) else quote(self.name)
+        return f"{name}{self.type.value}{quote(self.value)}"
+
+
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
+
+
+def quote(text: str) -> str:
+    """A double-quoted string as Go's strconv.Quote writes it."""
+    out = []
+    for char in text:
+        if char in _ESCAPES:
+            out.append(_ESCAPES[char])
+        elif char.isprintable() and char != "\ufeff":
+            out.append(char)
+        else:
+            point = ord(char)
+            out.append(f"\\x{point:02x}" if point < 0x80 else f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}")
+    return f'"{"".join(out)}"'
