@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Literal
 
 from mimir_ray.model.matchers import quote
@@ -112,9 +112,7 @@ class ForcedMonotonicity(Annotation):
 
 
 def _rfc3339(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms // 1000, timezone.utc).strftime(
-        "%Y-%m-%dT%H:%M:%SZ"
-    )
+    return datetime.fromtimestamp(time_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Annotations:
