@@ -53,9 +53,7 @@ def parse(
     return found, problems
 
 
-def resolve(
-    flags: Iterable[tuple[str, str]], settings: Mapping[str, Setting]
-) -> tuple[dict[str, Any], list[Problem]]:
+def resolve(flags: Iterable[tuple[str, str]], settings: Mapping[str, Setting]) -> tuple[dict[str, Any], list[Problem]]:
     """Texts of flags to values of their settings' types; repeated lists are joined."""
     found: dict[str, Any] = {}
     problems: list[Problem] = []

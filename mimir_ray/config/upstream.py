@@ -22,7 +22,10 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"server\.grpc.*", _RAY_CALLS),
     (r".*\.grpc_client_config(\..*)?", _RAY_CALLS),
     (r".*\.grpc-client-config(\..*)?", _RAY_CALLS),
-    (r"-(ingester|querier\.frontend|querier\.scheduler|query-frontend|query-scheduler|ruler\.client)\.grpc.*", _RAY_CALLS),
+    (
+        r"-(ingester|querier\.frontend|querier\.scheduler|query-frontend|query-scheduler|ruler\.client)\.grpc.*",
+        _RAY_CALLS,
+    ),
     (r"ingester_client(\..*)?", _RAY_CALLS),
     (r"-ingester\.client\..*", _RAY_CALLS),
     (r"frontend_worker(\..*)?", _RAY_CALLS),
@@ -34,9 +37,15 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"activity_tracker(\..*)?|-activity-tracker\..*", "requests in flight are listed by the gateway"),
     (r"enable_go_runtime_metrics|-enable-go-runtime-metrics", "there is no Go runtime"),
     (r"include_tenant_id_in_profile_labels|-include-tenant-id-in-profile-labels", "there is no Go profiler"),
-    (r"server\.(register_instrumentation|proxy_protocol_enabled|http_listen_network|report_grpc_codes.*)", "not used here"),
+    (
+        r"server\.(register_instrumentation|proxy_protocol_enabled|http_listen_network|report_grpc_codes.*)",
+        "not used here",
+    ),
     (r"-debug\.(block|mutex)-profile-(rate|fraction)|-mem-ballast-size-bytes", "there is no Go runtime"),
-    (r"-server\.(register-instrumentation|proxy-protocol-enabled|http-listen-network|report-grpc-codes.*)", "not used here"),
+    (
+        r"-server\.(register-instrumentation|proxy-protocol-enabled|http-listen-network|report-grpc-codes.*)",
+        "not used here",
+    ),
 )
 _COMPILED = tuple((re.compile(f"-?(?:{pattern})"), reason) for pattern, reason in _RULES)
 
