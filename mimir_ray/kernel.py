@@ -52,7 +52,10 @@ def _use_cache_folder() -> None:
 _use_cache_folder()
 
 import numba  # noqa: E402  (reads NUMBA_CACHE_DIR when imported)
+from llvmlite import ir  # noqa: E402, F401  (for encoding/bits.py, which writes machine instructions)
 from numba import types  # noqa: E402
+from numba.core import cgutils  # noqa: E402, F401
+from numba.extending import intrinsic  # noqa: E402, F401
 
 
 def _array(dtype: Any, ndim: int = 1, readonly: bool = True) -> Any:
