@@ -1,0 +1,1 @@
+"""PromQL as text: lexer, parser, type check, printer."""
