@@ -1,0 +1,253 @@
+"""`*_over_time` for floats: one value from all samples of a window. Quantiles stand in quantile.py.
+
+Arguments as in rate.py. Sums are compensated as upstream's (Neumaier): a short window is summed anew at
+each step; where windows are long, sums come from compensated prefix sums (see `sum_over_time`).
+
+Upstream: promql/functions.go, util/kahansum/kahansum.go.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mimir_ray.kernel import F64, I64, OutBool2, OutF64x2, device, kernel
+
+from .windows import advance, longest_series
+
+# What `pick_over_time` gives of a window.
+COUNT, PRESENT, FIRST, LAST, TIME_OF_FIRST, TIME_OF_LAST = range(6)
+# What `extreme_over_time` gives of a window.
+MAX, MIN, TIME_OF_MAX, TIME_OF_MIN = range(4)
+
+FLOAT_MAX = np.finfo(np.float64).max
+
+
+@device
+def add_compensated(value, total, compensation):  # type: ignore[no-untyped-def]
+    """(total, compensation) with one value more. Upstream: kahansum.Inc."""
+    new = total + value
+    if new > FLOAT_MAX or new < -FLOAT_MAX:
+        return new, 0.0
+    if abs(total) >= abs(value):
+        return new, compensation + ((total - new) + value)
+    return new, compensation + ((value - new) + total)
+
+
+@kernel
+def pick_over_time(
+    offsets: I64, timestamps: I64, values: F64, ends: I64, range_ms: int, what: int,
+    out: OutF64x2, present: OutBool2,
+) -> None:  # fmt: skip
+    """count, present, first, last, ts_of_first, ts_of_last: `what` is one of the constants above."""
+    for s in range(len(offsets) - 1):
+        stop = offsets[s + 1]
+        first = offsets[s]
+        last = first
+        for t in range(len(ends)):
+            last = advance(timestamps, last, stop, ends[t])
+            first = advance(timestamps, first, last, ends[t] - range_ms)
+            present[s, t] = first < last
+            result = 0.0
+            if first < last:
+                if what == COUNT:
+                    result = float(last - first)
+                elif what == PRESENT:
+                    result = 1.0
+                elif what == FIRST:
+                    result = values[first]
+                elif what == LAST:
+                    result = values[last - 1]
+                elif what == TIME_OF_FIRST:
+                    result = timestamps[first] / 1000.0
+                else:
+                    result = timestamps[last - 1] / 1000.0
+            out[s, t] = result
+
+
+@kernel
+def extreme_over_time(
+    offsets: I64, timestamps: I64, values: F64, ends: I64, range_ms: int, what: int,
+    out: OutF64x2, present: OutBool2,
+) -> None:  # fmt: skip
+    """max, min, ts_of_max, ts_of_min: `what` is one of the constants above.
+
+    NaN loses to any number. Of equal extremes max and min take the first (it decides the sign of zero),
+    the times the last. A queue of candidates (each beats all later ones) makes this O(N + T).
+
+    Upstream: promql/functions.go compareOverTime.
+    """
+    queue = np.empty(longest_series(offsets), np.int64)
+    sign = 1.0 if what in (MAX, TIME_OF_MAX) else -1.0
+    wants_time = what in (TIME_OF_MAX, TIME_OF_MIN)
+    for s in range(len(offsets) - 1):
+        stop = offsets[s + 1]
+        first = offsets[s]
+        last = first
+        head = 0
+        tail = 0
+        for t in range(len(ends)):
+            while last < stop and timestamps[last] <= ends[t]:
+                value = sign * values[last]
+                if value == value:
+                    if wants_time:
+                        while tail > head and sign * values[queue[tail - 1]] <= value:
+                            tail -= 1
+                    else:
+                        while tail > head and sign * values[queue[tail - 1]] < value:
+                            tail -= 1
+                    queue[tail] = last
+                    tail += 1
+                last += 1
+            first = advance(timestamps, first, last, ends[t] - range_ms)
+            while head < tail and queue[head] < first:
+                head += 1
+            present[s, t] = first < last
+            if first == last:
+                out[s, t] = 0.0
+            elif wants_time:
+                out[s, t] = timestamps[queue[head] if head < tail else last - 1] / 1000.0
+            else:
+                out[s, t] = values[queue[head]] if head < tail else np.nan
+
+
+@device
+def sum_window(values, first, last):  # type: ignore[no-untyped-def]
+    total = 0.0
+    compensation = 0.0
+    for i in range(first, last):
+        total, compensation = add_compensated(values[i], total, compensation)
+    if np.isinf(total):
+        return total
+    return total + compensation
+
+
+@device
+def average_window(values, first, last):  # type: ignore[no-untyped-def]
+    """The mean as sum / count; where the sum overflows, as a running mean. Upstream: funcAvgOverTime."""
+    total = values[first]
+    compensation = 0.0
+    at = first + 1
+    while at < last:
+        new, new_compensation = add_compensated(values[at], total, compensation)
+        if np.isinf(new):
+            break
+        total = new
+        compensation = new_compensation
+        at += 1
+    count = float(at - first)
+    if at == last:
+        return total / count + compensation / count
+    mean = total / count
+    compensation /= count
+    while at < last:
+        count = float(at - first + 1)
+        share = (count - 1.0) / count
+        mean, compensation = add_compensated(values[at] / count, share * mean, share * compensation)
+        at += 1
+    return mean + compensation
+
+
+SAMPLES_TO_SLIDE = 48
+"""Windows of fewer samples (on average of a series) are summed anew at each step."""
+
+
+@kernel
+def sum_over_time(
+    offsets: I64, timestamps: I64, values: F64, ends: I64, range_ms: int, average: bool,
+    out: OutF64x2, present: OutBool2,
+) -> None:  # fmt: skip
+    """sum and avg.
+
+    Long windows: prefix sums in twice the precision, made once a series; a window is the difference of two,
+    O(1). That rounds as the exact sum does, and so does upstream's compensated sum unless its terms cancel
+    out; windows that are tiny beside the whole series, and series with an infinity, NaN or sums near
+    overflow, are summed anew.
+    """
+    longest = longest_series(offsets)
+    high = np.empty(longest + 1, np.float64)
+    low = np.empty(longest + 1, np.float64)
+    for s in range(len(offsets) - 1):
+        start = offsets[s]
+        stop = offsets[s + 1]
+        # Slide only where it saves work: windows hold many samples and there are many windows.
+        slides = False
+        magnitude = 0.0
+        if stop > start and len(ends) > 1:
+            span = max(timestamps[stop - 1] - timestamps[start], 1)
+            inside = min(range_ms, span) / span * (stop - start)
+            slides = inside >= SAMPLES_TO_SLIDE and inside * len(ends) > 4.0 * (stop - start)
+        if slides:
+            total = 0.0
+            rest = 0.0
+            high[0] = 0.0
+            low[0] = 0.0
+            for i in range(start, stop):
+                value = values[i]
+                magnitude += abs(value)
+                new = total + value
+                other = new - total
+                rest += (total - (new - other)) + (value - other)
+                total = new + rest  # keeps `rest` below one unit of `total`
+                rest -= total - new
+                high[i - start + 1] = total
+                low[i - start + 1] = rest
+            slides = magnitude < 1e300  # false for NaN too
+        first = start
+        last = start
+        for t in range(len(ends)):
+            last = advance(timestamps, last, stop, ends[t])
+            first = advance(timestamps, first, last, ends[t] - range_ms)
+            present[s, t] = first < last
+            if first == last:
+                out[s, t] = 0.0
+                continue
+            if slides:
+                end = high[last - start]
+                begin = high[first - start]
+                total = end - begin
+                other = total - end
+                rest = (end - (total - other)) - (begin + other)
+                rest += low[last - start] - low[first - start]
+                if abs(total + rest) > 1e-10 * magnitude:
+                    if average:
+                        count = float(last - first)
+                        out[s, t] = total / count + rest / count
+                    else:
+                        out[s, t] = total + rest
+                    continue
+            out[s, t] = average_window(values, first, last) if average else sum_window(values, first, last)
+
+
+@kernel
+def variance_over_time(
+    offsets: I64, timestamps: I64, values: F64, ends: I64, range_ms: int, root: bool,
+    out: OutF64x2, present: OutBool2,
+) -> None:  # fmt: skip
+    """stdvar and (`root`) stddev: Welford's method with compensated sums, anew for each window.
+
+    Every sample costs a division and steps depend on each other, so no sliding form gives upstream's digits.
+
+    Upstream: promql/functions.go varianceOverTime.
+    """
+    for s in range(len(offsets) - 1):
+        stop = offsets[s + 1]
+        first = offsets[s]
+        last = first
+        for t in range(len(ends)):
+            last = advance(timestamps, last, stop, ends[t])
+            first = advance(timestamps, first, last, ends[t] - range_ms)
+            present[s, t] = first < last
+            if first == last:
+                out[s, t] = 0.0
+                continue
+            mean = 0.0
+            mean_rest = 0.0
+            spread = 0.0
+            spread_rest = 0.0
+            for i in range(first, last):
+                value = values[i]
+                distance = value - (mean + mean_rest)
+                mean, mean_rest = add_compensated(distance / (i - first + 1), mean, mean_rest)
+                spread, spread_rest = add_compensated(distance * (value - (mean + mean_rest)), spread, spread_rest)
+            variance = (spread + spread_rest) / (last - first)
+            out[s, t] = np.sqrt(variance) if root else variance

@@ -1,0 +1,198 @@
+"""histogram_quantile, histogram_quantiles and histogram_fraction of classic histograms.
+
+Series that differ in `le` alone are the buckets of one histogram. Native histograms have no samples yet;
+when they come, they join here, beside the groups that `Buckets` holds.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mimir_ray.model.labels import METRIC_NAME, LabelColumns
+from mimir_ray.model.series import StepMatrix
+from mimir_ray.promql.annotations import go_float
+from mimir_ray.promql.kernels import histogram_classic
+from mimir_ray.promql.syntax import ast
+
+from .functions_base import FunctionContext, ScalarSteps, VectorFunction
+
+BUCKET_LABEL = "le"
+
+_GO_FLOAT = re.compile(
+    r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf(?:inity)?|nan)\Z", re.IGNORECASE | re.ASCII
+)
+_GO_HEX_FLOAT = re.compile(
+    r"[+-]?0x(?:_?[0-9a-f])*\.?(?:[0-9a-f](?:_?[0-9a-f])*)?p[+-]?[0-9]+\Z", re.IGNORECASE | re.ASCII
+)
+
+
+def parse_bound(text: str) -> float | None:
+    """A bucket's upper bound, or None where Go's strconv.ParseFloat refuses the text."""
+    if _GO_FLOAT.match(text):
+        value = float(text)
+        # A number too large for float64 is an error in Go; `Inf` written out is not.
+        return None if np.isinf(value) and "i" not in text.lower() else value
+    if _GO_HEX_FLOAT.match(text):
+        try:
+            return float.fromhex(text.replace("_", ""))
+        except (ValueError, OverflowError):
+            return None
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """The rows of a matrix as G histograms: see kernels/histogram_classic.py.
+
+    `labels` of the histograms (without `le`), in order of first appearance.
+    """
+
+    labels: LabelColumns
+    groups: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    bounds: NDArray[np.float64]
+
+    def dense(self, steps: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        shape = (len(self.labels), steps)
+        return np.empty(shape, np.float64), np.empty(shape, np.bool_)
+
+
+def group_buckets(matrix: StepMatrix, argument: ast.Node, context: FunctionContext) -> Buckets:
+    """Sorts the matrix' rows into histograms; warns of series whose `le` is no number and leaves them out."""
+    strings = matrix.labels.table.strings
+    used, position = np.unique(matrix.labels.column(BUCKET_LABEL), return_inverse=True)
+    parsed = [parse_bound(strings[code]) for code in used.tolist()]
+    bounds = np.array([np.nan if each is None else each for each in parsed], np.float64)[position]
+    good = np.array([each is not None for each in parsed], np.bool_)[position]
+    if not good.all():
+        names = matrix.labels.column(METRIC_NAME)
+        les = matrix.labels.column(BUCKET_LABEL)
+        bad = np.flatnonzero(~good & matrix.present.any(axis=1))
+        for name, le in {(int(names[row]), int(les[row])) for row in bad.tolist()}:
+            shown = strings[name] if context.delayed_names else ""
+            context.annotations.bad_bucket_label(shown, strings[le], argument.span)
+    rows = np.flatnonzero(good)
+    labels = matrix.labels.take(rows).drop((BUCKET_LABEL,))
+    first, group = group_rows(labels.codes)
+    order = np.lexsort((bounds[rows], group))
+    groups = np.zeros(len(first) + 1, np.int64)
+    np.cumsum(np.bincount(group, minlength=len(first)), out=groups[1:])
+    return Buckets(labels.take(first), groups, rows[order].astype(np.int64), bounds[rows][order])
+
+
+def group_rows(codes: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Numbers equal rows of int32[S, K] in order of first appearance.
+
+    Returns (the first row of each group, the group of each row).
+    """
+    key = np.zeros(len(codes), np.uint64)
+    for column in range(codes.shape[1]):
+        key = (key + codes[:, column].astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        key ^= key >> np.uint64(29)
+    _, first, group = np.unique(key, return_index=True, return_inverse=True)
+    if not np.array_equal(codes[first[group]], codes):  # two rows with one key: compare whole rows
+        _, first, group = np.unique(codes, axis=0, return_index=True, return_inverse=True)
+        group = group.reshape(-1)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return first[order], rank[group]
+
+
+def _quantile(
+    matrix: StepMatrix, buckets: Buckets, q: ScalarSteps, argument: ast.Node, context: FunctionContext
+) -> StepMatrix:
+    """One quantile of every histogram; `argument` is the vector's expression, for annotations."""
+    values, present = buckets.dense(len(q))
+    count = len(buckets.labels)
+    forced, first, last = (np.empty(count, np.int64) for _ in range(3))
+    lowest, highest, widest = (np.empty(count, np.float64) for _ in range(3))
+    histogram_classic.bucket_quantile(
+        buckets.groups, buckets.rows, buckets.bounds, matrix.values, matrix.present, q,
+        values, present, forced, first, last, lowest, highest, widest,
+    )  # fmt: skip
+    lifted = np.flatnonzero(forced)
+    names = buckets.labels.column(METRIC_NAME) if context.delayed_names else np.zeros(count, np.int32)
+    for name in np.unique(names[lifted]).tolist():
+        these = lifted[names[lifted] == name]
+        context.annotations.forced_monotonicity(
+            context.table.strings[name],
+            argument.span,
+            int(context.times[first[these].min()]),
+            int(context.times[last[these].max()]),
+            float(lowest[these].min()),
+            float(highest[these].max()),
+            float(widest[these].max()),
+            int(forced[these].sum()),
+        )
+    return StepMatrix(buckets.labels, values, present)
+
+
+def _check_quantile(q: ScalarSteps, argument: ast.Node, context: FunctionContext) -> None:
+    for each in np.unique(q[~((q >= 0) & (q <= 1))]).tolist():
+        context.annotations.invalid_quantile(each, argument.span)
+
+
+def _histogram_quantile(
+    matrix: StepMatrix, params: tuple[ScalarSteps | str, ...], context: FunctionContext
+) -> StepMatrix:
+    q = params[0]
+    assert not isinstance(q, str)
+    _check_quantile(q, context.call.args[0], context)
+    argument = context.call.args[1]
+    return _quantile(matrix, group_buckets(matrix, argument, context), q, argument, context)
+
+
+def _histogram_quantiles(
+    matrix: StepMatrix, params: tuple[ScalarSteps | str, ...], context: FunctionContext
+) -> StepMatrix:
+    """Several quantiles at once, told apart by a label that the second argument names."""
+    label, *quantiles = params
+    assert isinstance(label, str)
+    argument = context.call.args[0]
+    buckets = group_buckets(matrix, argument, context)
+    parts = []
+    for q, q_argument in zip(quantiles, context.call.args[2:], strict=True):
+        assert not isinstance(q, str)
+        _check_quantile(q, q_argument, context)
+        part = _quantile(matrix, buckets, q, argument, context)
+        for each in np.unique(q).tolist():
+            code = context.table.code(openmetrics_float(each))
+            labels = part.labels.with_column(label, np.full(len(part), code, np.int32))
+            here = np.isnan(q) if np.isnan(each) else q == each
+            parts.append(StepMatrix(labels, part.values, part.present & here))
+    return StepMatrix(
+        LabelColumns.concat([part.labels for part in parts]),
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.present for part in parts]),
+    )
+
+
+def openmetrics_float(value: float) -> str:
+    """A number as a label value. Upstream: model/labels/float.go FormatOpenMetricsFloat."""
+    text = go_float(value)
+    return text if not np.isfinite(value) or "." in text or "e" in text else f"{text}.0"
+
+
+def _histogram_fraction(
+    matrix: StepMatrix, params: tuple[ScalarSteps | str, ...], context: FunctionContext
+) -> StepMatrix:
+    lower, higher = params
+    assert not isinstance(lower, str) and not isinstance(higher, str)
+    buckets = group_buckets(matrix, context.call.args[2], context)
+    values, present = buckets.dense(len(lower))
+    histogram_classic.bucket_fraction(
+        buckets.groups, buckets.rows, buckets.bounds, matrix.values, matrix.present, lower, higher, values, present
+    )
+    return StepMatrix(buckets.labels, values, present)
+
+
+VECTOR_FUNCTIONS: dict[str, VectorFunction] = {
+    "histogram_quantile": VectorFunction(_histogram_quantile, needs_all=True),
+    "histogram_quantiles": VectorFunction(_histogram_quantiles, needs_all=True),
+    "histogram_fraction": VectorFunction(_histogram_fraction, needs_all=True),
+}

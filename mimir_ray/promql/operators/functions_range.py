@@ -1,0 +1,138 @@
+"""Functions of range vectors: from a batch of samples to dense steps, one kernel call a batch."""
+
+# ruff: noqa: ARG001  (all functions share one signature)
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mimir_ray.model.labels import METRIC_NAME
+from mimir_ray.model.series import SeriesBatch
+from mimir_ray.promql.kernels import over_time, quantile, rate, regression
+from mimir_ray.promql.kernels.windows import Window
+
+from .functions_base import Dense, FunctionContext, InvalidFunctionArgument, RangeFunction, ScalarSteps
+
+_COUNTER_SUFFIXES = ("_total", "_sum", "_count", "_bucket")
+
+
+def _dense(batch: SeriesBatch, window: Window) -> Dense:
+    shape = (len(batch.offsets) - 1, len(window.ends))
+    return np.empty(shape, np.float64), np.empty(shape, np.bool_)
+
+
+def _call(kernel: Callable[..., None], batch: SeriesBatch, window: Window, *arguments: Any) -> Dense:
+    out, present = _dense(batch, window)
+    kernel(batch.offsets, batch.timestamps, batch.values, window.ends, window.range_ms, *arguments, out, present)
+    return out, present
+
+
+def simple(
+    kernel: Callable[..., None], *arguments: Any, keeps_name: bool = False, absent: bool = False
+) -> RangeFunction:
+    """A function that is one kernel with constant arguments."""
+
+    def run(batch: SeriesBatch, window: Window, params: tuple[ScalarSteps, ...], context: FunctionContext) -> Dense:
+        return _call(kernel, batch, window, *arguments)
+
+    return RangeFunction(run, keeps_name, absent)
+
+
+def counter(is_rate: bool) -> RangeFunction:
+    """rate and increase: of counters, and telling so where the name speaks against it."""
+
+    def run(batch: SeriesBatch, window: Window, params: tuple[ScalarSteps, ...], context: FunctionContext) -> Dense:
+        values, present = _call(rate.extrapolated_rate, batch, window, True, is_rate)
+        _note_non_counters(batch, present, context)
+        return values, present
+
+    return RangeFunction(run)
+
+
+def _note_non_counters(batch: SeriesBatch, present: NDArray[np.bool_], context: FunctionContext) -> None:
+    """Adds an info for each metric with a result whose name is no counter's. Upstream: engine.go evalCall."""
+    codes = batch.labels.column(METRIC_NAME)
+    strings = batch.labels.table.strings
+    for code in np.unique(codes).tolist():
+        name = strings[code]
+        if name and not name.endswith(_COUNTER_SUFFIXES) and present[codes == code].any():
+            context.annotations.possible_non_counter(name, context.call.args[0].span)
+
+
+def _quantile_over_time(
+    batch: SeriesBatch, window: Window, params: tuple[ScalarSteps, ...], context: FunctionContext
+) -> Dense:
+    q = params[0]
+    values, present = _call(quantile.quantile_over_time, batch, window, q)
+    invalid = ~((q >= 0) & (q <= 1))
+    if invalid.any():
+        for each in np.unique(q[invalid & present.any(axis=0)]).tolist():
+            context.annotations.invalid_quantile(each, context.call.args[0].span)
+    return values, present
+
+
+def _predict_linear(
+    batch: SeriesBatch, window: Window, params: tuple[ScalarSteps, ...], context: FunctionContext
+) -> Dense:
+    return _call(regression.predict_linear, batch, window, window.times, params[0])
+
+
+def _double_exponential_smoothing(
+    batch: SeriesBatch, window: Window, params: tuple[ScalarSteps, ...], context: FunctionContext
+) -> Dense:
+    smoothing, trend = params
+    _check_factor("smoothing", "sf", smoothing, batch, window)
+    _check_factor("trend", "tf", trend, batch, window)
+    return _call(regression.double_exponential_smoothing, batch, window, smoothing, trend)
+
+
+def _check_factor(name: str, short: str, factor: ScalarSteps, batch: SeriesBatch, window: Window) -> None:
+    """Raises for a factor outside (0, 1), but only at steps where some window holds a sample, as upstream."""
+    invalid = (factor <= 0) | (factor >= 1)
+    if not invalid.any():
+        return
+    _, used = _call(over_time.pick_over_time, batch, window, over_time.PRESENT)
+    at = np.flatnonzero(invalid & used.any(axis=0))
+    if len(at):
+        raise InvalidFunctionArgument(
+            f"invalid {name} factor. Expected: 0 < {short} < 1, got: {_go_f(float(factor[at[0]]))}"
+        )
+
+
+def _go_f(value: float) -> str:
+    """A number as Go's %f writes it."""
+    return f"{value:.6f}" if np.isfinite(value) else "NaN" if np.isnan(value) else "+Inf" if value > 0 else "-Inf"
+
+
+RANGE_FUNCTIONS: dict[str, RangeFunction] = {
+    "rate": counter(is_rate=True),
+    "increase": counter(is_rate=False),
+    "delta": simple(rate.extrapolated_rate, False, False),
+    "irate": simple(rate.last_difference, True),
+    "idelta": simple(rate.last_difference, False),
+    "resets": simple(rate.count_events, True),
+    "changes": simple(rate.count_events, False),
+    "deriv": simple(regression.derivative),
+    "predict_linear": RangeFunction(_predict_linear),
+    "double_exponential_smoothing": RangeFunction(_double_exponential_smoothing),
+    "avg_over_time": simple(over_time.sum_over_time, True),
+    "sum_over_time": simple(over_time.sum_over_time, False),
+    "min_over_time": simple(over_time.extreme_over_time, over_time.MIN),
+    "max_over_time": simple(over_time.extreme_over_time, over_time.MAX),
+    "count_over_time": simple(over_time.pick_over_time, over_time.COUNT),
+    "present_over_time": simple(over_time.pick_over_time, over_time.PRESENT),
+    "absent_over_time": simple(over_time.pick_over_time, over_time.PRESENT, absent=True),
+    "first_over_time": simple(over_time.pick_over_time, over_time.FIRST, keeps_name=True),
+    "last_over_time": simple(over_time.pick_over_time, over_time.LAST, keeps_name=True),
+    "ts_of_first_over_time": simple(over_time.pick_over_time, over_time.TIME_OF_FIRST),
+    "ts_of_last_over_time": simple(over_time.pick_over_time, over_time.TIME_OF_LAST),
+    "ts_of_min_over_time": simple(over_time.extreme_over_time, over_time.TIME_OF_MIN),
+    "ts_of_max_over_time": simple(over_time.extreme_over_time, over_time.TIME_OF_MAX),
+    "stdvar_over_time": simple(over_time.variance_over_time, False),
+    "stddev_over_time": simple(over_time.variance_over_time, True),
+    "quantile_over_time": RangeFunction(_quantile_over_time),
+    "mad_over_time": simple(quantile.mad_over_time),
+}
