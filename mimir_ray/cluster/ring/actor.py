@@ -1,0 +1,83 @@
+"""`RingActor`: runs `Rings` in a threaded actor."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import ClassVar
+
+from mimir_ray.clock import Clock, SystemClock
+from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId, InstanceState, RingDesc, RingName
+from mimir_ray.cluster.ring.ring import RingPolicy, Rings, RingStore
+
+WATCHERS_MAX = 64
+SWEEP_PERIOD_S = 2.0
+
+
+class RingActor:
+    """Threads for long polls and for the sweep; no decisions.
+
+    Options: name `Address("ring", "0").actor_name`, `namespace`, lifetime="detached" (or owned by the
+    launcher), `num_cpus=0`, `max_restarts=-1`, `max_task_retries=0` (callers retry by themselves with
+    a deadline; Ray's own retries would hold a long poll beyond its time-out), `max_concurrency=4`,
+    `concurrency_groups={"watch": WATCHERS_MAX}`. Create it through `on_ray.actor_class`, which puts
+    `snapshot` and `watch` into that group: long polls then cannot keep heartbeats waiting.
+
+    More than `watchers_max` long polls at once are answered without waiting; `RingWatcher` then slows down.
+    """
+
+    concurrency_groups: ClassVar[dict[str, str]] = {"snapshot": "watch", "watch": "watch"}
+
+    def __init__(
+        self,
+        store: RingStore | None = None,
+        policy: RingPolicy | None = None,
+        clock: Clock | None = None,
+        watchers_max: int = WATCHERS_MAX - 4,
+        sweep_period_s: float = SWEEP_PERIOD_S,
+    ) -> None:
+        self._rings = Rings(clock if clock is not None else SystemClock(), store, policy)
+        self._waiting = threading.BoundedSemaphore(watchers_max)
+        self._stop = threading.Event()
+        if sweep_period_s > 0:
+            threading.Thread(target=self._sweep, args=(sweep_period_s,), name="ring-sweep", daemon=True).start()
+
+    def register(self, ring: RingName, desc: InstanceDesc) -> InstanceDesc:
+        return self._rings.register(ring, desc)
+
+    def heartbeat(self, ring: RingName, desc: InstanceDesc) -> None:
+        self._rings.heartbeat(ring, desc)
+
+    def set_state(self, ring: RingName, instance: InstanceId, state: InstanceState, incarnation: int) -> None:
+        self._rings.set_state(ring, instance, state, incarnation)
+
+    def set_read_only(self, ring: RingName, instance: InstanceId, read_only: bool) -> None:
+        self._rings.set_read_only(ring, instance, read_only)
+
+    def unregister(self, ring: RingName, instance: InstanceId, incarnation: int) -> None:
+        self._rings.unregister(ring, instance, incarnation)
+
+    def forget(self, ring: RingName, instance: InstanceId) -> None:
+        self._rings.forget(ring, instance)
+
+    def sweep(self) -> None:
+        self._rings.sweep()
+
+    def snapshot(self, ring: RingName, known_version: int = -1, timeout_s: float = 0.0) -> RingDesc:
+        return self.watch({ring: known_version}, timeout_s)[ring]
+
+    def watch(self, known: Mapping[RingName, int], timeout_s: float = 0.0) -> dict[RingName, RingDesc]:
+        if timeout_s <= 0 or not self._waiting.acquire(blocking=False):
+            return self._rings.watch(known)
+        try:
+            return self._rings.watch(known, timeout_s)
+        finally:
+            self._waiting.release()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._rings.close()
+
+    def _sweep(self, period_s: float) -> None:
+        while not self._stop.wait(period_s):
+            self._rings.sweep()

@@ -1,0 +1,139 @@
+"""The nouns of a hash ring: instances, their states, and one ring with a version.
+
+A ring says which instances of a component exist, where they are, how they are, and which tokens they
+hold. It decides nothing: `ring.py` changes it, `lookup.py` reads it. Fields are those of Mimir's ring
+(Upstream: dskit ring/ring.proto InstanceDesc), plus `incarnation`, which tells a restarted process
+from the one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import NewType
+
+import numpy as np
+from numpy.typing import NDArray
+
+RingName = NewType("RingName", str)
+InstanceId = NewType("InstanceId", str)
+
+INGESTER = RingName("ingester")
+STORE_GATEWAY = RingName("store-gateway")
+COMPACTOR = RingName("compactor")
+RULER = RingName("ruler")
+ALERTMANAGER = RingName("alertmanager")
+DISTRIBUTOR = RingName("distributor")
+QUERY_SCHEDULER = RingName("query-scheduler")
+OVERRIDES_EXPORTER = RingName("overrides-exporter")
+QUERIER = RingName("querier")
+RING_NAMES: tuple[RingName, ...] = (
+    INGESTER,
+    STORE_GATEWAY,
+    COMPACTOR,
+    RULER,
+    ALERTMANAGER,
+    DISTRIBUTOR,
+    QUERY_SCHEDULER,
+    OVERRIDES_EXPORTER,
+    QUERIER,
+)
+
+HEARTBEAT_PERIOD_MS = 15_000
+HEARTBEAT_TIMEOUT_MS = 60_000
+
+
+class InstanceState(str, Enum):
+    """What an instance says about itself; that it is unhealthy is what others conclude."""
+
+    PENDING = "PENDING"
+    JOINING = "JOINING"
+    ACTIVE = "ACTIVE"
+    LEAVING = "LEAVING"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+def no_tokens() -> NDArray[np.uint32]:
+    """The tokens of an instance that owns nothing."""
+    return np.zeros(0, np.uint32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InstanceDesc:
+    """One instance in one ring.
+
+    `address`: the name of the actor that runs it. `tokens`: uint32, ascending. `heartbeat_ms` is on
+    the ring's clock, whatever the instance's own clock says. `registered_ms` stays as it was first
+    set for as long as the instance is in the ring. `incarnation` grows with every start of the process.
+    """
+
+    id: InstanceId
+    address: str
+    zone: str = ""
+    state: InstanceState = InstanceState.PENDING
+    tokens: NDArray[np.uint32] = field(default_factory=no_tokens)
+    heartbeat_ms: int = 0
+    registered_ms: int = 0
+    read_only: bool = False
+    read_only_updated_ms: int = 0
+    incarnation: int = 0
+
+    def heartbeat_within(self, timeout_ms: int, now_ms: int) -> bool:
+        """Whether it was heard of in the last `timeout_ms`."""
+        return now_ms - self.heartbeat_ms <= timeout_ms
+
+    def with_state(self, state: InstanceState) -> InstanceDesc:
+        return replace(self, state=state)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RingDesc:
+    """All instances of one ring at one moment.
+
+    `version` grows with every change that matters to a reader (never by heartbeats alone, but when one
+    becomes overdue or comes back). It keeps growing when the ring's process restarts. `as_of_ms`: the
+    ring's clock when this was taken: the time to judge heartbeats by.
+    """
+
+    name: RingName
+    version: int = 0
+    as_of_ms: int = 0
+    instances: dict[InstanceId, InstanceDesc] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Which states an operation accepts, and which make it ask one instance more.
+
+    Upstream: dskit ring/ring.go NewOp.
+    """
+
+    name: str
+    healthy_states: frozenset[InstanceState]
+    extending_states: frozenset[InstanceState] = frozenset()
+
+
+def _states(states: Iterable[InstanceState]) -> frozenset[InstanceState]:
+    return frozenset(states)
+
+
+WRITE = Operation("write", _states([InstanceState.ACTIVE]))
+"""Samples: no extension, so a leaving or joining owner counts as a failed write."""
+READ = Operation(
+    "read",
+    _states([InstanceState.ACTIVE, InstanceState.PENDING, InstanceState.JOINING, InstanceState.LEAVING]),
+)
+"""Samples: an instance that replays or leaves may hold what was asked for; it answers or fails itself."""
+OWNER_SYNC = Operation("owner-sync", _states([InstanceState.JOINING, InstanceState.ACTIVE, InstanceState.LEAVING]))
+"""Store-gateways: who loads a block."""
+BLOCKS_READ = Operation(
+    "blocks-read",
+    _states([InstanceState.ACTIVE]),
+    _states([InstanceState.PENDING, InstanceState.JOINING, InstanceState.LEAVING]),
+)
+"""Store-gateways: who is asked for a block; one more where an owner has not loaded it yet."""
+REPORTING = Operation("reporting", _states(InstanceState))
+"""Status pages: everyone who is heard of."""

@@ -1,0 +1,71 @@
+"""Rings as bytes, for the store they outlive their process in: JSON, so that an operator can read it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId, InstanceState, RingName
+from mimir_ray.errors import Corruption
+
+FORMAT = 1
+
+RingStates = dict[RingName, tuple[int, dict[InstanceId, InstanceDesc]]]
+"""Ring → its version and instances."""
+
+
+def encode(versions: Mapping[RingName, int], rings: Mapping[RingName, Mapping[InstanceId, InstanceDesc]]) -> bytes:
+    """Everything but heartbeats: those are worth nothing later. Tokens are base64 of little-endian u32."""
+    saved = {
+        ring: {"version": versions[ring], "instances": [_encode_instance(one) for one in instances.values()]}
+        for ring, instances in rings.items()
+    }
+    return json.dumps({"format": FORMAT, "rings": saved}).encode()
+
+
+def decode(data: bytes) -> RingStates:
+    """The inverse; all heartbeats are 0. Raises `Corruption`."""
+    try:
+        state = json.loads(data)
+        if state["format"] != FORMAT:
+            raise Corruption(f"saved rings have format {state['format']}, expected {FORMAT}")
+        found: RingStates = {}
+        for ring, saved in state["rings"].items():
+            instances = [_decode_instance(one) for one in saved["instances"]]
+            found[RingName(ring)] = int(saved["version"]), {one.id: one for one in instances}
+        return found
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+        raise Corruption(f"saved rings cannot be read: {error!r}") from error
+
+
+def _encode_instance(one: InstanceDesc) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "address": one.address,
+        "zone": one.zone,
+        "state": one.state.value,
+        "tokens": base64.b64encode(one.tokens.astype("<u4").tobytes()).decode(),
+        "registered_ms": one.registered_ms,
+        "read_only": one.read_only,
+        "read_only_updated_ms": one.read_only_updated_ms,
+        "incarnation": one.incarnation,
+    }
+
+
+def _decode_instance(saved: dict[str, Any]) -> InstanceDesc:
+    return InstanceDesc(
+        id=InstanceId(str(saved["id"])),
+        address=str(saved["address"]),
+        zone=str(saved["zone"]),
+        state=InstanceState(saved["state"]),
+        tokens=np.frombuffer(base64.b64decode(saved["tokens"], validate=True), "<u4").astype(np.uint32),
+        registered_ms=int(saved["registered_ms"]),
+        read_only=bool(saved["read_only"]),
+        read_only_updated_ms=int(saved["read_only_updated_ms"]),
+        incarnation=int(saved["incarnation"]),
+    )
