@@ -7,7 +7,9 @@ what only Mimir's Go process needs is passed over with a warning (upstream.py).
 
 from __future__ import annotations
 
+import gzip
 import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +49,9 @@ class Loaded(Generic[Settings]):
 
 
 def read_text(path: str) -> str:
-    return Path(path).read_text(encoding="utf-8")
+    """The text of a file; one whose name ends in .gz is unpacked."""
+    data = Path(path).read_bytes()
+    return (gzip.decompress(data) if path.endswith(".gz") else data).decode("utf-8")
 
 
 def load(
@@ -90,16 +94,14 @@ def load(
     document: Any = {}
     path = control.get("config.file", "")
     for one in filter(None, path.split(",")):
-        text = _read(one, read)
+        text = read_config(one, read)
         if "config.expand-env" in on:
             text = expand(text, environment or {})
         document = merge(document, parse_yaml(text, one))
-    settings, problems = tree.build(default, document, tolerated=lambda name, _: passed_over("setting", name))
+    settings, problems = tree.read(default, document, tolerated=lambda name, _: passed_over("setting", name))
     for name, value in overrides.items():
         settings = tree.put(settings, by_flag[name].attributes, value)
-    if overrides:  # a flag may mend or break what the file said, and what it says counts
-        typed = [problem for problem in problems if problem not in tree.check(tree.build(default, document)[0])]
-        problems = typed + tree.check(settings)
+    problems += tree.check(settings)
     if problems:
         raise ConfigError(tuple(problems), path)
     return Loaded(settings, tuple(warnings), on - {"config.expand-env"})
@@ -157,9 +159,10 @@ def parse_yaml(text: str, source: str = "") -> Any:
         raise ConfigError((problem,), source) from error
 
 
-def _read(path: str, read: Callable[[str], str]) -> str:
+def read_config(path: str, read: Callable[[str], str] = read_text) -> str:
+    """The text of a configuration file; ConfigError if there is none."""
     try:
         return read(path)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError((("", f"cannot read the configuration file: {reason}"),), path) from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mimir_ray.config.setting import block, setting
-from mimir_ray.config.units import Bytes, Duration, duration, size
+from mimir_ray.config.units import Duration, duration
 from mimir_ray.model.tenant import InvalidTenant, validate_tenant
 
 
@@ -114,20 +114,11 @@ class ApiConfig:
     )
     response_compression_level: int = setting(
         -1,
-        yaml="http_response_compression_level",
         flag="http.response-compression-level",
         category="advanced",
         minimum=-1,
         maximum=9,
         help="gzip level of answers to those who accept it, 1 to 9; -1 is gzip's own default, 0 turns it off.",
-    )
-    max_body_size: Bytes = setting(
-        size("10MiB"),
-        yaml="query_max_body_size",
-        flag="query-frontend.max-body-size",
-        category="advanced",
-        minimum=1,
-        help="Largest body of a query request.",
     )
 
     def problems(self) -> Iterator[tuple[str, str]]:

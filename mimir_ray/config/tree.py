@@ -34,12 +34,12 @@ class ConfigError(InvalidArgument):
         return start + (lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} problems", *lines]))
 
 
-def never(path: str, value: Any) -> bool:
+def never(_path: str, _value: Any) -> bool:
     """The default of `tolerated`: every unknown key is a problem."""
     return False
 
 
-def build(
+def read(
     default: Settings, mapping: Any, path: str = "", tolerated: Callable[[str, Any], bool] = never
 ) -> tuple[Settings, list[Problem]]:
     """`default` with the values of `mapping` in place of its own.
@@ -50,12 +50,18 @@ def build(
         path: of the block, for messages.
         tolerated: asked with (path, value) for each unknown key; True if it shall be passed over.
 
-    Returns the new instance and what was wrong; fields with problems keep their default.
+    Returns the new instance and what could not be read; fields with problems keep their default.
     """
     problems: list[Problem] = []
-    built = _build(default, mapping, path, tolerated, problems)
-    problems.extend(check(built, path))
-    return built, problems
+    return _build(default, mapping, path, tolerated, problems), problems
+
+
+def build(
+    default: Settings, mapping: Any, path: str = "", tolerated: Callable[[str, Any], bool] = never
+) -> tuple[Settings, list[Problem]]:
+    """`read`, and what the classes find wrong with the outcome."""
+    built, problems = read(default, mapping, path, tolerated)
+    return built, problems + check(built, path)
 
 
 def check(settings: Any, path: str = "") -> list[Problem]:

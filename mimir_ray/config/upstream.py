@@ -11,6 +11,7 @@ import re
 
 _RAY_CALLS = "processes talk through Ray, not gRPC"
 _RAY_MEMBERS = "membership is kept by Ray, there is no gossip and no key-value store"
+_NOT_USED = "it is not used here"
 _OWN_CACHES = "caches live in the processes' own memory"
 
 _RULES: tuple[tuple[str, str], ...] = (
