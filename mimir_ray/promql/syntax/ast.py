@@ -42,15 +42,11 @@ class Anchor(enum.Enum):
     END = "end"
 
 
-def _span() -> Span:
-    return field(default=NOWHERE, compare=False, repr=False, kw_only=True)  # type: ignore[return-value]
-
-
 @dataclass(frozen=True, slots=True)
 class Node:
     """An expression, or a part of one."""
 
-    span: Span = _span()
+    span: Span = field(default=NOWHERE, compare=False, repr=False, kw_only=True)
 
     @property
     def type(self) -> ValueType:
@@ -89,9 +85,10 @@ class StringLiteral(Node):
 
 @dataclass(frozen=True, slots=True)
 class DurationExpr(Node):
-    """Arithmetic where a duration stands: `[5m * 2]`, `offset -(1h)`, `[step() + 1m]`, `[max(1m, range())]`.
+    """Arithmetic where a duration stands: `[5m * 2]`, `offset -(1h)`, `[step() + 1m]`, `[max_of(1m, range())]`.
 
-    `op`: one of `+ - * / % ^ step range min max`; unary minus has no `left`; `step` and `range` have
+    `op`: one of `+ - * / % ^ step range min max` (the last two for `min_of`, `max_of`); unary minus has no `left`,
+    nor has the `+` that stands for a lone number in parentheses; `step` and `range` have
     neither. Operands are NumberLiteral (seconds) or DurationExpr. Experimental (promql-duration-expr).
     """
 

@@ -25,7 +25,21 @@ ERROR = "error"
 
 WORD_OPERATORS = frozenset({"and", "or", "unless", "atan2"})
 MODIFIERS = frozenset(
-    "offset smoothed anchored by without on ignoring group_left group_right fill fill_left fill_right bool".split()
+    {
+        "offset",
+        "smoothed",
+        "anchored",
+        "by",
+        "without",
+        "on",
+        "ignoring",
+        "group_left",
+        "group_right",
+        "fill",
+        "fill_left",
+        "fill_right",
+        "bool",
+    }
 )
 PREPROCESSORS = frozenset({"start", "end", "step", "range", "max_of", "min_of"})
 _WORDS = {word: word for word in WORD_OPERATORS | MODIFIERS | PREPROCESSORS | AGGREGATORS} | {

@@ -43,7 +43,7 @@ def parse_number(token: str) -> float:
 
     Raises `InvalidArgument` with Go's text where it is none or too large for a double.
     """
-    if token.isdigit() and (token[0] != "0" or token == "0"):
+    if token.isdigit() and (token[0] != "0" or len(token) == 1):
         value = int(token)
         return float(value) if value <= _INT64_MAX else _parse_float(token)
     lower = token.lower()

@@ -16,6 +16,7 @@ from mimir_ray.model.matchers import InvalidRegex, Matcher, MatchType, quote
 
 from . import check
 from .ast import (
+    NOWHERE,
     Aggregate,
     Anchor,
     Binary,
@@ -64,8 +65,10 @@ class ParserOptions:
 
 EVERYTHING = ParserOptions()
 
-MAX_DEPTH = 250
-"""Levels of a tree. Everything that reads trees recurses; Python's stack is not endless."""
+MAX_NESTING = 150
+"""Parentheses, calls and signs around each other. Everything that reads trees recurses, as does the parser."""
+MAX_LEVELS = 250
+"""Levels of a tree; chains of operators without parentheses are nested trees, too."""
 
 _PRECEDENCE = {
     "or": 1,
@@ -115,11 +118,14 @@ _LABELS_END = ("label set", '"," or "}"')
 def parse(text: str, options: ParserOptions = EVERYTHING) -> Node:
     """The tree of a PromQL expression, well typed.
 
-    Raises `ParseError` with Prometheus' text; also where the tree is deeper than `MAX_DEPTH`.
+    Raises `ParseError` with Prometheus' text; also where the text has more than `MAX_NESTING` or
+    the tree more than `MAX_LEVELS` levels.
     """
-    parser = _Parser(text, options)
-    node = parser.query()
-    check.check(node, text)
+    try:
+        node = _Parser(text, options).query()
+        check.check(node, text)
+    except RecursionError:  # the caller's own stack was deep already
+        raise ParseError("expression is nested too deeply", NOWHERE, text) from None
     return node
 
 
@@ -212,19 +218,22 @@ class _Parser:
 
     def grow(self, height: int) -> None:
         self.height = height
-        if height > MAX_DEPTH:
-            self.fail(f"expression has more than {MAX_DEPTH} levels", self.token_span(self.at))
+        if height > MAX_LEVELS:
+            self.fail(f"expression has more than {MAX_LEVELS} levels", self.token_span(self.at))
+
+    def enter(self) -> None:
+        self.depth += 1
+        if self.depth > MAX_NESTING:
+            self.fail(f"expression is nested more than {MAX_NESTING} levels deep", self.token_span(self.at))
 
     # Expressions.
 
     def expression(self, min_precedence: int) -> Node:
         """An operand, and the operators behind it that bind at least this tightly."""
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            self.fail(f"expression has more than {MAX_DEPTH} levels", self.token_span(self.at))
+        self.enter()
         kinds = self.kinds
         kind = kinds[self.at]
-        if kind == "+" or kind == "-":
+        if kind in ("+", "-"):
             node = self.unary(kind)
         elif kind == "(":
             start = self.starts[self.at]
@@ -279,12 +288,12 @@ class _Parser:
             return self.call()
         if kind in _METRIC_NAMES or kind == "{":
             return self.selector()
-        if kind == NUMBER or kind == DURATION:
+        if kind in (NUMBER, DURATION):
             return self.number()
         if kind == STRING:
             self.at += 1
             return StringLiteral(unquote(self.values[at]), span=self.token_span(at))
-        self.unexpected()
+        return self.unexpected()
 
     def number(self) -> NumberLiteral:
         at = self.at
@@ -544,7 +553,7 @@ class _Parser:
             elif kind == "@":
                 self.at += 1
                 node = self.at_modifier(node)
-            elif kind == "anchored" or kind == "smoothed":
+            elif kind in ("anchored", "smoothed"):
                 self.at += 1
                 node = self.extended(node, kind)
             else:
@@ -669,9 +678,7 @@ class _Parser:
         return self.duration_operand()
 
     def duration(self, min_precedence: int) -> NumberLiteral | DurationExpr:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            self.fail(f"expression has more than {MAX_DEPTH} levels", self.token_span(self.at))
+        self.enter()
         kind = self.kinds[self.at]
         left: NumberLiteral | DurationExpr
         if kind in ("+", "-"):
@@ -730,7 +737,7 @@ class _Parser:
             if isinstance(inner, DurationExpr):
                 return replace(inner, wrapped=True)
             return DurationExpr("+", None, inner, True, span=Span(start, end))
-        self.unexpected()
+        return self.unexpected()
 
     def signed(self, op: str, number: NumberLiteral, sign: int) -> NumberLiteral:
         value = -number.value if op == "-" else number.value

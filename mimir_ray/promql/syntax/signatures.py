@@ -93,7 +93,22 @@ SIGNATURES: dict[str, Signature] = _read(_TABLE)
 """Every function of Prometheus 3.14 by name, stable and experimental."""
 
 AGGREGATORS = frozenset(
-    "sum avg count min max group stddev stdvar topk bottomk count_values quantile limitk limit_ratio".split()
+    {
+        "sum",
+        "avg",
+        "count",
+        "min",
+        "max",
+        "group",
+        "stddev",
+        "stdvar",
+        "topk",
+        "bottomk",
+        "count_values",
+        "quantile",
+        "limitk",
+        "limit_ratio",
+    }
 )
 AGGREGATORS_WITH_PARAM = frozenset({"topk", "bottomk", "count_values", "quantile", "limitk", "limit_ratio"})
 EXPERIMENTAL_AGGREGATORS = frozenset({"limitk", "limit_ratio"})
