@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.model.metadata import Metadata
-from mimir_ray.model.series import SeriesBatch, StepMatrix
+from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.source import Selection
 
@@ -88,6 +88,14 @@ class WriteResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """Some batches of a selection, and the cursor that asks for those that follow; "" when there are none."""
+
+    batches: list[SeriesBatch]
+    cursor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TenantStats:
     """Of one tenant in one ingester."""
 
@@ -102,11 +110,14 @@ class Ingester(Protocol):
     def push(self, batches: Sequence[WriteBatch]) -> list[WriteResult]:
         """Takes samples; answers once they are in the WAL. One result a batch; never raises for one batch."""
 
-    def select(self, tenant: TenantId, selection: Selection) -> Iterator[SeriesBatch]:
+    def select_page(self, tenant: TenantId, selection: Selection) -> Page:
         """Samples of recent series; see SeriesSource.select."""
 
-    def evaluate(self, tenant: TenantId, fragment: Any) -> Iterator[StepMatrix]:
-        """Runs a per-series part of a plan on this ingester's own series (promql/plan: Fragment)."""
+    def next_page(self, cursor: str) -> Page:
+        """What follows a page. Raises NotFound where the cursor is no longer kept."""
+
+    def evaluate(self, tenant: TenantId, fragment: Any) -> Iterator[Any]:
+        """Runs a per-series part of a plan on this ingester's own series (promql/plan/fragment.py)."""
 
     def label_names(self, tenant: TenantId, selection: Selection) -> list[str]:
         """Sorted names of all labels of the selected series (no matchers: of all series)."""

@@ -1,0 +1,110 @@
+"""Settings of ingesters: the blocks `ingester` and `blocks_storage.tsdb`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mimir_ray.config.setting import block, setting
+from mimir_ray.config.units import Bytes, Duration, duration, size
+
+
+@dataclass(frozen=True, slots=True)
+class IngesterRingConfig:
+    """How ingesters find and replace each other."""
+
+    replication_factor: int = setting(
+        3,
+        flag="ingester.ring.replication-factor",
+        minimum=1,
+        maximum=9,
+        help="Ingesters that hold each series. A write succeeds when more than half of them have it.",
+    )
+    zone_awareness_enabled: bool = setting(
+        False,
+        flag="ingester.ring.zone-awareness-enabled",
+        help="Puts the replicas of a series into different availability zones.",
+    )
+    num_tokens: int = setting(
+        128,
+        flag="ingester.ring.num-tokens",
+        category="advanced",
+        minimum=1,
+        maximum=512,
+        help="Tokens of each ingester in the ring.",
+    )
+    heartbeat_period: Duration = setting(
+        duration("15s"), flag="ingester.ring.heartbeat-period", category="advanced", minimum=1, help="Time between signs of life."
+    )
+    heartbeat_timeout: Duration = setting(
+        duration("1m"),
+        flag="ingester.ring.heartbeat-timeout",
+        category="advanced",
+        minimum=1,
+        help="An ingester without a sign of life for this long is not written to or read from.",
+    )
+    unregister_on_shutdown: bool = setting(
+        False,
+        flag="ingester.ring.unregister-on-shutdown",
+        category="advanced",
+        help="Whether an ingester leaves the ring when it stops. Its data stays on its disk, so by default it "
+        "keeps its place and comes back to it.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class IngesterConfig:
+    """The `ingester` block."""
+
+    ring: IngesterRingConfig = block(IngesterRingConfig, help="The ring of ingesters.")
+    active_series_metrics_idle_timeout: Duration = setting(
+        duration("20m"),
+        flag="ingester.active-series-metrics-idle-timeout",
+        category="advanced",
+        minimum=1,
+        help="A series is active for this long after its last sample.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TsdbConfig:
+    """The `tsdb` block of `blocks_storage`."""
+
+    dir: str = setting(
+        "", flag="blocks-storage.tsdb.dir", help="Where ingesters keep recent samples; empty: `tsdb` in the data directory."
+    )
+    wal_replay_concurrency: int = setting(
+        2, flag="blocks-storage.tsdb.wal-replay-concurrency", category="advanced", minimum=1, help="Tenants that are replayed at once."
+    )
+    wal_segment_size_bytes: Bytes = setting(
+        size("128MiB"), flag="blocks-storage.tsdb.wal-segment-size-bytes", category="advanced", minimum=1 << 20, help="A WAL segment is cut at this size."
+    )
+    wal_checkpoint_size_bytes: Bytes = setting(
+        size("256MiB"),
+        flag="blocks-storage.tsdb.wal-checkpoint-size-bytes",
+        category="advanced",
+        minimum=1 << 20,
+        help="After so many bytes of WAL the head is written down as a checkpoint, and the WAL before it dropped. Ours.",
+    )
+    wal_fsync: Literal["off", "interval", "always"] = setting(
+        "off",
+        flag="blocks-storage.tsdb.wal-fsync",
+        category="advanced",
+        help="When written samples are forced to the disk: never by us (they survive the death of any process, not of "
+        "the machine), every second, or before each acknowledgement. Ours.",
+    )
+    head_compaction_interval: Duration = setting(
+        duration("1m"), flag="blocks-storage.tsdb.head-compaction-interval", category="advanced", minimum=1, help="How often heads are tidied up."
+    )
+    retention_period: Duration = setting(
+        duration("13h"),
+        flag="blocks-storage.tsdb.retention-period",
+        help="How long ingesters keep samples that are in object storage. Nothing is dropped before it is there.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BlocksStorageConfig:
+    """The `blocks_storage` block."""
+
+    tsdb: TsdbConfig = block(TsdbConfig, help="Recent samples.")

@@ -1,0 +1,305 @@
+"""`Ingester`: the recent samples of all tenants, a part of all series each.
+
+One `Database` (head and WAL) per tenant, in a folder of its own, opened by the first write and, after a
+restart, before the ingester becomes ACTIVE. Knows no threads and no Ray: any thread may call any method.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from mimir_ray.clock import Clock
+from mimir_ray.config.limits import Limits
+from mimir_ray.errors import MimirRayError, NotFound, Unavailable
+from mimir_ray.model.metadata import Metadata
+from mimir_ray.model.series import SeriesBatch
+from mimir_ray.model.tenant import TenantId, validate_tenant
+from mimir_ray.promql.engine import EngineOptions
+from mimir_ray.promql.plan.fragment import Fragment, FragmentPart, execute_fragment
+from mimir_ray.promql.source import Selection
+from mimir_ray.roles.api import Page, TenantStats, WriteBatch, WriteResult
+from mimir_ray.roles.ingester.config import TsdbConfig
+from mimir_ray.roles.ingester.metrics import IngesterMetrics
+from mimir_ray.tsdb.database import Database, DatabaseSettings
+from mimir_ray.tsdb.head.head import HeadLimits
+
+PAGE_BYTES = 48 << 20
+CURSORS_MAX = 256
+CURSOR_IDLE_S = 120.0
+RATE_PERIOD_S = 15.0
+RATE_WEIGHT = 0.2
+"""Upstream: pkg/ingester/ingester.go rate smoothing (EWMA 0.2 over 15 s)."""
+
+
+@dataclass(eq=False)
+class IngesterNotReady(Unavailable):
+    """The ingester is replaying its WAL, or stopping."""
+
+    state: str
+
+    def describe(self) -> str:
+        return f"the ingester is not available: {self.state}"
+
+
+@dataclass(eq=False)
+class NoSuchCursor(NotFound):
+    """A page was asked for that is no longer kept; the reader starts again."""
+
+    cursor: str
+
+    def describe(self) -> str:
+        return f"no such cursor: {self.cursor}"
+
+
+@dataclass(slots=True)
+class _Tenant:
+    database: Database
+    samples: int = 0
+    rate: float = 0.0
+    last_samples: int = 0
+
+
+@dataclass(slots=True)
+class _Cursor:
+    batches: Iterator[SeriesBatch]
+    used_s: float
+
+
+class Ingester:
+    """See roles/api.py `Ingester` for the contract of each method."""
+
+    def __init__(
+        self,
+        directory: Path,
+        config: TsdbConfig,
+        clock: Clock,
+        metrics: IngesterMetrics,
+        limits: Callable[[TenantId], Limits],
+        share: Callable[[], tuple[int, int]],
+        engine_options: EngineOptions,
+    ) -> None:
+        """
+        Args:
+            directory: holds a folder for each tenant.
+            limits: a tenant's limits now.
+            share: (ingesters in the ring, replication factor), to turn global limits into local ones.
+            engine_options: for fragments of plans that run here.
+        """
+        self._directory = directory
+        self._config = config
+        self._clock = clock
+        self._metrics = metrics
+        self._limits = limits
+        self._share = share
+        self._engine_options = engine_options
+        self._lock = threading.Lock()
+        self._tenants: dict[TenantId, _Tenant] = {}
+        self._cursors: OrderedDict[str, _Cursor] = OrderedDict()
+        self._state = "starting"
+        self._rates_at_s = clock.monotonic_s()
+
+    @property
+    def state(self) -> str:
+        return self._state
+
+    def open(self, progress: Callable[[str], None] = lambda _: None) -> None:
+        """Replays what is on disk. Tenants are opened side by side; `progress` hears a sentence now and then."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        found = sorted(path.name for path in self._directory.iterdir() if path.is_dir())
+        done = 0
+
+        def one(name: str) -> None:
+            nonlocal done
+            tenant = validate_tenant(name)
+
+            def tell(read: int, total: int) -> None:
+                progress(f"replaying the WAL of tenant {name}: {read >> 20} of {total >> 20} MiB, {done} of {len(found)} tenants done")
+
+            database = self._open_database(tenant, tell)
+            with self._lock:
+                self._tenants[tenant] = _Tenant(database)
+            done += 1
+
+        with ThreadPoolExecutor(self._config.wal_replay_concurrency) as pool:
+            list(pool.map(one, found))
+        self._state = "running"
+
+    def push(self, batches: Sequence[WriteBatch]) -> list[WriteResult]:
+        if self._state != "running":
+            raise IngesterNotReady(self._state)
+        began = self._clock.monotonic_s()
+        results: list[WriteResult | None] = [None] * len(batches)
+        by_tenant: dict[TenantId, list[int]] = {}
+        for at, batch in enumerate(batches):
+            by_tenant.setdefault(batch.tenant, []).append(at)
+        for tenant, places in by_tenant.items():
+            for at, result in zip(places, self._push(tenant, [batches[at] for at in places]), strict=True):
+                results[at] = result
+        self._metrics.pushes.inc()
+        self._metrics.push_seconds.inc(self._clock.monotonic_s() - began)
+        return [result for result in results if result is not None]
+
+    def _push(self, tenant: TenantId, batches: list[WriteBatch]) -> list[WriteResult]:
+        limits = self._limits(tenant)
+        instances, replicas = self._share()
+        try:
+            entry = self._tenant(tenant)
+            results = entry.database.push(
+                batches,
+                self._clock.now_ms(),
+                HeadLimits(
+                    max_series=local_limit(limits.max_global_series_per_user, instances, replicas),
+                    max_series_per_metric=local_limit(limits.max_global_series_per_metric, instances, replicas),
+                    out_of_order_window_ms=limits.out_of_order_time_window.ms,
+                ),
+            )
+        except MimirRayError as error:
+            return [WriteResult(0, error=error) for _ in batches]
+        except OSError as error:
+            return [WriteResult(0, error=Unavailable(f"cannot write to the WAL: {error}")) for _ in batches]
+        taken = failed = 0
+        for batch, result in zip(batches, results, strict=True):
+            refused = sum(refusal.count for refusal in result.refusals)
+            failed += refused
+            taken += len(batch.new_values) - refused
+            if not result.stale:
+                taken += len(batch.references) - len(result.unknown)
+            for refusal in result.refusals:
+                self._metrics.discarded_samples.labels(tenant, "", refusal.reason.replace("-", "_")).inc(refusal.count)
+            if batch.metadata:
+                self._metrics.ingested_metadata.inc(len(batch.metadata))
+        entry.samples += taken
+        self._metrics.ingested_samples.labels(tenant).inc(taken)
+        if failed:
+            self._metrics.failed_samples.labels(tenant).inc(failed)
+        return results
+
+    def select(self, tenant: TenantId, selection: Selection) -> Iterator[SeriesBatch]:
+        entry = self._find(tenant)
+        if entry is None:
+            return
+        for batch in entry.database.select(selection):
+            self._metrics.queried_series.inc(len(batch))
+            self._metrics.queried_samples.inc(batch.samples)
+            yield batch
+
+    def select_page(self, tenant: TenantId, selection: Selection) -> Page:
+        """The first batches, up to `PAGE_BYTES`, and a cursor for the rest."""
+        return self._page(self.select(tenant, selection))
+
+    def next_page(self, cursor: str) -> Page:
+        """The batches that follow. Raises `NoSuchCursor` for one that is used up or was dropped."""
+        with self._lock:
+            found = self._cursors.pop(cursor, None)
+        if found is None:
+            raise NoSuchCursor(cursor)
+        return self._page(found.batches)
+
+    def _page(self, batches: Iterator[SeriesBatch]) -> Page:
+        page: list[SeriesBatch] = []
+        size = 0
+        for batch in batches:
+            page.append(batch)
+            size += batch.timestamps.nbytes + batch.values.nbytes + batch.labels.codes.nbytes
+            if size >= PAGE_BYTES:
+                break
+        else:
+            return Page(page)
+        cursor = uuid.uuid4().hex
+        now = self._clock.monotonic_s()
+        with self._lock:
+            self._cursors[cursor] = _Cursor(batches, now)
+            while len(self._cursors) > CURSORS_MAX or next(iter(self._cursors.values())).used_s < now - CURSOR_IDLE_S:
+                self._cursors.popitem(last=False)
+        return Page(page, cursor)
+
+    def evaluate(self, tenant: TenantId, fragment: Fragment) -> Iterator[FragmentPart]:
+        """Runs a per-series part of a plan on this ingester's own series."""
+        entry = self._find(tenant)
+        if entry is not None:
+            yield from execute_fragment(fragment, entry.database, self._engine_options)
+
+    def label_names(self, tenant: TenantId, selection: Selection) -> list[str]:
+        entry = self._find(tenant)
+        return entry.database.label_names(selection) if entry else []
+
+    def label_values(self, tenant: TenantId, name: str, selection: Selection) -> list[str]:
+        entry = self._find(tenant)
+        return entry.database.label_values(name, selection) if entry else []
+
+    def metadata(self, tenant: TenantId, family: str = "") -> list[Metadata]:
+        entry = self._find(tenant)
+        return entry.database.metadata(family) if entry else []
+
+    def tenant_stats(self) -> dict[TenantId, TenantStats]:
+        with self._lock:
+            return {tenant: TenantStats(entry.database.series, entry.rate) for tenant, entry in self._tenants.items()}
+
+    def maintain(self) -> None:
+        """What is due now and then: checkpoints, idle series, rates, gauges."""
+        now_ms = self._clock.now_ms()
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            tenants = list(self._tenants.items())
+            self._metrics.memory_users.set(len(tenants))
+        elapsed = now_s - self._rates_at_s
+        newest = 0
+        for tenant, entry in tenants:
+            entry.database.maintain(now_ms)
+            newest = max(newest, entry.database.max_time_ms)
+            self._metrics.active_series.labels(tenant).set(entry.database.series)
+            if elapsed >= RATE_PERIOD_S:
+                current = (entry.samples - entry.last_samples) / elapsed
+                entry.rate = current if not entry.last_samples else entry.rate + RATE_WEIGHT * (current - entry.rate)
+                entry.last_samples = entry.samples
+        if elapsed >= RATE_PERIOD_S:
+            self._rates_at_s = now_s
+        self._metrics.memory_series.set(sum(entry.database.series for _, entry in tenants))
+        if newest > 0:
+            self._metrics.head_max_timestamp.set(newest / 1000)
+
+    def close(self) -> None:
+        """Writes checkpoints, so that the next start is quick, and closes all files. Takes no more writes."""
+        self._state = "stopping"
+        with self._lock:
+            tenants, self._tenants = self._tenants, {}
+            self._cursors.clear()
+        for entry in tenants.values():
+            entry.database.close()
+
+    def _find(self, tenant: TenantId) -> _Tenant | None:
+        if self._state != "running":
+            raise IngesterNotReady(self._state)
+        return self._tenants.get(tenant)
+
+    def _tenant(self, tenant: TenantId) -> _Tenant:
+        entry = self._tenants.get(tenant)
+        if entry is None:
+            with self._lock:
+                entry = self._tenants.get(tenant)
+                if entry is None:
+                    entry = self._tenants[tenant] = _Tenant(self._open_database(validate_tenant(tenant)))
+        return entry
+
+    def _open_database(self, tenant: TenantId, progress: Callable[[int, int], None] = lambda *_: None) -> Database:
+        settings = DatabaseSettings(
+            wal_segment_bytes=int(self._config.wal_segment_size_bytes),
+            checkpoint_bytes=int(self._config.wal_checkpoint_size_bytes),
+            fsync=self._config.wal_fsync,
+        )
+        database = Database(self._directory / tenant, settings, self._clock)
+        database.open(progress)
+        return database
+
+
+def local_limit(total: int, instances: int, replicas: int) -> int:
+    """One ingester's part of a global limit; 0 stays "no limit". Upstream: pkg/ingester/limiter.go."""
+    if total <= 0:
+        return 0
+    return max(1, -(-total * replicas // max(instances, replicas, 1)))
