@@ -131,7 +131,7 @@ class RingView:
         self.options = options
         self.instances: tuple[InstanceDesc, ...] = tuple(desc.instances[name] for name in sorted(desc.instances))
         reuse = before if before is not None and (before.version, before.options) == (desc.version, options) else None
-        self._index = reuse._index if reuse else _Index.build(self.instances, options)
+        self._index: _Index = reuse._index if reuse else _Index.build(self.instances, options)
 
     @property
     def index(self) -> dict[InstanceId, int]:

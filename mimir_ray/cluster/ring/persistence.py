@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,28 @@ FORMAT = 1
 
 RingStates = dict[RingName, tuple[int, dict[InstanceId, InstanceDesc]]]
 """Ring → its version and instances."""
+
+
+class FileStore:
+    """A `RingStore` in one file, replaced atomically and synced; its folder is made when needed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self) -> bytes | None:
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def save(self, state: bytes) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self._path.with_name(self._path.name + ".tmp")
+        with scratch.open("wb") as file:
+            file.write(state)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(self._path)
 
 
 def encode(versions: Mapping[RingName, int], rings: Mapping[RingName, Mapping[InstanceId, InstanceDesc]]) -> bytes:
