@@ -9,7 +9,7 @@ from mimir_ray.model.series import STALE_NAN
 
 from .sources import ListSource
 
-_TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\ufffd"), max_size=6)
+_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd"), max_size=6)
 _FEW_VALUES = st.sampled_from(["a", "b", "c", "10", "ä"])
 
 

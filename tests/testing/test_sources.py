@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimir_ray.model.matchers import Matcher, MatchType
@@ -63,6 +63,7 @@ def test_samples_of_the_same_series_add_up() -> None:
     assert contents(source, Selection(ALL, 0, 10)) == {(("a", "b"),): [(1, 2.0), (5, 3.0)]}
 
 
+@settings(deadline=None)
 @given(list_sources(), st.integers(1, 4))
 def test_shards_are_disjoint_and_complete(source: ListSource, count: int) -> None:
     whole = contents(source, Selection(ALL, LOWEST, HIGHEST))
@@ -71,6 +72,7 @@ def test_shards_are_disjoint_and_complete(source: ListSource, count: int) -> Non
     assert {labels: points for part in parts for labels, points in part.items()} == whole
 
 
+@settings(deadline=None)
 @given(list_sources(), st.integers(1, 3), st.integers(0, 4))
 def test_batches_and_limits_change_nothing_but_the_grouping(source: ListSource, batch: int, limit: int) -> None:
     whole = contents(source, Selection(ALL, LOWEST, HIGHEST))
