@@ -6,13 +6,22 @@ copies of byte ranges. None checks bounds: the caller has made sure that all eig
 bytes) are inside the array. All are for kernels and their `@device` parts only.
 """
 
+# numba calls the functions below with fixed arguments, needed or not.
+# ruff: noqa: ARG001
+
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from mimir_ray.kernel import cgutils, intrinsic, ir, types
 
 _WORD = ir.IntType(64)
+
+
+def _instruction(function: Callable[..., Any]) -> Any:
+    """numba's decorator, typed: what kernels call lacks the first parameter."""
+    return intrinsic(function)
 
 
 def _address(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
@@ -55,31 +64,31 @@ def _store(swap: bool) -> Any:
     return typed
 
 
-@intrinsic
+@_instruction
 def load64_le(typing_context: Any, data: Any, at: Any) -> Any:
     """uint64 of data[at:at + 8], little-endian."""
     return _load(swap=False)(typing_context, data, at)
 
 
-@intrinsic
+@_instruction
 def load64_be(typing_context: Any, data: Any, at: Any) -> Any:
     """uint64 of data[at:at + 8], big-endian."""
     return _load(swap=True)(typing_context, data, at)
 
 
-@intrinsic
+@_instruction
 def store64_le(typing_context: Any, data: Any, at: Any, word: Any) -> Any:
     """data[at:at + 8] = word, little-endian."""
     return _store(swap=False)(typing_context, data, at, word)
 
 
-@intrinsic
+@_instruction
 def store64_be(typing_context: Any, data: Any, at: Any, word: Any) -> Any:
     """data[at:at + 8] = word, big-endian."""
     return _store(swap=True)(typing_context, data, at, word)
 
 
-@intrinsic
+@_instruction
 def load32_le(typing_context: Any, data: Any, at: Any) -> Any:
     """uint64 of data[at:at + 4], little-endian."""
     if not _is_bytes(data):
@@ -93,7 +102,7 @@ def load32_le(typing_context: Any, data: Any, at: Any) -> Any:
     return types.uint64(data, types.int64), generate
 
 
-@intrinsic
+@_instruction
 def copy_bytes(typing_context: Any, to: Any, to_start: Any, source: Any, source_start: Any, count: Any) -> Any:
     """to[to_start:to_start + count] = source[source_start:source_start + count]; the ranges may overlap."""
     if not _is_bytes(to) or not to.mutable or not _is_bytes(source):
@@ -108,7 +117,7 @@ def copy_bytes(typing_context: Any, to: Any, to_start: Any, source: Any, source_
     return types.void(to, types.int64, source, types.int64, types.int64), generate
 
 
-@intrinsic
+@_instruction
 def multiply_128(typing_context: Any, left: Any, right: Any) -> Any:
     """(high, low) halves, both uint64, of the full product of two uint64."""
 
@@ -122,7 +131,7 @@ def multiply_128(typing_context: Any, left: Any, right: Any) -> Any:
     return types.UniTuple(types.uint64, 2)(types.uint64, types.uint64), generate
 
 
-@intrinsic
+@_instruction
 def leading_zeros(typing_context: Any, word: Any) -> Any:
     """Zero bits above the highest one of a uint64, as int64; 64 for zero."""
 
@@ -132,7 +141,7 @@ def leading_zeros(typing_context: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@intrinsic
+@_instruction
 def trailing_zeros(typing_context: Any, word: Any) -> Any:
     """Zero bits below the lowest one of a uint64, as int64; 64 for zero."""
 
@@ -142,7 +151,7 @@ def trailing_zeros(typing_context: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@intrinsic
+@_instruction
 def float_to_bits(typing_context: Any, value: Any) -> Any:
     """The IEEE 754 bits of a float64, as uint64; NaN payloads survive."""
 
@@ -152,7 +161,7 @@ def float_to_bits(typing_context: Any, value: Any) -> Any:
     return types.uint64(types.float64), generate
 
 
-@intrinsic
+@_instruction
 def bits_to_float(typing_context: Any, word: Any) -> Any:
     """The float64 of these uint64 bits; NaN payloads survive."""
 

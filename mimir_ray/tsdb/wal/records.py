@@ -1,0 +1,177 @@
+"""What the records of a head's write-ahead log say, as columns.
+
+Encoders give buffers for `WalWriter.append` and copy no arrays but time deltas; decoders give read-only views
+into the payload. Every array starts at a multiple of eight bytes of its payload, so kernels take the views as
+they are. Decoders check every length and raise `InvalidRecord`; an intact checksum is no proof of origin.
+
+Payloads, little-endian:
+
+- SERIES: count u64, first reference i64, label offsets i64[count + 1], label bytes.
+- SAMPLES: count u32, flags u32, base time i64, values f64[count], times i64[count] (or, with flag 1,
+  differences to the base i32[count]), references i32[count].
+- METADATA: a JSON list of [family, type, help, unit].
+- DROPPED: count u64, references i32[count].
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mimir_ray.errors import Corruption
+from mimir_ray.model.metadata import Metadata
+
+SERIES = 1
+SAMPLES = 2
+METADATA = 3
+DROPPED = 4
+
+Record = tuple[int, list[Any]]
+"""Type and payload buffers; the buffers must not change until the record is written."""
+
+_SERIES_HEADER = struct.Struct("<Qq")
+_SAMPLES_HEADER = struct.Struct("<IIq")
+_DROPPED_HEADER = struct.Struct("<Q")
+_SHORT_TIMES = 1
+
+
+@dataclass(eq=False)
+class InvalidRecord(Corruption):
+    """A record of the write-ahead log whose payload is not what its type promises."""
+
+    kind: int
+    reason: str
+
+    def describe(self) -> str:
+        return f"invalid record of type {self.kind} in the write-ahead log: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesRecord:
+    """R new series with the references `first_reference`, + 1, …
+
+    The labels of series r are label_bytes[offsets[r]:offsets[r + 1]] (uint8; remote write's repeated field
+    `labels = 1`, sorted); `offsets` int64[R + 1] starts at 0.
+    """
+
+    first_reference: int
+    offsets: NDArray[np.int64]
+    label_bytes: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class SamplesRecord:
+    """N samples: `references` int32[N], `timestamps` int64[N] (ms), `values` float64[N]."""
+
+    references: NDArray[np.int32]
+    timestamps: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+
+def encode_series(first_reference: int, offsets: NDArray[np.int64], label_bytes: Any) -> Record:
+    """Args: as `SeriesRecord`; `label_bytes` may be any buffer of offsets[-1] bytes."""
+    assert len(offsets) and offsets[0] == 0
+    return SERIES, [_SERIES_HEADER.pack(len(offsets) - 1, first_reference), _column(offsets, np.int64), label_bytes]
+
+
+def encode_samples(references: NDArray[np.int32], timestamps: NDArray[np.int64], values: NDArray[np.float64]) -> Record:
+    """Args: as `SamplesRecord`. 16 bytes a sample where the times lie within 24 days, else 20."""
+    assert len(references) == len(timestamps) == len(values)
+    base, flags, times = 0, 0, _column(timestamps, np.int64)
+    if len(timestamps):
+        lowest, highest = int(timestamps.min()), int(timestamps.max())
+        if highest - lowest < 1 << 31:
+            base, flags = lowest, _SHORT_TIMES
+            times = (timestamps - lowest).astype(np.int32)
+    header = _SAMPLES_HEADER.pack(len(references), flags, base)
+    return SAMPLES, [header, _column(values, np.float64), times, _column(references, np.int32)]
+
+
+def encode_metadata(metadata: Sequence[Metadata]) -> Record:
+    rows = [[one.family, one.type, one.help, one.unit] for one in metadata]
+    return METADATA, [json.dumps(rows, ensure_ascii=False).encode("utf-8", "surrogatepass")]
+
+
+def encode_dropped(references: NDArray[np.int32]) -> Record:
+    """Series that exist no more; later records may use their references anew."""
+    return DROPPED, [_DROPPED_HEADER.pack(len(references)), _column(references, np.int32)]
+
+
+def decode_series(payload: bytes) -> SeriesRecord:
+    if len(payload) < _SERIES_HEADER.size:
+        raise InvalidRecord(SERIES, "too short")
+    count, first_reference = _SERIES_HEADER.unpack_from(payload)
+    labels_start = _SERIES_HEADER.size + 8 * (count + 1)
+    if labels_start > len(payload):
+        raise InvalidRecord(SERIES, f"{count} series in {len(payload)} bytes")
+    offsets = np.frombuffer(payload, np.int64, count + 1, _SERIES_HEADER.size)
+    label_bytes = np.frombuffer(payload, np.uint8, offset=labels_start)
+    if offsets[0] != 0 or offsets[-1] != len(label_bytes) or (offsets[1:] < offsets[:-1]).any():
+        raise InvalidRecord(SERIES, "label offsets do not cut the label bytes")
+    if first_reference < 0 or first_reference + count > 1 << 31:
+        raise InvalidRecord(SERIES, f"{count} references from {first_reference}")
+    return SeriesRecord(first_reference, offsets, label_bytes)
+
+
+def decode_samples(payload: bytes) -> SamplesRecord:
+    if len(payload) < _SAMPLES_HEADER.size:
+        raise InvalidRecord(SAMPLES, "too short")
+    count, flags, base = _SAMPLES_HEADER.unpack_from(payload)
+    if flags not in (0, _SHORT_TIMES):
+        raise InvalidRecord(SAMPLES, f"unknown flags {flags:#x}")
+    time_type = np.dtype(np.int32 if flags == _SHORT_TIMES else np.int64)
+    times_start = _SAMPLES_HEADER.size + 8 * count
+    references_start = times_start + time_type.itemsize * count
+    if len(payload) != references_start + 4 * count:
+        raise InvalidRecord(SAMPLES, f"{count} samples in {len(payload)} bytes")
+    values = np.frombuffer(payload, np.float64, count, _SAMPLES_HEADER.size)
+    timestamps = np.frombuffer(payload, time_type, count, times_start)
+    references = np.frombuffer(payload, np.int32, count, references_start)
+    if count and references.min() < 0:
+        raise InvalidRecord(SAMPLES, "negative reference")
+    if flags == _SHORT_TIMES:
+        timestamps = timestamps.astype(np.int64) + base
+    return SamplesRecord(references, timestamps, values)
+
+
+def decode_metadata(payload: bytes) -> list[Metadata]:
+    try:
+        rows = json.loads(payload.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidRecord(METADATA, f"not JSON: {error}") from None
+    fits = isinstance(rows, list) and all(
+        isinstance(row, list) and len(row) == 4 and all(isinstance(text, str) for text in row) for row in rows
+    )
+    if not fits:
+        raise InvalidRecord(METADATA, "not a list of [family, type, help, unit]")
+    return [Metadata(*row) for row in rows]
+
+
+def decode_dropped(payload: bytes) -> NDArray[np.int32]:
+    """int32[N], references."""
+    if len(payload) < _DROPPED_HEADER.size:
+        raise InvalidRecord(DROPPED, "too short")
+    (count,) = _DROPPED_HEADER.unpack_from(payload)
+    if len(payload) != _DROPPED_HEADER.size + 4 * count:
+        raise InvalidRecord(DROPPED, f"{count} references in {len(payload)} bytes")
+    references = np.frombuffer(payload, np.int32, count, _DROPPED_HEADER.size)
+    if count and references.min() < 0:
+        raise InvalidRecord(DROPPED, "negative reference")
+    return references
+
+
+def _column(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """The array itself, if its type and layout are right already."""
+    return np.ascontiguousarray(array, dtype)
