@@ -16,6 +16,7 @@ from mimir_ray.model.labels import METRIC_NAME, LabelColumns
 from mimir_ray.model.series import StepMatrix
 from mimir_ray.promql.annotations import go_float
 from mimir_ray.promql.kernels import histogram_classic
+from mimir_ray.promql.kernels.grouping import RowIndex
 from mimir_ray.promql.syntax import ast
 
 from .functions_base import FunctionContext, ScalarSteps, VectorFunction
@@ -77,30 +78,13 @@ def group_buckets(matrix: StepMatrix, argument: ast.Node, context: FunctionConte
             context.annotations.bad_bucket_label(shown, strings[le], argument.span)
     rows = np.flatnonzero(good)
     labels = matrix.labels.take(rows).drop((BUCKET_LABEL,))
-    first, group = group_rows(labels.codes)
+    histograms = RowIndex(len(labels.names))
+    group = histograms.add(labels.codes)
     order = np.lexsort((bounds[rows], group))
-    groups = np.zeros(len(first) + 1, np.int64)
-    np.cumsum(np.bincount(group, minlength=len(first)), out=groups[1:])
-    return Buckets(labels.take(first), groups, rows[order].astype(np.int64), bounds[rows][order])
-
-
-def group_rows(codes: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Numbers equal rows of int32[S, K] in order of first appearance.
-
-    Returns (the first row of each group, the group of each row).
-    """
-    key = np.zeros(len(codes), np.uint64)
-    for column in range(codes.shape[1]):
-        key = (key + codes[:, column].astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        key ^= key >> np.uint64(29)
-    _, first, group = np.unique(key, return_index=True, return_inverse=True)
-    if not np.array_equal(codes[first[group]], codes):  # two rows with one key: compare whole rows
-        _, first, group = np.unique(codes, axis=0, return_index=True, return_inverse=True)
-        group = group.reshape(-1)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return first[order], rank[group]
+    groups = np.zeros(histograms.count + 1, np.int64)
+    np.cumsum(np.bincount(group, minlength=histograms.count), out=groups[1:])
+    labels = LabelColumns(labels.names, histograms.keys.copy(), labels.table)
+    return Buckets(labels, groups, rows[order].astype(np.int64), bounds[rows][order])
 
 
 def _quantile(
