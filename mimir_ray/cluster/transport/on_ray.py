@@ -164,14 +164,6 @@ def _cause(error: RayTaskError) -> BaseException:
     return cause
 
 
-def _as_list(method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
-    def listed(self: Any, *args: Any) -> list[Any]:
-        return list(method(self, *args))
-
-    return listed
-
-
 def actor_class(cls: type, **options: Any) -> ActorClass:
     """`ray.remote(**options)(cls)` for a plain class, with what Ray wants to know about its methods.
 
@@ -184,19 +176,19 @@ def actor_class(cls: type, **options: Any) -> ActorClass:
         if name.startswith("_"):
             continue
         if inspect.isgeneratorfunction(method):
-            body[name] = _as_list(method)
-            del body[name].__wrapped__  # or Ray would see the generator function behind it
+            body[name] = _calling(method, list)
         if name in groups:
-            body[name] = ray.method(concurrency_group=groups[name])(_copied(body.get(name, method)))
+            body[name] = ray.method(concurrency_group=groups[name])(body.get(name) or _calling(method))
     marked = type(cls.__name__, (cls,), body)
     return ray.remote(**options)(marked) if options else ray.remote(marked)
 
 
-def _copied(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of its own, so that Ray's mark does not land on the plain class."""
+def _calling(method: Callable[..., Any], convert: Callable[[Any], Any] = lambda result: result) -> Callable[..., Any]:
+    """A function of its own that calls `method`: Ray's mark then does not land on the plain class."""
 
     @functools.wraps(method)
-    def same(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return method(self, *args, **kwargs)
+    def calling(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return convert(method(self, *args, **kwargs))
 
-    return same
+    del calling.__wrapped__  # type: ignore[attr-defined]  # Ray looks through it, and would miss mark and conversion
+    return calling
