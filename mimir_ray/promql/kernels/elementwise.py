@@ -1,6 +1,6 @@
 """Functions of one value that numpy has not, or not with Go's results.
 
-Go's logarithms are fdlibm's; base 2 and 10 derive from the natural one, so log10(1000) is a little below 3.
+Go's natural logarithm is fdlibm's; base 2 derives from it, and base 10 from base 2.
 Go's Max and Min let an infinity win over NaN and tell the zeros apart.
 """
 
@@ -49,7 +49,7 @@ def natural_logarithm(value):  # type: ignore[no-untyped-def]
     t1 = s2 * (_L1 + s4 * (_L3 + s4 * (_L5 + s4 * _L7)))
     t2 = s4 * (_L2 + s4 * (_L4 + s4 * _L6))
     half_square = 0.5 * f * f
-    return k * _LN_2_HIGH - ((half_square - (s * (f + (t1 + t2)) + k * _LN_2_LOW)) - f)
+    return k * _LN_2_HIGH - ((half_square - (s * (half_square + (t1 + t2)) + k * _LN_2_LOW)) - f)
 
 
 @device

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 Point = tuple[int, float]
 Points = Sequence[Point]
@@ -32,7 +33,7 @@ def extrapolated(points: Points, end: int, range_ms: int, is_counter: bool, is_r
         return None
     result = points[-1][1] - points[0][1]
     if is_counter:
-        for (_, before), (_, now) in zip(points, points[1:], strict=False):
+        for (_, before), (_, now) in pairwise(points):
             if now < before:
                 result += before
     to_start = (points[0][0] - (end - range_ms)) / 1000
@@ -61,12 +62,12 @@ def instant(points: Points, is_rate: bool) -> float | None:
 
 def resets(points: Points) -> float | None:
     values = [value for _, value in points]
-    return float(sum(b < a for a, b in zip(values, values[1:], strict=False))) if values else None
+    return float(sum(b < a for a, b in pairwise(values))) if values else None
 
 
 def changes(points: Points) -> float | None:
     values = [value for _, value in points]
-    pairs = zip(values, values[1:], strict=False)
+    pairs = pairwise(values)
     return float(sum(a != b and not (a != a and b != b) for a, b in pairs)) if values else None
 
 
