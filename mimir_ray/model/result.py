@@ -73,9 +73,7 @@ class Matrix:
         offsets = np.zeros(series + 1, np.int64)
         np.cumsum(matrix.present.sum(axis=1), out=offsets[1:])
         if offsets[-1] == series * steps:
-            return cls(
-                matrix.labels, offsets, np.tile(times, series), matrix.values.ravel()
-            )
+            return cls(matrix.labels, offsets, np.tile(times, series), matrix.values.ravel())
         timestamps = np.broadcast_to(times, (series, steps))[matrix.present]
         return cls(matrix.labels, offsets, timestamps, matrix.values[matrix.present])
 
@@ -102,12 +100,12 @@ Value = Scalar | String | Vector | Matrix
 class Timings:
     """Seconds. Upstream: util/stats/query_stats.go queryTimings, whose JSON names these are."""
 
-    evalTotalTime: float = 0.0  # noqa: N815
-    resultSortTime: float = 0.0  # noqa: N815
-    queryPreparationTime: float = 0.0  # noqa: N815
-    innerEvalTime: float = 0.0  # noqa: N815
-    execQueueTime: float = 0.0  # noqa: N815
-    execTotalTime: float = 0.0  # noqa: N815
+    evalTotalTime: float = 0.0
+    resultSortTime: float = 0.0
+    queryPreparationTime: float = 0.0
+    innerEvalTime: float = 0.0
+    execQueueTime: float = 0.0
+    execTotalTime: float = 0.0
 
 
 @dataclass(slots=True)

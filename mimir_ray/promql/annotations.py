@@ -154,9 +154,7 @@ class Annotations:
         for annotation in other:
             self.add(annotation)
 
-    def as_strings(
-        self, query: str, warnings_max: int = 0, infos_max: int = 0
-    ) -> tuple[list[str], list[str]]:
+    def as_strings(self, query: str, warnings_max: int = 0, infos_max: int = 0) -> tuple[list[str], list[str]]:
         """(warnings, infos) as users read them; of more than the maximum (0: none) only the number is told."""
         texts: dict[Kind, list[str]] = {"warning": [], "info": []}
         skipped = dict(self._skipped)
@@ -175,9 +173,7 @@ class Annotations:
     # The texts that Prometheus has. A metric name that is unknown is "".
 
     def invalid_quantile(self, quantile: float, span: Span) -> None:
-        self.warn(
-            f"quantile value should be between 0 and 1, got {go_float(quantile)}", span
-        )
+        self.warn(f"quantile value should be between 0 and 1, got {go_float(quantile)}", span)
 
     def invalid_ratio(self, ratio: float, used: float, span: Span) -> None:
         self.warn(

@@ -31,9 +31,7 @@ class TooManySamples(EvaluationError):
     """More samples in memory at once than the limit allows."""
 
     def __init__(self, stage: str = QUERY_EXECUTION) -> None:
-        super().__init__(
-            f"query processing would load too many samples into memory in {stage}"
-        )
+        super().__init__(f"query processing would load too many samples into memory in {stage}")
 
 
 @dataclass(eq=False)
@@ -82,11 +80,7 @@ class Cancellation:
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline, not below 0; None without one."""
-        return (
-            None
-            if self._deadline_s is None
-            else max(0.0, self._deadline_s - self._monotonic_s())
-        )
+        return None if self._deadline_s is None else max(0.0, self._deadline_s - self._monotonic_s())
 
     def check(self, stage: str = EXPRESSION_EVALUATION) -> None:
         """Raises `QueryCancelled` or `QueryTimeout`."""

@@ -1,0 +1,355 @@
+"""The engine: parse, plan, run. One `Engine` serves many threads; a query runs in the caller's thread.
+
+What a query may use is bounded by `EngineOptions`, `QueryLimits` and a `Cancellation`, looked at between batches.
+Upstream: promql/engine.go.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mimir_ray.errors import InvalidArgument
+from mimir_ray.model.labels import LabelColumns
+from mimir_ray.model.result import Matrix, QueryResult, QueryStats, SampleCounts, Scalar, String, Timings, Value, Vector
+from mimir_ray.model.series import SeriesBatch, StepMatrix
+
+from .kernels.steps import select_window
+from .limits import DEFAULT_MAX_SAMPLES, Cancellation, QueryLimits, SampleBudget
+from .operators.execution import Execution
+from .operators.labels import label_order, merge_same_labels, without_names
+from .operators.registry import SCALAR_OPERATORS, VECTOR_OPERATORS
+from .plan import nodes
+from .plan.builder import PlanOptions, build
+from .plan.durations import QueryTimes
+from .plan.rewrites import optimise
+from .source import SeriesSource
+from .syntax import ast
+from .syntax.ast import ValueType
+from .syntax.parser import parse
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What holds for every query of an engine.
+
+    `lookback_ms`: how far back an instant selector looks. `default_step_ms`: of subqueries without a step.
+    `max_samples`: points that one query may hold at once. `timeout_s`: None for no limit.
+    `enable_delayed_name_removal`: names go at the end of a query, not at each function.
+    `parsed_queries`: how many syntax trees are remembered.
+    """
+
+    lookback_ms: int = 300_000
+    default_step_ms: int = 60_000
+    max_samples: int = DEFAULT_MAX_SAMPLES
+    timeout_s: float | None = None
+    enable_delayed_name_removal: bool = False
+    parsed_queries: int = 1_000
+    warnings_max: int = 10
+    infos_max: int = 10
+
+
+_ORDERING = frozenset(("sort", "sort_desc", "sort_by_label", "sort_by_label_desc", "topk", "bottomk"))
+
+
+class Engine:
+    """Evaluates PromQL. Thread-safe."""
+
+    def __init__(
+        self,
+        options: EngineOptions | None = None,
+        parse_query: Callable[[str], ast.Node] = parse,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.options = options or EngineOptions()
+        self._parsed = _ParsedQueries(parse_query, self.options.parsed_queries)
+        self._monotonic_s = monotonic_s
+
+    def parse(self, query: str) -> ast.Node:
+        """The syntax tree; raises what the parser raises. Remembered."""
+        return self._parsed.get(query)
+
+    def plan(
+        self, query: str | ast.Node, start_ms: int, end_ms: int, step_ms: int = 0, *, lookback_ms: int | None = None
+    ) -> nodes.Plan:
+        """The optimised plan of a range query, or (step 0) of an instant query."""
+        tree = self.parse(query) if isinstance(query, str) else query
+        options = PlanOptions(lookback_ms or self.options.lookback_ms, self.options.default_step_ms)
+        return optimise(build(tree, QueryTimes(start_ms, end_ms, step_ms), options))
+
+    def instant(
+        self,
+        query: str | ast.Node,
+        source: SeriesSource,
+        time_ms: int,
+        *,
+        lookback_ms: int | None = None,
+        stats: bool = False,
+        cancel: Cancellation | None = None,
+        limits: QueryLimits | None = None,
+    ) -> QueryResult:
+        """The value of an expression at one time.
+
+        Args:
+            query: text, or a tree (then annotations have no positions).
+            stats: count the samples that steps look at, step by step.
+
+        Raises what the parser raises, `EvaluationError` and its kin, `QueryTimeout`, `QueryCancelled`, and what
+        the source raises.
+        """
+        run = _Run(self, query, source, cancel, limits, stats)
+        plan = run.plan(time_ms, time_ms, 0, lookback_ms)
+        return run.finish(run.instant(plan), plan.steps)
+
+    def range(
+        self,
+        query: str | ast.Node,
+        source: SeriesSource,
+        start_ms: int,
+        end_ms: int,
+        step_ms: int,
+        *,
+        lookback_ms: int | None = None,
+        stats: bool = False,
+        cancel: Cancellation | None = None,
+        limits: QueryLimits | None = None,
+    ) -> QueryResult:
+        """The value of an expression at every step from start to end. See `instant`."""
+        if step_ms <= 0:
+            raise InvalidArgument("zero or negative query resolution step widths are not accepted")
+        run = _Run(self, query, source, cancel, limits, stats)
+        plan = run.plan(start_ms, end_ms, step_ms, lookback_ms, wants=(ValueType.VECTOR, ValueType.SCALAR))
+        return run.finish(run.range(plan), plan.steps)
+
+    @property
+    def monotonic_s(self) -> Callable[[], float]:
+        return self._monotonic_s
+
+
+class _ParsedQueries:
+    """The last so many syntax trees, by text."""
+
+    def __init__(self, parse_query: Callable[[str], ast.Node], size: int) -> None:
+        self._parse = parse_query
+        self._size = size
+        self._trees: OrderedDict[str, ast.Node] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, query: str) -> ast.Node:
+        with self._lock:
+            tree = self._trees.get(query)
+            if tree is not None:
+                self._trees.move_to_end(query)
+                return tree
+        tree = self._parse(query)
+        with self._lock:
+            self._trees[query] = tree
+            while len(self._trees) > self._size:
+                self._trees.popitem(last=False)
+        return tree
+
+
+_DOCUMENTED = {
+    ValueType.MATRIX: "range vector",
+    ValueType.VECTOR: "instant vector",
+    ValueType.STRING: "string",
+    ValueType.SCALAR: "scalar",
+}
+
+
+class _Run:
+    """One query from text to result."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        query: str | ast.Node,
+        source: SeriesSource,
+        cancel: Cancellation | None,
+        limits: QueryLimits | None,
+        stats: bool,
+    ) -> None:
+        options = engine.options
+        limits = limits or QueryLimits()
+        self._engine = engine
+        self._query = query
+        self._monotonic_s = engine.monotonic_s
+        self._started_s = self._monotonic_s()
+        self._timings = Timings()
+        timeout_s = limits.timeout_s if limits.timeout_s is not None else options.timeout_s
+        if cancel is None and timeout_s is not None:
+            cancel = Cancellation(timeout_s, self._monotonic_s)
+        self._execution = Execution(
+            source,
+            VECTOR_OPERATORS,
+            SCALAR_OPERATORS,
+            SampleBudget(options.max_samples if limits.max_samples is None else limits.max_samples),
+            cancellation=cancel,
+            delayed_names=options.enable_delayed_name_removal,
+            samples_per_step={} if stats else None,
+        )
+
+    def plan(
+        self,
+        start_ms: int,
+        end_ms: int,
+        step_ms: int,
+        lookback_ms: int | None,
+        wants: tuple[ValueType, ...] = tuple(_DOCUMENTED),
+    ) -> nodes.Plan:
+        query = self._engine.parse(self._query) if isinstance(self._query, str) else self._query
+        if query.type not in wants:
+            raise InvalidArgument(
+                f'invalid expression type "{_DOCUMENTED[query.type]}" for range query, must be Scalar or instant Vector'
+            )
+        plan = self._engine.plan(query, start_ms, end_ms, step_ms, lookback_ms=lookback_ms)
+        self._timings.queryPreparationTime = self._monotonic_s() - self._started_s
+        self._execution.check()
+        return plan
+
+    def instant(self, plan: nodes.Plan) -> Value:
+        root, steps, execution = plan.root, plan.steps, self._execution
+        time_ms = steps.start_ms
+        match root.type:
+            case ValueType.STRING:
+                assert isinstance(root, nodes.Text)
+                return String(time_ms, root.value)
+            case ValueType.SCALAR:
+                return Scalar(time_ms, float(execution.scalar(root, steps)[0]))
+            case ValueType.VECTOR:
+                matrix = self._named(execution.gather(root, steps))
+                rows = np.flatnonzero(matrix.present[:, 0])
+                vector = Vector(matrix.labels.take(rows), time_ms, matrix.values[rows, 0])
+                return vector if _is_ordered(root) else self._sorted_vector(vector)
+        if isinstance(root, nodes.Subquery):
+            return self._subquery(root, steps)
+        assert isinstance(root, nodes.RangeSelect), root
+        return self._raw(root, steps)
+
+    def range(self, plan: nodes.Plan) -> Matrix:
+        root, steps, execution = plan.root, plan.steps, self._execution
+        if root.type is ValueType.SCALAR:
+            values = execution.scalar(root, steps)
+            offsets = np.array([0, steps.count], np.int64)
+            return Matrix(LabelColumns.empty_sets(1, execution.table), offsets, steps.times, values)
+        matrix = self._named(execution.gather(root, steps))
+        return self._sorted_matrix(matrix, steps)
+
+    def finish(self, value: Value, steps: nodes.Steps) -> QueryResult:
+        execution, options = self._execution, self._engine.options
+        query = self._query if isinstance(self._query, str) else ""
+        warnings, infos = execution.annotations.as_strings(query, options.warnings_max, options.infos_max)
+        total_s = self._monotonic_s() - self._started_s
+        timings = self._timings
+        timings.evalTotalTime = timings.execTotalTime = total_s
+        timings.innerEvalTime = total_s - timings.queryPreparationTime - timings.resultSortTime
+        samples = SampleCounts(peak=execution.budget.peak)
+        if execution.samples_per_step is not None:
+            samples.per_step = _per_step(execution.samples_per_step, steps)
+            samples.total = int(samples.per_step.sum())
+        return QueryResult(value, warnings, infos, QueryStats(timings, samples))
+
+    def _named(self, matrix: StepMatrix) -> StepMatrix:
+        """Without the names that were to go at the end of the query."""
+        if matrix.drop_name is None or not matrix.drop_name.any():
+            return matrix
+        nameless = without_names(matrix.labels).align(matrix.labels.names)
+        codes = np.where(matrix.drop_name[:, None], nameless, matrix.labels.codes)
+        labels = LabelColumns(matrix.labels.names, np.ascontiguousarray(codes), matrix.labels.table)
+        return merge_same_labels(StepMatrix(labels, matrix.values, matrix.present))
+
+    def _sorted_vector(self, vector: Vector) -> Vector:
+        started_s = self._monotonic_s()
+        order = label_order(vector.labels)
+        vector = Vector(vector.labels.take(order), vector.timestamp, vector.values[order])
+        self._timings.resultSortTime += self._monotonic_s() - started_s
+        return vector
+
+    def _sorted_matrix(self, matrix: StepMatrix, steps: nodes.Steps) -> Matrix:
+        started_s = self._monotonic_s()
+        filled = matrix.present.any(axis=1)
+        order = label_order(matrix.labels)
+        if not filled.all():
+            order = order[filled[order]]
+        identity = len(order) == len(matrix) and (order == np.arange(len(order))).all()
+        result = Matrix.from_steps(matrix if identity else matrix.take(order), steps.times)
+        self._timings.resultSortTime += self._monotonic_s() - started_s
+        return result
+
+    def _subquery(self, root: nodes.Subquery, steps: nodes.Steps) -> Matrix:
+        inner = root.inner_steps(steps)
+        if root.expr.type is ValueType.SCALAR:
+            values = self._execution.scalar(root.expr, inner)
+            offsets = np.array([0, inner.count], np.int64)
+            return Matrix(LabelColumns.empty_sets(1, self._execution.table), offsets, inner.times, values)
+        return self._sorted_matrix(self._named(self._execution.gather(root.expr, inner)), inner)
+
+    def _raw(self, root: nodes.RangeSelect, steps: nodes.Steps) -> Matrix:
+        execution = self._execution
+        mint, maxt = root.window(steps)
+        parts: list[SeriesBatch] = []
+        for batch in execution.select(root.matchers, mint, maxt, 1):
+            offsets = np.empty_like(batch.offsets)
+            keep = np.empty(batch.samples, np.int64)
+            bits = batch.values.view(np.uint64)
+            count = select_window(batch.offsets, batch.timestamps, batch.values, bits, mint - 1, maxt, offsets, keep)
+            execution.budget.take(count)
+            execution.count_samples(steps, np.array([count], np.int64))
+            keep = keep[:count]
+            parts.append(SeriesBatch(batch.labels, offsets, batch.timestamps[keep], batch.values[keep]))
+        return _sorted_samples(parts, execution)
+
+
+def _sorted_samples(parts: list[SeriesBatch], execution: Execution) -> Matrix:
+    """All series with a sample, in the order of their labels."""
+    if not parts:
+        empty = LabelColumns.empty_sets(0, execution.table)
+        return Matrix(empty, np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float64))
+    labels = LabelColumns.concat([part.labels for part in parts])
+    counts = np.concatenate([np.diff(part.offsets) for part in parts])
+    starts = np.cumsum(counts) - counts
+    order = label_order(labels)
+    order = order[counts[order] > 0]
+    kept = counts[order]
+    offsets = np.zeros(len(order) + 1, np.int64)
+    np.cumsum(kept, out=offsets[1:])
+    samples = np.repeat(starts[order] - offsets[:-1], kept) + np.arange(offsets[-1])
+    timestamps = np.concatenate([part.timestamps for part in parts])
+    values = np.concatenate([part.values for part in parts])
+    return Matrix(labels.take(order), offsets, timestamps[samples], values[samples])
+
+
+def _is_ordered(node: nodes.PlanNode) -> bool:
+    """Whether the order of an instant vector says something: it comes from a sort or a ranking."""
+    if isinstance(node, nodes.Aggregate):
+        return node.op in _ORDERING
+    if isinstance(node, nodes.FunctionCall):
+        return node.name in _ORDERING or any(_is_ordered(each) for each in node.args)
+    if isinstance(node, nodes.Join):
+        many = node.right if node.matching.cardinality is ast.Cardinality.ONE_TO_MANY else node.left
+        return _is_ordered(many)
+    if isinstance(node, nodes.SetOperation):
+        return _is_ordered(node.left)
+    return any(_is_ordered(child) for child in node.children())
+
+
+def _per_step(found: dict[nodes.Steps, np.ndarray], steps: nodes.Steps) -> np.ndarray:
+    """int64[T]: samples by step of the query.
+
+    What ran on other steps counts so: once for all steps (step-invariant parts) at every step; a
+    subquery's own at the last one.
+    """
+    per_step = np.zeros(max(steps.count, 1), np.int64)
+    for grid, sizes in found.items():
+        if grid == steps:
+            per_step[: steps.count] += sizes
+        elif grid.count == 1 and grid.start_ms == steps.start_ms:
+            per_step += sizes[0]
+        else:
+            per_step[-1] += sizes.sum()
+    return per_step

@@ -1,0 +1,71 @@
+"""Negation, and binary operators of a vector and a scalar.
+
+Upstream: promql/engine.go VectorscalarBinop, eval case *parser.UnaryExpr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from mimir_ray.model.series import StepMatrix
+from mimir_ray.promql.kernels.arithmetic import ARITHMETIC, COMPARISON
+from mimir_ray.promql.plan import nodes
+from mimir_ray.promql.syntax.ast import ValueType
+
+from .execution import Execution
+from .functions_base import Dense
+from .labels import drop_names, merge_same_labels
+from .names import name_of
+
+
+def negate(node: nodes.Negate, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
+    return _nameless(node.expr, steps, execution, lambda batch: (-batch.values, batch.present))
+
+
+def vector_scalar(node: nodes.VectorScalar, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
+    """Comparisons keep the vector's values, on whichever side it stands; arithmetic and `bool` take the name."""
+    vector_left = node.left.type is ValueType.VECTOR
+    vector = node.left if vector_left else node.right
+    scalar = execution.scalar(node.right if vector_left else node.left, steps)
+    if node.op not in ARITHMETIC and node.op not in COMPARISON:
+        # `</` and `>/` are for histograms: floats have no result.
+        for _ in execution.vector(vector, steps):
+            execution.annotations.info(
+                f'incompatible sample types encountered for binary operator "{node.op}": '
+                f"float {node.op} float", node.span,
+            )  # fmt: skip
+        return
+    operation = ARITHMETIC.get(node.op) or COMPARISON[node.op]
+
+    def apply(batch: StepMatrix) -> Dense:
+        left, right = (batch.values, scalar) if vector_left else (scalar, batch.values)
+        with np.errstate(all="ignore"):
+            values = operation(left, right)
+        if node.op in ARITHMETIC:
+            return values, batch.present
+        if node.return_bool:
+            return values.astype(np.float64), batch.present
+        return batch.values, batch.present & values
+
+    if node.op in ARITHMETIC or node.return_bool:
+        yield from _nameless(vector, steps, execution, apply)
+        return
+    for batch in execution.vector(vector, steps):
+        values, present = apply(batch)
+        yield StepMatrix(batch.labels, values, present, batch.drop_name)
+
+
+def _nameless(
+    vector: nodes.PlanNode, steps: nodes.Steps, execution: Execution, apply: Callable[[StepMatrix], Dense]
+) -> Iterator[StepMatrix]:
+    """Applies a function of (values, present) to every batch, then takes the names away."""
+    if execution.delayed_names or name_of(vector) is not None:
+        for batch in execution.vector(vector, steps):
+            yield drop_names(StepMatrix(batch.labels, *apply(batch)), execution.delayed_names)
+        return
+    whole = execution.gather(vector, steps)
+    if len(whole):
+        yield merge_same_labels(drop_names(StepMatrix(whole.labels, *apply(whole)), delayed=False))
+    execution.release(whole)

@@ -1,0 +1,151 @@
+"""What all operators of one running query share, and how they ask each other for values.
+
+An operator is a function of (node, steps, execution). Vectors come as batches (`StepMatrix`, a bounded
+number of series each), scalars as float64[T]. Operators do not import each other: they ask `Execution`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mimir_ray.model.labels import LabelColumns, StringTable
+from mimir_ray.model.matchers import Matcher
+from mimir_ray.model.series import SeriesBatch, StepMatrix
+from mimir_ray.promql.annotations import Annotations
+from mimir_ray.promql.limits import Cancellation, SampleBudget
+from mimir_ray.promql.operators.functions_base import FunctionContext
+from mimir_ray.promql.plan import nodes
+from mimir_ray.promql.source import SERIES_PER_BATCH, Selection, SeriesSource
+
+from .labels import Intake
+
+Scalar = NDArray[np.float64]
+VectorOperator = Callable[[Any, nodes.Steps, "Execution"], Iterator[StepMatrix]]
+ScalarOperator = Callable[[Any, nodes.Steps, "Execution"], Scalar]
+
+POINTS_PER_BATCH = 1 << 18
+"""Points (series times steps) of one StepMatrix of a selector: what a core's cache holds."""
+SAMPLES_PER_BATCH = 1 << 22
+"""Raw samples that a selector wants at once, guessing 15 s between them."""
+_GUESSED_INTERVAL_MS = 15_000
+
+
+@dataclass(slots=True)
+class Execution:
+    """One query while it runs. Not for several threads."""
+
+    source: SeriesSource
+    vector_operators: dict[type, VectorOperator]
+    scalar_operators: dict[type, ScalarOperator]
+    budget: SampleBudget
+    annotations: Annotations = field(default_factory=Annotations)
+    cancellation: Cancellation | None = None
+    delayed_names: bool = False
+    samples_per_step: dict[nodes.Steps, NDArray[np.int64]] | None = None
+    """Samples that selectors looked at, by the steps they ran on; None if nobody wants to know."""
+    shared: dict[tuple[nodes.PlanNode, nodes.Steps], Any] = field(default_factory=dict)
+    table: StringTable = field(default_factory=StringTable)
+    intake: Intake = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.intake = Intake(self.table)
+
+    def check(self) -> None:
+        """Raises if the query was cancelled or ran out of time; between batches."""
+        if self.cancellation is not None:
+            self.cancellation.check()
+
+    def vector(self, node: nodes.PlanNode, steps: nodes.Steps) -> Iterator[StepMatrix]:
+        """The values of a vector node at these steps, batch by batch."""
+        if steps.count == 0:
+            return iter(())
+        return self.vector_operators[type(node)](node, steps, self)
+
+    def scalar(self, node: nodes.PlanNode, steps: nodes.Steps) -> Scalar:
+        """The values of a scalar node at these steps, float64[T]."""
+        if steps.count == 0:
+            return np.zeros(0)
+        return self.scalar_operators[type(node)](node, steps, self)
+
+    def gather(self, node: nodes.PlanNode, steps: nodes.Steps) -> StepMatrix:
+        """All series of a vector node in one matrix. Its points count as held: `release` it."""
+        return self.gather_batches(self.vector(node, steps), steps.count)
+
+    def gather_batches(self, batches: Iterator[StepMatrix], steps: int) -> StepMatrix:
+        """All series of these batches; see `gather`."""
+        parts: list[StepMatrix] = []
+        held = 0
+        for batch in batches:
+            # The producer has released the batch before this one by now.
+            if held:
+                self.budget.take(held)
+            parts.append(batch)
+            held = int(np.count_nonzero(batch.present))
+        self.budget.take(held)
+        return concat(parts, steps, self.table)
+
+    def release(self, matrix: StepMatrix) -> None:
+        """Gives the points of a gathered matrix back to the budget."""
+        self.budget.release(int(np.count_nonzero(matrix.present)))
+
+    def select(self, matchers: tuple[Matcher, ...], mint: int, maxt: int, steps: int) -> Iterator[SeriesBatch]:
+        """Samples of the selected series in [mint, maxt], in batches that suit `steps` evaluation times."""
+        guess = max(1, (maxt - mint) // _GUESSED_INTERVAL_MS)
+        wanted = min(SERIES_PER_BATCH, max(64, SAMPLES_PER_BATCH // guess))
+        rows = max(1, POINTS_PER_BATCH // max(1, steps))
+        for batch in self.source.select(Selection(matchers, mint, maxt, batch_series=wanted)):
+            self.check()
+            if not len(batch):
+                continue
+            batch = SeriesBatch(self.intake.take(batch.labels), batch.offsets, batch.timestamps, batch.values)
+            yield from slices(batch, rows)
+
+    def context(self, node: nodes.FunctionCall, steps: nodes.Steps) -> FunctionContext:
+        return FunctionContext(node.call, steps.times, self.table, self.annotations, self.delayed_names)
+
+    def count_samples(self, steps: nodes.Steps, sizes: NDArray[np.int64]) -> None:
+        """Adds to the statistics what each step looked at, int64[T]."""
+        if self.samples_per_step is not None:
+            known = self.samples_per_step.get(steps)
+            self.samples_per_step[steps] = sizes.copy() if known is None else known + sizes
+
+
+def slices(batch: SeriesBatch, rows: int) -> Iterator[SeriesBatch]:
+    """The batch in parts of at most `rows` series; views, nothing is copied but offsets."""
+    if len(batch) <= rows:
+        yield batch
+        return
+    labels, offsets = batch.labels, batch.offsets
+    for start in range(0, len(batch), rows):
+        cut = offsets[start : start + rows + 1]
+        low, high = int(cut[0]), int(cut[-1])
+        yield SeriesBatch(
+            LabelColumns(labels.names, labels.codes[start : start + rows], labels.table),
+            cut - low,
+            batch.timestamps[low:high],
+            batch.values[low:high],
+        )
+
+
+def concat(parts: list[StepMatrix], steps: int, table: StringTable) -> StepMatrix:
+    """All series of all parts, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return StepMatrix(LabelColumns.empty_sets(0, table), np.zeros((0, steps)), np.zeros((0, steps), np.bool_))
+    drop = None
+    if any(part.drop_name is not None for part in parts):
+        drop = np.concatenate(
+            [np.zeros(len(part), np.bool_) if part.drop_name is None else part.drop_name for part in parts]
+        )
+    return StepMatrix(
+        LabelColumns.concat([part.labels for part in parts]),
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.present for part in parts]),
+        drop,
+    )

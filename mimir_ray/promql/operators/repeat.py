@@ -1,0 +1,51 @@
+"""Values computed once: for all steps (StepInvariant), or for several places of the plan (Shared)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mimir_ray.model.series import StepMatrix
+from mimir_ray.promql.plan import nodes
+
+from .execution import Execution
+
+SHARED_POINTS_MAX = 4_000_000
+"""A shared vector with more points than this is evaluated again rather than kept."""
+
+
+def step_invariant(node: nodes.StepInvariant, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
+    """The first step's values at every step."""
+    for batch in execution.vector(node.expr, steps.first):
+        if steps.count == 1:
+            yield batch
+            continue
+        found = int(np.count_nonzero(batch.present)) * steps.count
+        execution.budget.take(found)
+        yield StepMatrix(
+            batch.labels,
+            np.repeat(batch.values, steps.count, axis=1),
+            np.repeat(batch.present, steps.count, axis=1),
+            batch.drop_name,
+        )
+        execution.budget.release(found)
+
+
+def shared(node: nodes.Shared, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
+    """The batches of the expression; kept for the next one who asks once all have passed."""
+    key = node.expr, steps
+    known = execution.shared.get(key)
+    if known is not None:
+        yield from known
+        return
+    kept: list[StepMatrix] | None = []
+    points = 0
+    for batch in execution.vector(node.expr, steps):
+        if kept is not None:
+            points += batch.values.size
+            kept = None if points > SHARED_POINTS_MAX else [*kept, batch]
+        yield batch
+    if kept is not None and key not in execution.shared:
+        execution.budget.take(points)
+        execution.shared[key] = kept

@@ -1,0 +1,46 @@
+"""Subqueries and range selectors as samples: what range functions read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mimir_ray.model.labels import LabelColumns
+from mimir_ray.model.result import Matrix
+from mimir_ray.model.series import SeriesBatch
+from mimir_ray.promql.plan import nodes
+from mimir_ray.promql.syntax.ast import ValueType
+
+from .execution import POINTS_PER_BATCH, Execution, slices
+
+RangeBatch = tuple[SeriesBatch, NDArray[np.bool_] | None]
+"""Samples of some series, and which of them lose their name at the end (bool[S] or None)."""
+
+
+def range_batches(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> Iterator[RangeBatch]:
+    """The samples that a range vector's windows at these steps are made of."""
+    if isinstance(node, nodes.RangeSelect):
+        mint, maxt = node.window(steps)
+        for batch in execution.select(node.matchers, mint, maxt, steps.count):
+            yield batch, None
+        return
+    assert isinstance(node, nodes.Subquery), node
+    inner = node.inner_steps(steps)
+    rows = max(1, POINTS_PER_BATCH // max(1, steps.count))
+    if node.expr.type is ValueType.SCALAR:
+        values = execution.scalar(node.expr, inner)
+        labels = LabelColumns.empty_sets(1, execution.table)
+        yield SeriesBatch(labels, np.array([0, len(values)], np.int64), inner.times, values), None
+        return
+    for matrix in execution.vector(node.expr, inner):
+        samples = Matrix.from_steps(matrix, inner.times)
+        held = len(samples.timestamps)
+        execution.budget.take(held)
+        at = 0
+        for part in slices(samples.as_batch(), rows):
+            drop = None if matrix.drop_name is None else matrix.drop_name[at : at + len(part)]
+            at += len(part)
+            yield part, drop
+        execution.budget.release(held)

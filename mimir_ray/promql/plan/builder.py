@@ -1,0 +1,141 @@
+"""From syntax to plan: resolves every duration and time, forgets parentheses and unary plus.
+
+Upstream: promql/engine.go PreprocessExpr, foldQueryContextFunctions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mimir_ray.promql.limits import EvaluationError
+from mimir_ray.promql.syntax import ast
+from mimir_ray.promql.syntax.ast import ValueType
+
+from . import nodes
+from .durations import QueryTimes
+
+SET_OPERATORS = frozenset(("and", "or", "unless"))
+COMPARISONS = frozenset(("==", "!=", "<", "<=", ">", ">="))
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """Durations in ms: `lookback_ms` of instant selectors, `default_step_ms` of subqueries without a step."""
+
+    lookback_ms: int = 300_000
+    default_step_ms: int = 60_000
+
+
+def build(tree: ast.Node, times: QueryTimes, options: PlanOptions | None = None) -> nodes.Plan:
+    """The plan of an expression at every step from start to end (an instant query has step 0).
+
+    Raises `InvalidDuration` for a duration that comes out wrong, `EvaluationError` for what no data can answer.
+    """
+    steps = nodes.Steps.between(times.start_ms, times.end_ms, times.step_ms or 1)
+    return nodes.Plan(_Builder(times, options or PlanOptions()).node(tree), steps)
+
+
+class _Builder:
+    def __init__(self, times: QueryTimes, options: PlanOptions) -> None:
+        self._times = times
+        self._options = options
+        self._builders: dict[type[ast.Node], Callable[..., nodes.PlanNode]] = {
+            ast.NumberLiteral: lambda tree: nodes.Number(tree.value, span=tree.span),
+            ast.StringLiteral: lambda tree: nodes.Text(tree.value, span=tree.span),
+            ast.Paren: lambda tree: self.node(tree.expr),
+            ast.VectorSelector: self._select,
+            ast.MatrixSelector: self._range_select,
+            ast.Subquery: self._subquery,
+            ast.Unary: self._unary,
+            ast.Binary: self._binary,
+            ast.Aggregate: self._aggregate,
+            ast.Call: self._call,
+        }
+
+    def node(self, tree: ast.Node) -> nodes.PlanNode:
+        return self._builders[type(tree)](tree)
+
+    def _select(self, tree: ast.VectorSelector) -> nodes.PlanNode:
+        self._refuse_modifiers(tree)
+        return nodes.Select(
+            tree.matchers,
+            self._options.lookback_ms,
+            self._times.duration_ms(tree.offset_expr, tree.offset_ms, negative=True),
+            self._times.anchor(tree.at),
+            span=tree.span,
+        )
+
+    def _range_select(self, tree: ast.MatrixSelector) -> nodes.PlanNode:
+        inner = tree.selector
+        self._refuse_modifiers(inner)
+        return nodes.RangeSelect(
+            inner.matchers,
+            self._times.duration_ms(tree.range_expr, tree.range_ms),
+            self._times.duration_ms(inner.offset_expr, inner.offset_ms, negative=True),
+            self._times.anchor(inner.at),
+            span=tree.span,
+        )
+
+    @staticmethod
+    def _refuse_modifiers(tree: ast.VectorSelector) -> None:
+        for name in ("anchored", "smoothed"):
+            if getattr(tree, name):
+                raise EvaluationError(f"{name} modifier is not supported")
+
+    def _subquery(self, tree: ast.Subquery) -> nodes.PlanNode:
+        step_ms = self._times.duration_ms(tree.step_expr, tree.step_ms)
+        return nodes.Subquery(
+            self.node(tree.expr),
+            self._times.duration_ms(tree.range_expr, tree.range_ms),
+            step_ms or self._options.default_step_ms,
+            self._times.duration_ms(tree.offset_expr, tree.offset_ms, negative=True),
+            self._times.anchor(tree.at),
+            span=tree.span,
+        )
+
+    def _unary(self, tree: ast.Unary) -> nodes.PlanNode:
+        inner = self.node(tree.expr)
+        return nodes.Negate(inner, span=tree.span) if tree.op == "-" else inner
+
+    def _binary(self, tree: ast.Binary) -> nodes.PlanNode:
+        left, right = self.node(tree.left), self.node(tree.right)
+        scalars = [side.type is ValueType.SCALAR for side in (left, right)]
+        if all(scalars):
+            return nodes.ScalarBinary(tree.op, left, right, span=tree.span)
+        if any(scalars):
+            return nodes.VectorScalar(tree.op, left, right, tree.return_bool, span=tree.span)
+        matching = tree.matching or ast.VectorMatching()
+        if tree.op in SET_OPERATORS:
+            return nodes.SetOperation(tree.op, left, right, matching, span=tree.span)
+        return nodes.Join(tree.op, left, right, matching, tree.return_bool, span=tree.span)
+
+    def _aggregate(self, tree: ast.Aggregate) -> nodes.PlanNode:
+        param = None if tree.param is None else self.node(tree.param)
+        if tree.op == "count_values":
+            assert isinstance(param, nodes.Text)
+            if not param.value or "\ufffd" in param.value:
+                raise EvaluationError(f'invalid label name "{param.value}"')
+        grouping = tuple(sorted(set(tree.grouping)))
+        return nodes.Aggregate(tree.op, self.node(tree.expr), grouping, tree.without, param, span=tree.span)
+
+    def _call(self, tree: ast.Call) -> nodes.PlanNode:
+        if not tree.args and tree.name in ("start", "end", "range", "step"):
+            return nodes.Number(self._context_value(tree.name), span=tree.span)
+        args = tuple(self.node(argument) for argument in tree.args)
+        if tree.name == "timestamp" and isinstance(args[0], nodes.Select):
+            select = args[0]
+            args = (nodes.Select(
+                select.matchers, select.lookback_ms, select.offset_ms, select.at_ms, True, span=select.span
+            ),)  # fmt: skip
+        return nodes.FunctionCall(tree.name, args, tree.returns, tree, span=tree.span)
+
+    def _context_value(self, name: str) -> float:
+        times = self._times
+        if name == "start":
+            return times.start_ms / 1000
+        if name == "end":
+            return times.end_ms / 1000
+        if name == "range":
+            return (times.end_ms - times.start_ms) / 1000
+        return 0.0 if times.start_ms == times.end_ms else times.step_ms / 1000
