@@ -81,7 +81,7 @@ def _blocks(default: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 def _row(one: Setting) -> str:
     declaration = one.declaration
-    marks = [declaration.category] if declaration.category != "basic" else []
+    marks: list[str] = [declaration.category] if declaration.category != "basic" else []
     marks += ["secret"] if declaration.secret else []
     unit = f" Unit: {declaration.unit}." if declaration.unit else ""
     text = (f"({', '.join(marks)}) " if marks else "") + declaration.help + unit

@@ -23,7 +23,6 @@ A class may check what its fields mean together: `def problems(self) -> Iterator
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
@@ -125,13 +124,19 @@ def block(
     return dataclasses.field(default_factory=lambda: default, metadata={_KEY: declaration})
 
 
-@functools.cache
+_FIELDS: dict[type, tuple[tuple[dataclasses.Field[Any], Declaration, Any], ...]] = {}
+
+
 def fields_of(kind: type) -> tuple[tuple[dataclasses.Field[Any], Declaration, Any], ...]:
-    """The declared fields of a settings class with their resolved types."""
-    hints = get_type_hints(kind)
-    return tuple(
-        (field, field.metadata[_KEY], hints[field.name]) for field in dataclasses.fields(kind) if _KEY in field.metadata
-    )
+    """The declared fields of a settings class with their resolved types; worked out once."""
+    if kind not in _FIELDS:
+        hints = get_type_hints(kind)
+        _FIELDS[kind] = tuple(
+            (field, field.metadata[_KEY], hints[field.name])
+            for field in dataclasses.fields(kind)
+            if _KEY in field.metadata
+        )
+    return _FIELDS[kind]
 
 
 def yaml_name(field: dataclasses.Field[Any], declaration: Declaration) -> str:
