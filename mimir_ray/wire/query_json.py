@@ -19,7 +19,7 @@ import orjson
 from numpy.typing import NDArray
 
 from mimir_ray.encoding.bits import copy_bytes
-from mimir_ray.kernel import F64, I32x2, I64, U8, OutI64, OutU8, device, kernel
+from mimir_ray.kernel import F64, I64, U8, I32x2, OutI64, OutU8, device, kernel
 from mimir_ray.model.labels import LabelColumns, Labels
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.result import Matrix, QueryResult, QueryStats, Scalar, String, Value, Vector

@@ -1,0 +1,153 @@
+"""What of a request is sound: its series, samples and metadata become a `PreparedWrite`.
+
+Series that the tenant's cache knows were judged before. Nothing is remembered of refused ones: they are
+judged anew each time they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mimir_ray.config.limits import Limits
+from mimir_ray.errors import ClientError
+from mimir_ray.model.metadata import Metadata
+from mimir_ray.model.tenant import TenantId
+from mimir_ray.roles.distributor import errors, validation
+from mimir_ray.roles.distributor.metrics import DistributorMetrics
+from mimir_ray.roles.distributor.request import PreparedWrite
+from mimir_ray.roles.distributor.series_cache import SeriesCache
+from mimir_ray.wire.protobuf import parse_labels
+from mimir_ray.wire.remote_write import WriteScan
+
+Owners = Callable[[NDArray[np.uint32]], NDArray[np.int16]]
+"""From tokens uint32[M] to owners int16[M, RF], under the ring that the cache uses."""
+
+
+@dataclass(slots=True)
+class Admission:
+    """Judges one request of one tenant. `error`: the first thing that was refused."""
+
+    tenant: TenantId
+    token_seed: int
+    cache: SeriesCache
+    limits: Limits
+    owners: Owners
+    now_ms: int
+    metrics: DistributorMetrics
+    error: ClientError | None = None
+
+    def prepare(self, scan: WriteScan) -> PreparedWrite:
+        """Raises `MalformedProtobuf` where the labels of a new series are not what they should be."""
+        cache = self.cache
+        ids, missing = cache.find(scan.hash_low, scan.hash_high)
+        if missing:
+            if cache.make_room(missing):
+                ids, missing = cache.find(scan.hash_low, scan.hash_high)
+            self._admit_series(scan, ids)
+        rows, timestamps, values = self._sound_samples(scan, ids, bool(missing))
+        starts, ends = scan.label_start, scan.label_end
+        if rows is not None:
+            used = np.unique(rows)
+            if len(used) < len(ids):
+                ids, starts, ends = ids[used], starts[used], ends[used]
+                rows = np.searchsorted(used, rows).astype(np.int32)
+        return PreparedWrite(
+            self.tenant,
+            self.limits,
+            scan.data,
+            starts,
+            ends,
+            cache.canonical[ids],
+            ids,
+            cache.generation,
+            cache.ring_version,
+            rows,
+            timestamps,
+            values,
+            self._sound_metadata(scan.metadata),
+        )
+
+    def _refuse(self, error: ClientError, samples: int = 1) -> None:
+        self._discard(errors.discard_reason(error), samples)
+        if self.error is None:
+            self.error = error
+
+    def _discard(self, reason: str, samples: int) -> None:
+        self.metrics.discarded_samples.labels(self.tenant, "", reason).inc(samples)
+
+    def _admit_series(self, scan: WriteScan, ids: NDArray[np.int32]) -> None:
+        """Judges the series without id (-1) and gives the sound ones theirs."""
+        new = np.flatnonzero(ids < 0)
+        starts, ends = scan.label_start[new], scan.label_end[new]
+        good, tokens = validation.judge_sections(
+            np.frombuffer(scan.data, np.uint8), starts, ends, self.token_seed, self.limits
+        )
+        canonical = good.copy()
+        for place in np.flatnonzero(~good).tolist():
+            raw = parse_labels(scan.data, int(starts[place]), int(ends[place]))
+            labels = validation.canonical_labels(raw, self.limits)
+            if not labels:
+                continue  # as upstream: without a word
+            try:
+                validation.validate_labels(labels, self.limits)
+            except ClientError as error:
+                self._refuse(error)
+                continue
+            tokens[place] = validation.series_token(self.tenant, labels)
+            good[place] = True
+        sound = new[good]
+        if len(sound):
+            ids[sound] = self.cache.add(
+                scan.hash_low[sound],
+                scan.hash_high[sound],
+                tokens[good],
+                canonical[good],
+                self.owners(tokens[good]),
+            )
+
+    def _sound_samples(
+        self, scan: WriteScan, ids: NDArray[np.int32], some_new: bool
+    ) -> tuple[NDArray[np.int32] | None, NDArray[np.int64], NDArray[np.float64]]:
+        """(rows, timestamps, values) of the samples to be written; rows None: series s has just sample s."""
+        earliest, latest = validation.sample_bounds(self.limits, self.now_ms)
+        in_bounds = scan.latest <= latest and scan.earliest >= earliest
+        if in_bounds and not scan.repeated and not (some_new and int(ids.min()) < 0):
+            rows = None if scan.one_sample_each else scan.sample_series
+            return rows, scan.timestamps, scan.values
+        keep = ids[scan.sample_series] >= 0
+        if scan.repeated:
+            again = np.zeros(scan.samples, np.bool_)
+            again[1:] = (scan.sample_series[1:] == scan.sample_series[:-1]) & (
+                scan.timestamps[1:] == scan.timestamps[:-1]
+            )
+            again &= keep
+            self._discard("sample_duplicate_timestamp", int(again.sum()))
+            keep &= ~again
+        outside = (scan.timestamps > latest) | (scan.timestamps < earliest)
+        self._refuse_samples(scan, np.flatnonzero(outside & keep), latest)
+        chosen = np.flatnonzero(keep & ~outside)
+        return scan.sample_series[chosen], scan.timestamps[chosen], scan.values[chosen]
+
+    def _refuse_samples(self, scan: WriteScan, refused: NDArray[np.intp], latest: int) -> None:
+        """Counts samples outside of the bounds; the first of each kind speaks for the others, in their order."""
+        too_new = scan.timestamps[refused] > latest
+        for kind in dict.fromkeys(too_new.tolist()):
+            same = refused[too_new == kind]
+            row = int(scan.sample_series[same[0]])
+            labels = parse_labels(scan.data, int(scan.label_start[row]), int(scan.label_end[row]))
+            self._refuse(validation.sample_error(int(scan.timestamps[same[0]]), labels, kind), len(same))
+
+    def _sound_metadata(self, metadata: tuple[Metadata, ...]) -> tuple[Metadata, ...]:
+        kept = []
+        for one in metadata:
+            try:
+                kept.append(validation.clean_metadata(one, self.limits))
+            except ClientError as error:
+                self.metrics.discarded_metadata.labels(self.tenant, errors.discard_reason(error)).inc()
+                if self.error is None:
+                    self.error = error
+        return tuple(kept)

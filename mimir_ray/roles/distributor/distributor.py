@@ -1,0 +1,229 @@
+"""`Distributor`: takes write requests, sees that they are sound, and has enough ingesters store them.
+
+A request is scanned once (wire/remote_write.py). Series that were seen before are recognised by hash and need
+no look at their labels; new ones are validated and get their ring token (admission.py). Each ingester of a
+replica set gets one batch of columns (delivery.py). The answer comes when every series has its quorum.
+
+Order of checks: instance limits, request rate, validation, ingestion rate, write. Sound samples of a request are
+written even where others are refused; the first refusal is the answer then.
+Upstream: pkg/distributor/distributor.go wrapPushWithMiddlewares, prePushValidationMiddleware, push.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mimir_ray.clock import Clock
+from mimir_ray.cluster.ring.lookup import RingView
+from mimir_ray.config.limits import Limits
+from mimir_ray.encoding.hashing import hash_seeds
+from mimir_ray.errors import MimirRayError
+from mimir_ray.model.tenant import TenantId
+from mimir_ray.roles.distributor import errors, validation
+from mimir_ray.roles.distributor.admission import Admission
+from mimir_ray.roles.distributor.config import DistributorConfig
+from mimir_ray.roles.distributor.delivery import Delivery
+from mimir_ray.roles.distributor.ingester_queue import IngesterClient
+from mimir_ray.roles.distributor.metrics import DistributorMetrics, TenantMetrics
+from mimir_ray.roles.distributor.rate_limit import TokenBucket
+from mimir_ray.roles.distributor.series_cache import SeriesCache
+from mimir_ray.wire.remote_write import WriteScan, scan_write_request
+
+
+class TenantLimits(Protocol):
+    """Who knows the limits of tenants: config.overrides.RuntimeConfig."""
+
+    def limits(self, tenant: str) -> Limits: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PushOutcome:
+    """What became of a request. With an `error`, the samples counted may be stored nevertheless.
+
+    `samples`, `metadata`: passed validation and the rate limits.
+    """
+
+    samples: int = 0
+    metadata: int = 0
+    error: MimirRayError | None = None
+
+
+@dataclass(slots=True)
+class _Tenant:
+    cache: SeriesCache
+    rules: tuple[Any, ...]
+    token_seed: int
+    metrics: TenantMetrics
+    requests: TokenBucket = field(default_factory=TokenBucket)
+    items: TokenBucket = field(default_factory=TokenBucket)
+
+
+class Distributor:
+    """Belongs to one event loop; every method is called in it."""
+
+    def __init__(
+        self,
+        config: DistributorConfig,
+        limits: TenantLimits,
+        ring: Callable[[TenantId], RingView],
+        clients: Callable[[str], IngesterClient],
+        clock: Clock,
+        metrics: DistributorMetrics,
+        distributors: Callable[[], int] = lambda: 1,
+        hash_key: NDArray[np.uint64] | None = None,
+    ) -> None:
+        """
+        Args:
+            ring: the newest view of the ingesters that a tenant's series may go to. Views of one tenant with equal
+                versions must have equal owners.
+            clients: how to reach the ingester of this id.
+            distributors: how many healthy distributors share the tenants' rates.
+            hash_key: uint64[4]; random if not given.
+        """
+        self._config = config
+        self._limits = limits
+        self._ring = ring
+        self._clock = clock
+        self._metrics = metrics
+        self._distributors = distributors
+        self._delivery = Delivery(config, clients, metrics)
+        seeds = (hash_key if hash_key is not None else hash_seeds()).tolist()
+        self._hash_key: tuple[int, int, int, int] = (seeds[0], seeds[1], seeds[2], seeds[3])
+        self._tenants: OrderedDict[TenantId, _Tenant] = OrderedDict()
+        self._inflight = 0
+        self._inflight_bytes = 0
+        bounds = config.instance_limits
+        for name in ("max_inflight_push_requests", "max_inflight_push_requests_bytes"):
+            metrics.instance_limits.labels(name).set(getattr(bounds, name))
+
+    async def push(self, tenant: TenantId, body: bytes) -> PushOutcome:
+        """Writes a decompressed prometheus.WriteRequest. Whatever is wrong with it is the outcome's `error`.
+
+        Errors: `MalformedProtobuf`, those of errors.py, and of cluster.ring.replication (`EmptyRing`,
+        `TooFewLiveReplicas`).
+        """
+        limits = self._config.instance_limits
+        if limits.max_inflight_push_requests and self._inflight >= limits.max_inflight_push_requests:
+            return self._reject_here(errors.TooManyInflightRequests())
+        bytes_max = limits.max_inflight_push_requests_bytes
+        if bytes_max and self._inflight_bytes + len(body) > bytes_max:
+            return self._reject_here(errors.TooManyInflightBytes())
+        self._count_inflight(1, len(body))
+        try:
+            return await self._push(tenant, body)
+        except MimirRayError as error:
+            return PushOutcome(error=error)
+        finally:
+            self._count_inflight(-1, -len(body))
+
+    def age(self) -> None:
+        """Lets go of series that nobody sends any more; to be called every ten minutes or so."""
+        ingesters: set[str] = set()
+        for name, tenant in self._tenants.items():
+            tenant.cache.age()
+            self._metrics.cached_series.labels(name).set(len(tenant.cache))
+            ingesters.update(tenant.cache.instances)
+        self._delivery.prune(ingesters)
+
+    def forget(self, tenant: TenantId) -> None:
+        """Forgets a tenant: its series, its rates, its metrics."""
+        if self._tenants.pop(tenant, None):
+            self._metrics.forget_tenant(tenant)
+
+    async def drain(self) -> None:
+        """Returns when nothing is under way to ingesters any more."""
+        await self._delivery.drain()
+
+    async def _push(self, tenant: TenantId, body: bytes) -> PushOutcome:
+        limits = self._limits.limits(tenant)
+        state = self._tenant(tenant, limits)
+        state.metrics.requests_in.inc()
+        state.metrics.body_bytes.observe(len(body))
+        self._check_request_rate(tenant, state, limits)
+        scan = scan_write_request(body, self._hash_key)
+        self._count_scan(state, scan)
+        view = self._ring(tenant)
+        self._use_ring(state.cache, view)
+        now_ms = self._clock.now_ms()
+        admission = Admission(tenant, state.token_seed, state.cache, limits, view.owners, now_ms, self._metrics)
+        write = admission.prepare(scan)
+        samples, families = len(write.timestamps), len(write.metadata)
+        if samples + families == 0:
+            return PushOutcome(error=admission.error)
+        self._check_ingestion_rate(tenant, state, limits, samples + families)
+        state.metrics.received_requests.inc()
+        state.metrics.received_samples.inc(samples)
+        state.metrics.received_metadata.inc(families)
+        error = await self._delivery.write(write, state.cache, view)
+        return PushOutcome(samples, families, error or admission.error)
+
+    def _tenant(self, name: TenantId, limits: Limits) -> _Tenant:
+        state = self._tenants.get(name)
+        rules = validation.label_rules(limits)
+        series_max = self._config.series_cache_series_max
+        if state is None:
+            if len(self._tenants) >= self._config.tenants_max:
+                self.forget(next(iter(self._tenants)))
+            seed, metrics = validation.token_seed(name), TenantMetrics(self._metrics, name)
+            state = self._tenants[name] = _Tenant(SeriesCache(series_max), rules, seed, metrics)
+        elif state.rules != rules:
+            # What was sound under other rules may not be now.
+            state.cache, state.rules = SeriesCache(series_max), rules
+        self._tenants.move_to_end(name)
+        return state
+
+    def _use_ring(self, cache: SeriesCache, view: RingView) -> None:
+        if cache.ring_version != view.version:
+            names = tuple(one.id for one in view.instances)
+            cache.use_ring(view.version, names, view.owners(cache.tokens[: len(cache)]))
+            self._metrics.replication_factor.set(view.replication_factor)
+
+    def _count_scan(self, state: _Tenant, scan: WriteScan) -> None:
+        tenant, metrics = state.metrics.tenant, state.metrics
+        metrics.samples_in.inc(scan.samples)
+        if scan.latest:
+            metrics.latest_timestamp.set(scan.latest / 1000)
+        if scan.metadata:
+            metrics.metadata_in.inc(len(scan.metadata))
+        if scan.exemplars:
+            metrics.exemplars_in.inc(scan.exemplars)
+            self._metrics.discarded_exemplars.labels(tenant, "exemplars_not_stored").inc(scan.exemplars)
+        if scan.histograms:
+            self._metrics.discarded_samples.labels(tenant, "", "native_histograms_not_stored").inc(scan.histograms)
+
+    def _check_request_rate(self, tenant: TenantId, state: _Tenant, limits: Limits) -> None:
+        if limits.request_rate <= 0:
+            return
+        rate = limits.request_rate / max(1, self._distributors())
+        if not state.requests.take(1, rate, limits.request_burst_size, self._clock.monotonic_s()):
+            self._metrics.discarded_requests.labels(tenant, "rate_limited").inc()
+            raise errors.RequestRateLimited(limits.request_rate, limits.request_burst_size)
+
+    def _check_ingestion_rate(self, tenant: TenantId, state: _Tenant, limits: Limits, items: int) -> None:
+        """All or nothing: a request over the rate is refused whole."""
+        rate = limits.ingestion_rate / max(1, self._distributors())
+        burst = limits.ingestion_burst_size
+        if limits.ingestion_burst_factor > 0:
+            burst = int(rate * limits.ingestion_burst_factor)
+        if state.items.take(items, rate, burst, self._clock.monotonic_s()):
+            return
+        self._metrics.discarded_samples.labels(tenant, "", "rate_limited").inc(items)
+        if items > burst:
+            raise errors.IngestionBurstLimited(burst, items)
+        raise errors.IngestionRateLimited(limits.ingestion_rate, burst)
+
+    def _reject_here(self, error: errors.TooManyInflightRequests | errors.TooManyInflightBytes) -> PushOutcome:
+        self._metrics.instance_rejected.labels(error.id.replace("-", "_")).inc()
+        return PushOutcome(error=error)
+
+    def _count_inflight(self, requests: int, size: int) -> None:
+        self._inflight += requests
+        self._inflight_bytes += size
+        self._metrics.inflight.set(self._inflight)
+        self._metrics.inflight_bytes.set(self._inflight_bytes)
