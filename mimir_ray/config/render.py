@@ -56,6 +56,6 @@ def config_page(settings: Any, default: Any, mode: str = "") -> str:
 
 
 def dump(data: Any) -> str:
-    """YAML in the order of the data."""
-    text: str = yaml.safe_dump(data, sort_keys=False, default_flow_style=False, allow_unicode=True, width=1000)
+    """YAML in the order of the data. ASCII: PyYAML would write some line breaks of Unicode as they are."""
+    text: str = yaml.safe_dump(data, sort_keys=False, default_flow_style=False, width=1000)
     return text

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimir_ray.config import tree
@@ -69,6 +69,7 @@ def test_what_is_rendered_is_read_back_as_the_same_settings() -> None:
     assert (again, problems) == (settings, [])
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         Limits,

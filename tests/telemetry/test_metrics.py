@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily
@@ -131,6 +131,7 @@ def test_instances_are_escaped() -> None:
 values = st.dictionaries(st.text(max_size=8), st.floats(allow_nan=False), min_size=1, max_size=3)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["i-0", "i-1", "i-2"]), values, min_size=1))
 def test_merging_keeps_every_sample_and_adds_only_the_label(by_instance: dict[str, dict[str, float]]) -> None:
     texts = {}
