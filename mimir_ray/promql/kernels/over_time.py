@@ -1,7 +1,7 @@
 """`*_over_time` for floats: one value from all samples of a window. Quantiles stand in quantile.py.
 
 Arguments as in rate.py. Sums are compensated as upstream's (Neumaier): a short window is summed anew at
-each step; where windows are long, sums come from compensated prefix sums (see `sum_over_time`).
+each step; where windows overlap much, sums come from prefix sums (see `sum_over_time`).
 
 Upstream: promql/functions.go, util/kahansum/kahansum.go.
 """
@@ -148,7 +148,60 @@ def average_window(values, first, last):  # type: ignore[no-untyped-def]
 
 
 SAMPLES_TO_SLIDE = 48
-"""Windows of fewer samples (on average of a series) are summed anew at each step."""
+"""Windows of fewer samples (on average of a series) are summed anew at each step, unless all are integers."""
+
+_EXACT_INTEGERS = 2.0**53
+# How a series is summed.
+_ANEW, _INTEGERS, _TWICE_PRECISION = range(3)
+
+
+@device
+def integer_prefix_sums(values, start, stop, high):  # type: ignore[no-untyped-def]
+    """Writes the sums of values[start:i] to high[i - start]; False if one may not be exact.
+
+    Sums of integers below 2**53 are exact in any order, and compensation is zero.
+    """
+    total = 0.0
+    magnitude = 0.0
+    whole = True
+    high[0] = 0.0
+    for i in range(start, stop):
+        value = values[i]
+        whole &= value == np.floor(value)  # false for NaN
+        magnitude += abs(value)
+        total += value
+        high[i - start + 1] = total
+    return whole and magnitude < _EXACT_INTEGERS  # false for infinities
+
+
+@device
+def compensated_prefix_sums(values, start, stop, high, low):  # type: ignore[no-untyped-def]
+    """Writes the sums of values[start:i] to high + low [i - start]; returns the sum of magnitudes."""
+    total = 0.0
+    rest = 0.0
+    magnitude = 0.0
+    high[0] = 0.0
+    low[0] = 0.0
+    for i in range(start, stop):
+        value = values[i]
+        magnitude += abs(value)
+        new = total + value
+        other = new - total
+        rest += (total - (new - other)) + (value - other)
+        total = new + rest  # keeps `rest` below one unit of `total`
+        rest -= total - new
+        high[i - start + 1] = total
+        low[i - start + 1] = rest
+    return magnitude
+
+
+@device
+def compensated_difference(high, low, begin, end):  # type: ignore[no-untyped-def]
+    """(sum, rest) of a window from compensated prefix sums."""
+    total = high[end] - high[begin]
+    other = total - high[end]
+    rest = (high[end] - (total - other)) - (high[begin] + other)
+    return total, rest + (low[end] - low[begin])
 
 
 @kernel
@@ -158,10 +211,10 @@ def sum_over_time(
 ) -> None:  # fmt: skip
     """sum and avg.
 
-    Long windows: prefix sums in twice the precision, made once a series; a window is the difference of two,
-    O(1). That rounds as the exact sum does, and so does upstream's compensated sum unless its terms cancel
-    out; windows that are tiny beside the whole series, and series with an infinity, NaN or sums near
-    overflow, are summed anew.
+    A series of integers is summed once, and a window is the difference of two sums: exact. So are long windows
+    of other numbers, with sums of twice the precision. They round as the exact sum does, and so does upstream's
+    compensated sum unless its terms cancel out; windows that are tiny beside the whole series, and series with an
+    infinity, NaN or sums near overflow, are summed anew.
     """
     longest = longest_series(offsets)
     high = np.empty(longest + 1, np.float64)
@@ -169,29 +222,18 @@ def sum_over_time(
     for s in range(len(offsets) - 1):
         start = offsets[s]
         stop = offsets[s + 1]
-        # Slide only where it saves work: windows hold many samples and there are many windows.
-        slides = False
+        way = _ANEW
         magnitude = 0.0
         if stop > start and len(ends) > 1:
             span = max(timestamps[stop - 1] - timestamps[start], 1)
             inside = min(range_ms, span) / span * (stop - start)
-            slides = inside >= SAMPLES_TO_SLIDE and inside * len(ends) > 4.0 * (stop - start)
-        if slides:
-            total = 0.0
-            rest = 0.0
-            high[0] = 0.0
-            low[0] = 0.0
-            for i in range(start, stop):
-                value = values[i]
-                magnitude += abs(value)
-                new = total + value
-                other = new - total
-                rest += (total - (new - other)) + (value - other)
-                total = new + rest  # keeps `rest` below one unit of `total`
-                rest -= total - new
-                high[i - start + 1] = total
-                low[i - start + 1] = rest
-            slides = magnitude < 1e300  # false for NaN too
+            if inside * len(ends) > 4.0 * (stop - start):  # many windows, and they overlap
+                if integer_prefix_sums(values, start, stop, high):
+                    way = _INTEGERS
+                elif inside >= SAMPLES_TO_SLIDE:
+                    magnitude = compensated_prefix_sums(values, start, stop, high, low)
+                    if magnitude < 1e300:  # false for NaN
+                        way = _TWICE_PRECISION
         first = start
         last = start
         for t in range(len(ends)):
@@ -201,19 +243,15 @@ def sum_over_time(
             if first == last:
                 out[s, t] = 0.0
                 continue
-            if slides:
-                end = high[last - start]
-                begin = high[first - start]
-                total = end - begin
-                other = total - end
-                rest = (end - (total - other)) - (begin + other)
-                rest += low[last - start] - low[first - start]
+            count = float(last - first)
+            if way == _INTEGERS:
+                total = high[last - start] - high[first - start]
+                out[s, t] = total / count if average else total
+                continue
+            if way == _TWICE_PRECISION:
+                total, rest = compensated_difference(high, low, first - start, last - start)
                 if abs(total + rest) > 1e-10 * magnitude:
-                    if average:
-                        count = float(last - first)
-                        out[s, t] = total / count + rest / count
-                    else:
-                        out[s, t] = total + rest
+                    out[s, t] = total / count + rest / count if average else total + rest
                     continue
             out[s, t] = average_window(values, first, last) if average else sum_window(values, first, last)
 

@@ -27,7 +27,7 @@ def extrapolated_rate(
     Upstream: promql/functions.go extrapolatedRate.
     """
     resets = np.empty(longest_series(offsets), np.int64)
-    range_s = range_ms / 1000.0
+    range_s = range_ms // 1000 + range_ms % 1000 / 1000.0  # rounds as Go's Duration.Seconds
     for s in range(len(offsets) - 1):
         start = offsets[s]
         stop = offsets[s + 1]

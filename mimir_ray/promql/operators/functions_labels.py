@@ -253,7 +253,7 @@ def _asked_labels(node: ast.Node) -> dict[str, str]:
 
 
 def _absent(matrix: StepMatrix, params: tuple[ScalarSteps | str, ...], context: FunctionContext) -> StepMatrix:
-    return absent_series(matrix.present.any(axis=0), context)
+    return absent_series(np.asarray(matrix.present.any(axis=0)), context)
 
 
 VECTOR_FUNCTIONS: dict[str, VectorFunction] = {

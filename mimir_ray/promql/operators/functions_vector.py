@@ -195,10 +195,9 @@ def query_constant(name: str, start_ms: int, end_ms: int, step_ms: int) -> float
 
     Upstream: promql/engine.go foldQueryContextFunctions.
     """
-    constants = {
-        "start": start_ms,
-        "end": end_ms,
-        "range": end_ms - start_ms,
-        "step": step_ms if start_ms != end_ms else 0,
-    }
-    return constants[name] / 1000.0
+    if name in ("start", "end"):
+        return (start_ms if name == "start" else end_ms) / 1000.0
+    duration_ms = end_ms - start_ms
+    if name == "step" and duration_ms:
+        duration_ms = step_ms
+    return duration_ms // 1000 + duration_ms % 1000 / 1000.0  # rounds as Go's Duration.Seconds

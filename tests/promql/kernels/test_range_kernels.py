@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import window_twins as twins
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from mimir_ray.promql.annotations import Annotations
 from mimir_ray.promql.functions import RANGE_FUNCTIONS, FunctionContext
 from mimir_ray.promql.kernels.windows import Window, window_bounds, without_stale
 from mimir_ray.promql.syntax import ast
+from tests.promql.kernels import window_twins as twins
 
 ODD = st.sampled_from([0.0, -0.0, 1.0, math.nan, math.inf, -math.inf, STALE_NAN, 1e308, -1e308, 5e-324])
 VALUE = st.one_of(
@@ -231,6 +231,29 @@ def test_sums_that_slide_equal_their_twin(
     batch = SeriesBatch(LabelColumns.empty_sets(1, StringTable()), np.array([0, 400]), times, samples)
     ends = np.arange(0, 420_000, 7000, dtype=np.int64)
     check(name, batch, Window(ends, 100_000, ends), lambda points, t: twin(points), relative=1e-15)
+
+
+@pytest.mark.parametrize(("name", "twin"), [("sum_over_time", twins.total), ("avg_over_time", twins.average)])
+@given(
+    pattern=st.lists(st.integers(-(2**44), 2**44).map(float), min_size=1, max_size=40),
+    range_ms=st.sampled_from([3000, 20_000, 100_000]),
+    odd=st.lists(st.tuples(st.integers(0, 399), ODD), max_size=1),
+)
+def test_sums_of_integers_equal_their_twin_bit_by_bit(
+    name: str,
+    twin: Callable[[twins.Points], float | None],
+    pattern: list[float],
+    range_ms: int,
+    odd: list[tuple[int, float]],
+) -> None:
+    samples = np.resize(np.array(pattern), 200)
+    for at, value in odd:
+        samples[at // 2] = value
+    times = np.arange(200, dtype=np.int64) * 1000
+    batch = SeriesBatch(LabelColumns.empty_sets(1, StringTable()), np.array([0, 200]), times, samples)
+    ends = np.arange(0, 210_000, 700, dtype=np.int64)[::7].copy()
+    relative = 1e-15 if odd and range_ms == 100_000 else 0.0
+    check(name, batch, Window(ends, range_ms, ends), lambda points, t: twin(points), relative=relative)
 
 
 @pytest.mark.parametrize(("name", "root"), [("stdvar_over_time", False), ("stddev_over_time", True)])

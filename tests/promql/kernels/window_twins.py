@@ -48,7 +48,7 @@ def extrapolated(points: Points, end: int, range_ms: int, is_counter: bool, is_r
         to_end = average / 2
     factor = (sampled + to_start + to_end) / sampled
     if is_rate:
-        factor /= range_ms / 1000
+        factor /= range_ms // 1000 + range_ms % 1000 * 1_000_000 / 1e9
     return result * factor
 
 
