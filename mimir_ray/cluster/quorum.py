@@ -1,9 +1,9 @@
 """Ask several, and know when enough have answered.
 
-`WriteTracker` and `ReadTracker` decide and know no threads and no loop; `write_until_quorum`,
-`read_until_quorum` (asyncio) and `read_in_threads` carry them out.
+`ReadTracker` decides and knows no threads and no loop; `read_until_quorum` (asyncio) and `read_in_threads`
+carry it out. Writes count their quorum per series: roles/distributor/replication.py.
 
-Upstream: dskit ring/batch.go (writes), ring/replication_set.go, ring/replication_set_tracker.go (reads).
+Upstream: dskit ring/replication_set.go, ring/replication_set_tracker.go.
 """
 
 from __future__ import annotations
@@ -15,127 +15,11 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mimir_ray.cluster.ring.lookup import NOBODY
 from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId
 from mimir_ray.cluster.ring.replication import ReadSet
 from mimir_ray.errors import ClientError, Unavailable
 
 Answer = TypeVar("Answer")
-
-
-class WriteTracker:
-    """Counts, for each of N items written to several instances, who took it.
-
-    An item succeeds with `quorum` successes. It fails when the failures of one family (the caller's
-    fault, or the server's) are too many for that, or when all have answered without a quorum; then the
-    error is the one that decided, or the last one seen. The batch succeeds when all items have, and
-    fails with its first failed item.
-    """
-
-    def __init__(self, owners: NDArray[np.int16], quorum: int) -> None:
-        """`owners`: int16[N, RF], instances that are written to, `NOBODY` elsewhere (see `live_owners`)."""
-        rows, columns = np.nonzero(owners != NOBODY)
-        who = owners[rows, columns]
-        order = np.argsort(who, kind="stable")
-        ids, starts = np.unique(who[order], return_index=True)
-        parts = np.split(rows[order], starts[1:]) if len(ids) else []
-        self.items: dict[int, NDArray[np.intp]] = dict(zip(ids.tolist(), parts, strict=True))
-        """Instance → the items that it is sent, ascending."""
-        self._quorum = quorum
-        self._remaining = np.bincount(rows, minlength=len(owners))
-        self._failures_max = self._remaining - quorum
-        self._succeeded = np.zeros(len(owners), np.int32)
-        self._failed = {True: np.zeros(len(owners), np.int32), False: np.zeros(len(owners), np.int32)}
-        self._last_error: dict[int, Exception] = {}
-        self._pending = len(owners)
-        self.error: Exception | None = None
-        """Why the batch failed, once it has."""
-        if len(owners) and self._failures_max.min() < 0:
-            raise ValueError("an item has fewer owners than a quorum needs")
-
-    @property
-    def succeeded(self) -> bool:
-        return self._pending == 0 and self.error is None
-
-    @property
-    def decided(self) -> bool:
-        return self.error is not None or self._pending == 0
-
-    def success(self, instance: int, items: NDArray[np.intp] | None = None) -> None:
-        """The instance took its items, or some of them."""
-        at = self.items[instance] if items is None else items
-        self._remaining[at] -= 1
-        self._succeeded[at] += 1
-        self._pending -= int(np.count_nonzero(self._succeeded[at] == self._quorum))
-        lost = at[(self._remaining[at] == 0) & (self._succeeded[at] < self._quorum)]
-        if len(lost) and self.error is None:
-            self.error = self._last_error[int(lost[0])]
-
-    def failure(self, instance: int, error: Exception, items: NDArray[np.intp] | None = None) -> None:
-        """The instance did not take its items, or some of them."""
-        at = self.items[instance] if items is None else items
-        counts = self._failed[isinstance(error, ClientError)]
-        self._remaining[at] -= 1
-        counts[at] += 1
-        for item in at.tolist() if self.error is None else ():
-            self._last_error[item] = error
-        undecided = self._succeeded[at] < self._quorum
-        lost = undecided & ((counts[at] > self._failures_max[at]) | (self._remaining[at] == 0))
-        if lost.any() and self.error is None:
-            self.error = error
-
-
-async def write_until_quorum(
-    tracker: WriteTracker,
-    send: Callable[[int, NDArray[np.intp]], Awaitable[Answer]],
-    judge: Callable[[Answer], Exception | None] | None = None,
-    background: set[asyncio.Task[None]] | None = None,
-) -> dict[int, Answer]:
-    """Sends every instance its items; returns when each item has its quorum, raises when one cannot get it.
-
-    Args:
-        tracker: fresh, for this batch.
-        send: called once an instance, with the items it is to get.
-        judge: an error that an answer stands for, or None: counted as a failure of all items sent there.
-        background: where the sends that go on after the decision are kept until they end; they are never
-            cancelled, since each replica should have the sample.
-
-    Returns the answers of those who had answered by then.
-    """
-    answers: dict[int, Answer] = {}
-    decided = asyncio.Event()
-
-    async def one(instance: int, items: NDArray[np.intp]) -> None:
-        try:
-            answer = await send(instance, items)
-            error = judge(answer) if judge is not None else None
-            answers[instance] = answer
-        except Exception as caught:  # noqa: BLE001  (whatever went wrong, this replica has not got it)
-            error = caught
-        if error is None:
-            tracker.success(instance)
-        else:
-            tracker.failure(instance, error)
-        if tracker.decided:
-            decided.set()
-
-    tasks = {asyncio.ensure_future(one(instance, items)) for instance, items in tracker.items.items()}
-    kept = background if background is not None else _BACKGROUND
-    for task in tasks:
-        kept.add(task)
-        task.add_done_callback(kept.discard)
-    if tasks:
-        await decided.wait()
-    if tracker.error is not None:
-        raise tracker.error
-    return dict(answers)
-
-
-_BACKGROUND: set[asyncio.Task[None]] = set()
-"""Sends that go on after their batch was decided; the loop itself keeps only weak references."""
 
 
 @dataclass(slots=True)

@@ -79,6 +79,19 @@ class Slow(Echo):
         self._go.set()
 
 
+class Relay:
+    """A role that calls another one."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._echo = transport.client(ECHO)
+
+    def relay(self, value: Any) -> Any:
+        return self._echo.call("give", value)
+
+    def relay_refusal(self) -> Any:
+        return self._echo.call("refuse", "relay")
+
+
 class Cluster(Protocol):
     """What each kind of cluster has to offer to the contract."""
 
@@ -144,6 +157,15 @@ class TransportContract:
         with pytest.raises(ZeroDivisionError) as caught:
             echo.call("divide", 0)
         assert type(caught.value) is ZeroDivisionError
+
+    def test_one_role_reaches_another_through_the_transport_it_was_given(self, cluster: Cluster, echo: Client) -> None:
+        relay = Address("relay", "a")
+        cluster.serve(relay, Relay, cluster.transport)
+        assert cluster.transport.client(relay).call("relay", "x") == "x"
+        with pytest.raises(Refused) as caught:
+            cluster.transport.client(relay).call("relay_refusal")
+        assert caught.value.what == "relay"
+        cluster.remove(relay)
 
     def test_nobody_of_that_name_is_unavailable_within_the_time(self, cluster: Cluster) -> None:
         with pytest.raises(PeerUnavailable) as caught:

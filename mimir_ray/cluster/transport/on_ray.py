@@ -63,7 +63,7 @@ UNREACHED = (
 class RayTransport:
     """Clients for the named actors of one namespace; one client a name, kept.
 
-    Needs `ray.init` before the first call.
+    Needs `ray.init` before the first call. May be handed to actors: there it starts without clients.
     """
 
     def __init__(
@@ -74,6 +74,9 @@ class RayTransport:
         self._retry = retry if retry is not None else Retry()
         self._lock = threading.Lock()
         self._clients: dict[str, RayClient] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RayTransport, (self._namespace, self._timeout_s, self._retry)
 
     def client(self, address: Address | str) -> RayClient:
         name = name_of(address)
