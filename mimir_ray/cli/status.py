@@ -1,0 +1,48 @@
+"""`mimir-ray status [-data-dir=DIR]`: how a running mimir-ray is doing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from mimir_ray.config import loader
+from mimir_ray.config.tree import ConfigError
+from mimir_ray.deploy.launch import RUN_FILE
+from mimir_ray.deploy.settings import Settings
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status: 0 all services run, 1 some do not, 3 nothing runs there."""
+    try:
+        settings = loader.load(Settings(), arguments).settings
+    except ConfigError as error:
+        print(f"mimir-ray: {error}", file=sys.stderr)
+        return 2
+    path: Path = settings.root / RUN_FILE
+    if not path.exists():
+        print(f"no mimir-ray runs on {settings.root}")
+        return 3
+    run = json.loads(path.read_text())
+    try:
+        services = _get(f"{run['url']}/services")["services"]
+        ring = _get(f"{run['url']}/ingester/ring")["shards"]
+    except (OSError, urllib.error.URLError) as error:
+        print(f"the gateway at {run['url']} (pid {run['pid']}) does not answer: {error}")
+        return 3
+    print(f"{run['url']}/  pid {run['pid']}  data {settings.root}")
+    for one in services:
+        print(f"  {one['service']:<16} {one['status']:<10} {one['detail']}".rstrip())
+    print("ring of ingesters")
+    for one in ring:
+        print(f"  {one['id']:<16} {one['state']:<10} {one['zone']:<10} {len(one['tokens'])} tokens, {one['ownership']:.1%}")
+    return 0 if all(one["status"] == "Running" for one in services) else 1
+
+
+def _get(url: str) -> Any:
+    request = urllib.request.Request(url, headers={"Accept": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.loads(answer.read())

@@ -1,0 +1,134 @@
+"""Specs → Ray actors. The only place that turns plain classes into actors and tasks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from mimir_ray.cluster.ring.actor import RingActor
+from mimir_ray.cluster.transport.base import NAMESPACE, RING
+from mimir_ray.cluster.transport.on_ray import RayTransport, actor_class
+from mimir_ray.config.overrides import RuntimeDefaults
+from mimir_ray.deploy.settings import Settings
+from mimir_ray.deploy.topology import ActorSpec, topology
+from mimir_ray.gateway.actor import GatewayActor, GatewaySpec
+from mimir_ray.promql.engine import EngineOptions
+from mimir_ray.roles.ingester.actor import IngesterActor, IngesterSpec, ring_options
+from mimir_ray.roles.scraper.ray_targets import targets_of_file, targets_of_nodes
+from mimir_ray.roles.scraper.scraper import Target
+from mimir_ray.telemetry import logging
+
+
+@dataclass(frozen=True, slots=True)
+class FileRingStore:
+    """Keeps the rings in a file, replaced as a whole; so a ring actor that died comes back with its instances."""
+
+    path: Path
+
+    def load(self) -> bytes | None:
+        return self.path.read_bytes() if self.path.exists() else None
+
+    def save(self, state: bytes) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_bytes(state)
+        temporary.replace(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSetUp:
+    """What every process of ours does first."""
+
+    settings: Settings
+
+    def __call__(self, name: str) -> None:
+        component, _, instance = name.partition("/")
+        server = self.settings.server
+        logging.configure(server.log_level, server.log_format, sys.stderr, component=component, instance=instance)
+
+
+def engine_options(settings: Settings) -> EngineOptions:
+    querier = settings.querier
+    return EngineOptions(
+        lookback_ms=querier.lookback_delta.ms,
+        default_step_ms=querier.default_evaluation_interval.ms,
+        max_samples=querier.max_samples,
+        timeout_s=querier.timeout.seconds,
+    )
+
+
+def runtime_defaults(settings: Settings) -> RuntimeDefaults:
+    return RuntimeDefaults(limits=settings.limits)
+
+
+def create(spec: ActorSpec, settings: Settings, runtime_env: dict[str, Any] | None = None) -> Any:
+    """Creates one actor (or finds it, where it is already there); returns its handle."""
+    kind, arguments = _KINDS[spec.address.role](spec, settings)
+    options = {**spec.options(), "namespace": NAMESPACE, "get_if_exists": True}
+    if runtime_env:
+        options["runtime_env"] = runtime_env
+    # `concurrency_groups` has to be known to the class, everything else to the actor
+    groups = options.pop("concurrency_groups", None)
+    remote = actor_class(kind, num_cpus=0, **({"concurrency_groups": groups} if groups else {}))
+    return remote.options(**options).remote(*arguments)
+
+
+def _ring(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
+    return RingActor, (FileRingStore(settings.root / "ring.json"),)
+
+
+def _ingester(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
+    about = IngesterSpec(
+        instance=spec.address.instance,
+        zone=spec.zone,
+        directory=settings.tsdb_dir / f"ingester-{spec.address.instance}",
+        ingester=settings.ingester,
+        tsdb=settings.blocks_storage.tsdb,
+        runtime=settings.runtime_config,
+        defaults=runtime_defaults(settings),
+        engine=engine_options(settings),
+    )
+    return IngesterActor, (about, RayTransport(), ProcessSetUp(settings))
+
+
+def _gateway(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
+    about = GatewaySpec(
+        instance=spec.address.instance,
+        settings=settings,
+        defaults=Settings(),
+        ring=ring_options(settings.ingester),
+        runtime_defaults=runtime_defaults(settings),
+        engine=engine_options(settings),
+        peers=tuple(one.address for one in topology(settings) if one.address != spec.address),
+    )
+    return GatewayActor, (about, RayTransport(), partial(_ray_targets, settings.scraper.sd_file), ProcessSetUp(settings))
+
+
+def _ray_targets(sd_file: str) -> list[Target]:
+    """Called in the gateway's process."""
+    return [*targets_of_nodes(ray.nodes()), *(targets_of_file(Path(sd_file)) if sd_file else [])]
+
+
+_KINDS: dict[str, Callable[[ActorSpec, Settings], tuple[type, tuple[Any, ...]]]] = {
+    RING.role: _ring,
+    "ingester": _ingester,
+    "gateway": _gateway,
+}
+
+
+def stop(handle: Any, timeout_s: float) -> bool:
+    """Has an actor stop in an orderly way, then ends its process for good. Whether it was orderly."""
+    try:
+        ray.get(handle.stop.remote(), timeout=timeout_s)
+        orderly = True
+    except ray.exceptions.RayError:
+        orderly = False
+    ray.kill(handle, no_restart=True)
+    return orderly
+

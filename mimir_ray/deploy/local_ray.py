@@ -1,0 +1,101 @@
+"""A Ray of our own on this machine: on the loopback interface, with a private token and directory.
+
+`ray.init()` would replace 127.0.0.1 by an outside address, listen on it, start a log monitor and an
+autoscaler nobody needs here, and might join somebody else's cluster. So the head node is started through the
+same classes that `ray start` uses; the pinned Ray version is part of that bargain. All its processes get
+SIGKILL from the kernel when this one dies.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ray
+import ray._private.services as ray_services
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+
+from mimir_ray.cluster.transport.base import NAMESPACE
+
+LOOPBACK = "127.0.0.1"
+# Freed memory of large requests stays in the process instead of going back and forth to the kernel.
+MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(256 << 20), "MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_ARENA_MAX": "2"}
+
+
+def prepare_environment(token_file: Path) -> None:
+    """Sets what Ray reads from the environment, for this process and all that it starts."""
+    if not token_file.exists():
+        token_file.parent.mkdir(parents=True, exist_ok=True)
+        token_file.touch(mode=0o600)
+        token_file.write_text(secrets.token_hex(32))
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(token_file)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    for name, value in MALLOC.items():
+        os.environ.setdefault(name, value)
+
+
+class LocalRay:
+    """Starts on entering, stops everything it started on leaving."""
+
+    def __init__(self, object_store_memory: int, token_file: Path, dashboard: bool = False, cpus: int | None = None) -> None:
+        self._object_store_memory = object_store_memory
+        self._token_file = token_file
+        self._dashboard = dashboard
+        self._cpus = cpus or os.cpu_count() or 1
+        self._node: Node | None = None
+        self._folder: Path | None = None
+
+    @property
+    def logs(self) -> Path:
+        assert self._node is not None
+        return Path(self._node.get_logs_dir_path())
+
+    @property
+    def address(self) -> str:
+        assert self._node is not None
+        return str(self._node.gcs_address)
+
+    def __enter__(self) -> LocalRay:
+        prepare_environment(self._token_file)
+        # Sockets live in it, whose paths must stay below 108 bytes: so it is not below the data directory.
+        self._folder = Path(tempfile.mkdtemp(prefix="mimir-ray-"))
+        ray_services.resolve_ip_for_localhost = lambda host: host
+        parameters: dict[str, Any] = {
+            "node_ip_address": LOOPBACK,
+            "num_cpus": self._cpus,
+            "object_store_memory": self._object_store_memory,
+            "temp_dir": str(self._folder),
+            "include_dashboard": self._dashboard,
+            "dashboard_host": LOOPBACK,
+            "include_log_monitor": False,
+            "no_monitor": True,
+            "dashboard_agent_listen_port": 0,
+            "gcs_server_port": 0,
+        }
+        self._node = Node(RayParams(**parameters), head=True, shutdown_at_exit=True, spawn_reaper=True)
+        ray.init(
+            address=self._node.gcs_address,
+            _node_ip_address=LOOPBACK,
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            configure_logging=False,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ray.shutdown()
+        if self._node is not None:
+            self._node.kill_all_processes(check_alive=False, allow_graceful=False)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)

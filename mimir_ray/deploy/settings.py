@@ -1,0 +1,79 @@
+"""All settings: the blocks that are declared beside the code they set, put together under Mimir's names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mimir_ray.config.limits import Limits
+from mimir_ray.config.overrides import RuntimeConfigSettings
+from mimir_ray.config.server import ApiConfig, ServerConfig, TenancyConfig, TenantFederationConfig
+from mimir_ray.config.setting import block, setting
+from mimir_ray.config.units import Bytes, size
+from mimir_ray.roles.distributor.config import DistributorConfig
+from mimir_ray.roles.ingester.config import BlocksStorageConfig, IngesterConfig, IngesterRingConfig
+from mimir_ray.roles.querier.config import QuerierConfig
+from mimir_ray.roles.scraper.config import ScraperConfig
+
+
+@dataclass(frozen=True, slots=True)
+class DeployConfig:
+    """The `deploy` block, ours: how many of each role run, where, and the Ray they run on."""
+
+    ingesters: int = setting(2, flag="deploy.ingesters", minimum=1, maximum=1000, help="Ingesters.")
+    zones: tuple[str, ...] = setting(
+        ["zone-a"], flag="deploy.zones", help="Availability zones; roles are spread over them round robin."
+    )
+    object_store_memory: Bytes = setting(
+        size("512MiB"), flag="deploy.object-store-memory", category="advanced", minimum=80 << 20, help="Shared memory of a local Ray's object store."
+    )
+    ray_dashboard: bool = setting(
+        False, flag="deploy.ray-dashboard", help="Whether the local Ray starts its dashboard, with its metrics taken from here."
+    )
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if not self.zones:
+            yield "zones", "at least one zone is needed"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The root. Defaults are those of one machine: what `make run` runs with."""
+
+    target: str = setting("all", flag="target", help="Which roles this deployment has. Only `all` for the time being.")
+    tenancy: TenancyConfig = block(TenancyConfig, inline=True)
+    data_dir: str = setting("./data", flag="data-dir", help="Root of every directory that is not set by itself. Ours.")
+    deploy: DeployConfig = block(DeployConfig, help="Roles and the Ray that they run on. Ours.")
+    api: ApiConfig = block(ApiConfig)
+    server: ServerConfig = block(ServerConfig)
+    distributor: DistributorConfig = block(DistributorConfig)
+    ingester: IngesterConfig = block(IngesterConfig(ring=IngesterRingConfig(replication_factor=1)))
+    limits: Limits = block(Limits)
+    querier: QuerierConfig = block(QuerierConfig)
+    blocks_storage: BlocksStorageConfig = block(BlocksStorageConfig)
+    tenant_federation: TenantFederationConfig = block(TenantFederationConfig)
+    runtime_config: RuntimeConfigSettings = block(RuntimeConfigSettings)
+    scraper: ScraperConfig = block(ScraperConfig, help="The built-in scraper. Ours.")
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if self.target != "all":
+            yield "target", f"expected all, got {self.target!r}"
+        if self.deploy.ingesters < self.ingester.ring.replication_factor // 2 + 1:
+            yield "deploy.ingesters", (
+                f"{self.deploy.ingesters} ingesters cannot form a quorum of a replication factor of "
+                f"{self.ingester.ring.replication_factor}"
+            )
+
+    @property
+    def root(self) -> Path:
+        return Path(self.data_dir).absolute()
+
+    @property
+    def tsdb_dir(self) -> Path:
+        return Path(self.blocks_storage.tsdb.dir).absolute() if self.blocks_storage.tsdb.dir else self.root / "tsdb"
+
+
+def round_robin(zones: Sequence[str], index: int) -> str:
+    """The zone of the instance with this index."""
+    return zones[index % len(zones)]

@@ -1,0 +1,218 @@
+"""`GatewayActor`: one process that serves the HTTP API: distributor, query-frontend, pages, and the scraper."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from mimir_ray.clock import SystemClock
+from mimir_ray.cluster.ring.lookup import RingOptions, RingView
+from mimir_ray.cluster.ring.model import InstanceState, RingName
+from mimir_ray.cluster.ring.watcher import RingWatcher
+from mimir_ray.cluster.transport.base import RING, Address, Client, Transport
+from mimir_ray.config.overrides import RuntimeConfig, RuntimeDefaults
+from mimir_ray.errors import MimirRayError
+from mimir_ray.gateway.app import create_app
+from mimir_ray.gateway.auth import Authenticator
+from mimir_ray.gateway.metrics import GatewayMetrics
+from mimir_ray.gateway.server import GatewayServer
+from mimir_ray.gateway.services import GatewayServices
+from mimir_ray.model.tenant import TenantId
+from mimir_ray.promql.engine import Engine, EngineOptions
+from mimir_ray.roles.api import WriteBatch, WriteResult
+from mimir_ray.roles.distributor.distributor import Distributor
+from mimir_ray.roles.distributor.metrics import DistributorMetrics
+from mimir_ray.roles.querier.source import Ingesters
+from mimir_ray.roles.query_frontend.metrics import QueryFrontendMetrics
+from mimir_ray.roles.query_frontend.query_frontend import QueryFrontend
+from mimir_ray.roles.scraper.scraper import Scraper, Target
+from mimir_ray.telemetry.federation import merge
+from mimir_ray.telemetry.metrics import expose, process_registry
+
+log = structlog.get_logger(__name__)
+
+INGESTER_RING = RingName("ingester")
+STATUS_TIMEOUT_S = 2.0
+AGE_PERIOD_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySpec:
+    """Everything a gateway process is told. `peers`: the actors of the deployment, by address."""
+
+    instance: str
+    settings: Any
+    defaults: Any
+    ring: RingOptions
+    runtime_defaults: RuntimeDefaults
+    engine: EngineOptions
+    peers: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _IngesterClient:
+    """The distributor's way to one ingester."""
+
+    client: Client
+    timeout_s: float
+
+    async def push(self, batches: list[WriteBatch]) -> list[WriteResult]:
+        return await self.client.acall("push", *batches, timeout_s=self.timeout_s)  # type: ignore[no-any-return]
+
+
+class GatewayActor:
+    """Threads, the event loop, hand-over; no decisions."""
+
+    def __init__(
+        self,
+        spec: GatewaySpec,
+        transport: Transport,
+        ray_targets: Callable[[], list[Target]] | None = None,
+        set_up_process: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        set_up_process(f"gateway/{spec.instance}")
+        self._spec = spec
+        settings = spec.settings
+        self._clock = SystemClock()
+        self._transport = transport
+        self._registry = process_registry()
+        self._runtime = RuntimeConfig(settings.runtime_config, spec.runtime_defaults, self._registry)
+        self._watcher = RingWatcher(transport.client(RING), {INGESTER_RING: spec.ring}, self._clock)
+        self._watcher.start()
+        self._query_executor = ThreadPoolExecutor(settings.querier.max_concurrent, "query")
+        self._fan_out = ThreadPoolExecutor(64, "fan-out")
+        self._distributor = Distributor(
+            settings.distributor,
+            self._runtime,
+            lambda _tenant: self._watcher.view(INGESTER_RING),
+            self._ingester_client,
+            self._clock,
+            DistributorMetrics(self._registry),
+        )
+        ingesters = Ingesters(lambda: self._watcher.view(INGESTER_RING), transport, self._fan_out, self._clock.now_ms)
+        frontend = QueryFrontend(
+            Engine(spec.engine),
+            ingesters,
+            lambda tenant: self._runtime.limits(tenant),
+            self._clock,
+            QueryFrontendMetrics(self._registry),
+        )
+        self._services = GatewayServices(
+            settings=settings,
+            defaults=spec.defaults,
+            auth=Authenticator(settings.tenancy),
+            clock=self._clock,
+            distributor=self._distributor,
+            frontend=frontend,
+            runtime=self._runtime,
+            ring=transport.client(RING),
+            ring_view=self._watcher.view,
+            not_ready=self.not_ready,
+            service_states=self.service_states,
+            expositions=self.expositions,
+            query_executor=self._query_executor,
+            metrics=GatewayMetrics(self._registry),
+        )
+        self._server = GatewayServer(settings.server)
+        self._server.start(create_app(self._services, f"mimir-ray-{spec.instance}"))
+        self._server.every(AGE_PERIOD_S, self._distributor.age)
+        self._server.every(1.0, lambda: self._runtime.reload(self._clock.now_ms()))
+        self._scraper: Scraper | None = None
+        if settings.scraper.enabled:
+            self._scraper = self._start_scraper(ray_targets)
+
+    def address(self) -> tuple[str, int]:
+        """(host, port) that the server listens on."""
+        return self._spec.settings.server.http_listen_address, self._server.port
+
+    def status(self) -> dict[str, Any]:
+        return {"state": "running", "progress": "", "failure": "", "pid": os.getpid()}
+
+    def metrics(self) -> bytes:
+        """This process' metrics in the text format."""
+        return expose(self._registry)
+
+    def not_ready(self) -> list[str]:
+        """What keeps the deployment from taking traffic."""
+        return [
+            f"{name}: {state}{f': {detail}' if detail else ''}"
+            for name, state, detail in self.service_states()
+            if state != "Running"
+        ]
+
+    def service_states(self) -> list[tuple[str, str, str]]:
+        states = [("gateway", "Running", "")]
+        answered = self._watcher.age_s() < self._spec.ring.heartbeat_timeout_ms / 1000
+        states.append(("ring", "Running" if answered else "Starting", "" if answered else "the ring does not answer"))
+        view = self._watcher.view(INGESTER_RING)
+        known = {one.address: one for one in view.instances}
+        healthy = dict(zip(known, view.healthy(now_ms=self._clock.now_ms()).tolist(), strict=True))
+        for address in self._spec.peers:
+            if address.role != "ingester":
+                continue
+            name, entry = address.actor_name, known.get(address.actor_name)
+            if entry is not None and entry.state is InstanceState.ACTIVE and healthy[name]:
+                states.append((name, "Running", ""))
+                continue
+            try:
+                about = self._transport.client(address).call("status", timeout_s=STATUS_TIMEOUT_S)
+                detail = about["failure"] or about["progress"] or f"{entry.state if entry else 'not'} in the ring"
+                states.append((name, "Failed" if about["failure"] else "Starting", detail))
+            except MimirRayError as error:
+                states.append((name, "Failed", str(error)))
+        return states
+
+    def expositions(self) -> bytes:
+        """The metrics of every process of the deployment that answers, in one text."""
+
+        def one(address: Address) -> tuple[str, bytes]:
+            name = address.actor_name.replace("/", "-")
+            try:
+                return name, self._transport.client(address).call("metrics", timeout_s=STATUS_TIMEOUT_S)
+            except MimirRayError:
+                return name, b""
+
+        texts: Mapping[str, bytes] = {f"gateway-{self._spec.instance}": self.metrics()}
+        return merge({**texts, **dict(self._fan_out.map(one, self._spec.peers))})
+
+    def stop(self) -> None:
+        """Takes no more requests, finishes those under way."""
+        if self._scraper is not None:
+            self._scraper.stop()
+        self._server.stop(self._distributor.drain)
+        self._watcher.stop()
+        self._query_executor.shutdown(wait=False, cancel_futures=True)
+        self._fan_out.shutdown(wait=False, cancel_futures=True)
+
+    def _ingester_client(self, instance: str) -> _IngesterClient:
+        view: RingView = self._watcher.view(INGESTER_RING)
+        entry = view.get(instance)  # type: ignore[arg-type]
+        address = entry.address if entry is not None else instance
+        return _IngesterClient(self._transport.client(address), self._spec.settings.distributor.remote_timeout.seconds)
+
+    def _start_scraper(self, ray_targets: Callable[[], list[Target]] | None) -> Scraper:
+        settings = self._spec.settings
+        tenant = settings.scraper.tenant if settings.tenancy.multitenancy_enabled else settings.tenancy.no_auth_tenant
+
+        def write(body: bytes) -> None:
+            outcome = self._server.run(self._distributor.push(TenantId(tenant), body)).result(60)
+            if outcome.error is not None:
+                raise outcome.error
+
+        def targets() -> list[Target]:
+            host = settings.server.http_listen_address
+            own = Target(
+                f"{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{self._server.port}",
+                f"{settings.server.http_path_prefix}/metrics",
+                (("job", "mimir-ray"),),
+            )
+            return [own, *(ray_targets() if ray_targets else [])]
+
+        scraper = Scraper(settings.scraper, targets, write, self._clock, self._registry)
+        scraper.start()
+        return scraper

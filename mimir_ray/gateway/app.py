@@ -1,0 +1,72 @@
+"""The Sanic application: routes, and what is the same for all of them."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+from sanic import HTTPResponse, Request, Sanic
+from sanic.exceptions import MethodNotAllowed, NotFound, SanicException
+
+from mimir_ray.gateway.blueprints import prometheus, push, rings, status, ui
+from mimir_ray.gateway.errors import as_text, text
+from mimir_ray.gateway.services import GatewayServices
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(services: GatewayServices, name: str = "mimir-ray") -> Sanic:
+    """Routes and hooks around `services`. Server limits come from `services.settings.server`."""
+    server = services.settings.server
+    app = Sanic(name, configure_logging=False, log_config=None)
+    app.ctx.services = services
+    app.config.update(
+        REQUEST_MAX_SIZE=int(services.settings.distributor.max_recv_msg_size) + 1024,
+        REQUEST_TIMEOUT=server.http_server_read_timeout.seconds,
+        RESPONSE_TIMEOUT=server.http_server_write_timeout.seconds + 10,
+        KEEP_ALIVE_TIMEOUT=server.http_server_idle_timeout.seconds,
+        GRACEFUL_SHUTDOWN_TIMEOUT=server.graceful_shutdown_timeout.seconds,
+        ACCESS_LOG=False,
+        OAS=False,
+        TOUCHUP=False,
+    )
+    prefix = server.http_path_prefix
+    for blueprint in (
+        push.blueprint(),
+        prometheus.blueprint(services.settings.api.prometheus_http_prefix),
+        status.blueprint(services.settings.api),
+        rings.blueprint(),
+        ui.blueprint(),
+    ):
+        app.blueprint(blueprint, url_prefix=f"{prefix}{blueprint.url_prefix or ''}" if prefix else None)
+    app.exception(Exception)(_unanswered)
+    app.on_request(_started)
+    app.on_response(_ended)
+    return app
+
+
+async def _unanswered(request: Request, error: Exception) -> HTTPResponse:
+    """What no handler answered: unknown paths and methods, bodies that are too large, our own bugs."""
+    if isinstance(error, NotFound):
+        return text("404 page not found", 404)
+    if isinstance(error, MethodNotAllowed):
+        return HTTPResponse(status=405, headers=error.headers)
+    if isinstance(error, SanicException):
+        return text(str(error), error.status_code)
+    return as_text(error, request)
+
+
+async def _started(request: Request) -> None:
+    request.ctx.began = time.perf_counter()
+    request.app.ctx.services.metrics.inflight.inc()
+
+
+async def _ended(request: Request, response: HTTPResponse) -> None:
+    services = request.app.ctx.services
+    began = getattr(request.ctx, "began", None)
+    if began is None:
+        return
+    services.metrics.inflight.dec()
+    services.metrics.observe(
+        request.method, request.uri_template or "other", response.status, time.perf_counter() - began
+    )

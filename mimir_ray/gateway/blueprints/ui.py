@@ -1,0 +1,47 @@
+"""Pages for people: the index, and static files of mimir_ray/ui."""
+
+from __future__ import annotations
+
+import mimetypes
+
+from sanic import Blueprint, HTTPResponse, Request
+
+from mimir_ray.gateway.errors import text
+from mimir_ray.gateway.pages import asset, page
+from mimir_ray.gateway.services import services_of
+
+ASSETS = frozenset({"style.css", "index.js", "graph.js", "icon.svg"})
+CACHE = {"Cache-Control": "max-age=300"}
+
+
+def blueprint() -> Blueprint:
+    routes = Blueprint("ui")
+    routes.add_route(index, "/", methods=("GET",), name="index")
+    routes.add_route(graph, "/graph", methods=("GET",), name="graph")
+    routes.add_route(static, "/static/<name>", methods=("GET",), name="static")
+    return routes
+
+
+async def index(request: Request) -> HTTPResponse:
+    return page("mimir-ray", _filled("index.html", request))
+
+
+async def graph(request: Request) -> HTTPResponse:
+    return page("Graph", _filled("graph.html", request))
+
+
+async def static(request: Request, name: str) -> HTTPResponse:
+    if name not in ASSETS:
+        return text("404 page not found", 404)
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return HTTPResponse(asset(name), content_type=kind, headers=CACHE)
+
+
+def _filled(name: str, request: Request) -> str:
+    settings = services_of(request).settings
+    return (
+        asset(name)
+        .decode()
+        .replace("{{prometheus}}", settings.api.prometheus_http_prefix)
+        .replace("{{multitenancy}}", "true" if settings.tenancy.multitenancy_enabled else "false")
+    )

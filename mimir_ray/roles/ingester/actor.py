@@ -1,0 +1,176 @@
+"""`IngesterActor`: runs one `Ingester` in a threaded actor: threads, timers, the ring. No decisions."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import structlog
+
+from mimir_ray.clock import SystemClock
+from mimir_ray.cluster.ring.lifecycler import Lifecycler
+from mimir_ray.cluster.ring.lookup import RingOptions
+from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId, RingName
+from mimir_ray.cluster.ring.watcher import RingWatcher
+from mimir_ray.cluster.transport.base import RING, Address, Transport
+from mimir_ray.config.overrides import RuntimeConfig, RuntimeConfigSettings, RuntimeDefaults
+from mimir_ray.model.metadata import Metadata
+from mimir_ray.model.tenant import TenantId
+from mimir_ray.promql.engine import EngineOptions
+from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
+from mimir_ray.promql.source import Selection
+from mimir_ray.roles.api import Page, TenantStats, WriteBatch, WriteResult
+from mimir_ray.roles.ingester.config import IngesterConfig, TsdbConfig
+from mimir_ray.roles.ingester.ingester import Ingester
+from mimir_ray.roles.ingester.metrics import IngesterMetrics
+from mimir_ray.telemetry.metrics import expose, process_registry
+
+log = structlog.get_logger(__name__)
+
+RING_NAME = RingName("ingester")
+MAINTAIN_PERIOD_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class IngesterSpec:
+    """Everything an ingester process is told."""
+
+    instance: str
+    zone: str
+    directory: Path
+    ingester: IngesterConfig
+    tsdb: TsdbConfig
+    runtime: RuntimeConfigSettings
+    defaults: RuntimeDefaults
+    engine: EngineOptions
+
+
+def ring_options(config: IngesterConfig) -> RingOptions:
+    """How the ring of ingesters is read, by whoever reads it."""
+    return RingOptions(config.ring.replication_factor, config.ring.zone_awareness_enabled, config.ring.heartbeat_timeout.ms)
+
+
+class IngesterActor:
+    """Writes and reads run in thread groups of their own, so that queries cannot keep samples waiting."""
+
+    concurrency_groups: ClassVar[dict[str, str]] = {
+        "push": "write",
+        "select_page": "read",
+        "next_page": "read",
+        "evaluate": "read",
+        "label_names": "read",
+        "label_values": "read",
+        "metadata": "read",
+    }
+
+    def __init__(
+        self, spec: IngesterSpec, transport: Transport, set_up_process: Callable[[str], None] = lambda _: None
+    ) -> None:
+        set_up_process(f"ingester/{spec.instance}")
+        self._spec = spec
+        self._clock = SystemClock()
+        self._registry = process_registry()
+        self._runtime = RuntimeConfig(spec.runtime, spec.defaults, self._registry)
+        ring = transport.client(RING)
+        self._watcher = RingWatcher(ring, {RING_NAME: ring_options(spec.ingester)}, self._clock)
+        self._ingester = Ingester(
+            spec.directory,
+            spec.tsdb,
+            self._clock,
+            IngesterMetrics(self._registry),
+            lambda tenant: self._runtime.limits(tenant),
+            self._share,
+            spec.engine,
+        )
+        desc = InstanceDesc(
+            InstanceId(f"ingester-{spec.instance}"),
+            Address("ingester", spec.instance).actor_name,
+            zone=spec.zone,
+            incarnation=time.time_ns(),
+        )
+        self._lifecycler = Lifecycler(
+            RING_NAME,
+            desc,
+            ring,
+            self._clock,
+            np.random.default_rng(),
+            token_count=spec.ingester.ring.num_tokens,
+            heartbeat_period_ms=spec.ingester.ring.heartbeat_period.ms,
+            on_fenced=lambda: os._exit(1),  # another process has taken this id; this one must not serve
+            on_error=lambda error: log.warning("the ring did not answer", error=str(error)),
+        )
+        self._progress = "starting"
+        self._failure = ""
+        self._stop = threading.Event()
+        self._watcher.start()
+        threading.Thread(target=self._run, name="ingester", daemon=True).start()
+
+    def push(self, *batches: WriteBatch) -> list[WriteResult]:
+        return self._ingester.push(batches)
+
+    def select_page(self, tenant: TenantId, selection: Selection) -> Page:
+        return self._ingester.select_page(tenant, selection)
+
+    def next_page(self, cursor: str) -> Page:
+        return self._ingester.next_page(cursor)
+
+    def evaluate(self, tenant: TenantId, fragment: Fragment) -> list[FragmentPart]:
+        return list(self._ingester.evaluate(tenant, fragment))
+
+    def label_names(self, tenant: TenantId, selection: Selection) -> list[str]:
+        return self._ingester.label_names(tenant, selection)
+
+    def label_values(self, tenant: TenantId, name: str, selection: Selection) -> list[str]:
+        return self._ingester.label_values(tenant, name, selection)
+
+    def metadata(self, tenant: TenantId, family: str = "") -> list[Metadata]:
+        return self._ingester.metadata(tenant, family)
+
+    def tenant_stats(self) -> dict[TenantId, TenantStats]:
+        return self._ingester.tenant_stats()
+
+    def status(self) -> dict[str, Any]:
+        """`state` (of the ingester), `progress` (a sentence while it starts), `failure`, `pid`."""
+        return {"state": self._ingester.state, "progress": self._progress, "failure": self._failure, "pid": os.getpid()}
+
+    def metrics(self) -> bytes:
+        """This process' metrics in the text format."""
+        return expose(self._registry)
+
+    def stop(self) -> None:
+        """Leaves the ring, writes everything down. The process may be ended when this returns."""
+        self._stop.set()
+        self._lifecycler.leave()
+        self._ingester.close()
+        self._lifecycler.stop(unregister=self._spec.ingester.ring.unregister_on_shutdown)
+        self._watcher.stop()
+
+    def _share(self) -> tuple[int, int]:
+        view = self._watcher.view(RING_NAME)
+        return len(view), view.replication_factor
+
+    def _tell(self, sentence: str) -> None:
+        self._progress = sentence
+
+    def _run(self) -> None:
+        try:
+            self._lifecycler.start()
+            self._ingester.open(self._tell)
+        except Exception as error:
+            self._failure = str(error) or repr(error)
+            log.exception("the ingester cannot start")
+            return
+        self._lifecycler.replayed()
+        self._progress = ""
+        while not self._stop.wait(MAINTAIN_PERIOD_S):
+            try:
+                self._runtime.reload(self._clock.now_ms())
+                self._ingester.maintain()
+            except Exception:
+                log.exception("maintenance failed")

@@ -1,0 +1,101 @@
+"""`ClusterSource`: the samples of one tenant, wherever in the cluster they are, as the engine wants them.
+
+Recent samples are in ingesters. With a replication factor above one, and after ingesters came or went,
+several of them hold parts of one series: those are merged here by time, one sample a timestamp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from mimir_ray.cluster.quorum import ReadTracker, read_in_threads
+from mimir_ray.cluster.ring.lookup import RingView
+from mimir_ray.cluster.ring.model import READ, InstanceDesc
+from mimir_ray.cluster.ring.replication import read_set
+from mimir_ray.cluster.transport.base import Transport
+from mimir_ray.model.metadata import Metadata
+from mimir_ray.model.series import SeriesBatch
+from mimir_ray.model.tenant import TenantId
+from mimir_ray.promql.limits import Cancellation
+from mimir_ray.promql.source import Selection
+from mimir_ray.roles.api import Page
+from mimir_ray.roles.querier.merge import merge_batches
+
+Answer = TypeVar("Answer")
+CALL_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ingesters:
+    """How to ask the ingesters of a cluster: enough of them, side by side."""
+
+    ring: Callable[[], RingView]
+    transport: Transport
+    executor: Executor
+    now_ms: Callable[[], int]
+
+    def ask(self, method: str, *args: Any, timeout_s: float = CALL_TIMEOUT_S) -> list[tuple[InstanceDesc, Any]]:
+        """Calls a method of as many ingesters as an exact answer needs; (instance, answer) by instance id.
+
+        Raises what made that impossible: `Unavailable` where too many are missing.
+        """
+        return self.each(lambda one: self.transport.client(one.address).call(method, *args, timeout_s=timeout_s), timeout_s)
+
+    def each(self, call: Callable[[InstanceDesc], Answer], timeout_s: float = CALL_TIMEOUT_S) -> list[tuple[InstanceDesc, Answer]]:
+        """The same with a call of one's own."""
+        asked = read_set(self.ring(), READ, self.now_ms())
+        answers = read_in_threads(ReadTracker(asked), call, self.executor, timeout_s)
+        return [(one, answers[one.id]) for one in sorted(asked.instances, key=lambda one: one.id) if one.id in answers]
+
+
+class ClusterSource:
+    """A `SeriesSource` over the ingesters for one tenant and one query."""
+
+    def __init__(self, tenant: TenantId, ingesters: Ingesters, cancellation: Cancellation | None = None) -> None:
+        self._tenant = tenant
+        self._ingesters = ingesters
+        self._cancellation = cancellation
+
+    def select(self, selection: Selection) -> Iterator[SeriesBatch]:
+        pages = self._ingesters.ask("select_page", self._tenant, selection, timeout_s=self._timeout_s())
+        holding = [(one, page) for one, page in pages if page.batches]
+        if len(holding) == 1:
+            yield from self._follow(*holding[0])
+            return
+        yield from merge_batches([list(self._follow(one, page)) for one, page in holding])
+
+    def label_names(self, selection: Selection) -> list[str]:
+        return _union(answer for _, answer in self._ingesters.ask("label_names", self._tenant, selection))
+
+    def label_values(self, name: str, selection: Selection) -> list[str]:
+        return _union(answer for _, answer in self._ingesters.ask("label_values", self._tenant, name, selection))
+
+    def metadata(self, family: str = "") -> list[Metadata]:
+        """Each entry once, in the order in which ingesters know them."""
+        entries: dict[Metadata, None] = {}
+        for _, answer in self._ingesters.ask("metadata", self._tenant, family):
+            entries |= dict.fromkeys(answer)
+        return list(entries)
+
+    def _follow(self, instance: InstanceDesc, page: Page) -> Iterator[SeriesBatch]:
+        client = self._ingesters.transport.client(instance.address)
+        yield from page.batches
+        while page.cursor:
+            if self._cancellation is not None:
+                self._cancellation.check()
+            page = client.call("next_page", page.cursor, timeout_s=self._timeout_s())
+            yield from page.batches
+
+    def _timeout_s(self) -> float:
+        remaining = self._cancellation.remaining_s() if self._cancellation is not None else None
+        return CALL_TIMEOUT_S if remaining is None else min(CALL_TIMEOUT_S, remaining)
+
+
+def _union(answers: Any) -> list[str]:
+    lists: Sequence[list[str]] = list(answers)
+    if len(lists) == 1:
+        return lists[0]
+    return sorted(set().union(*lists))

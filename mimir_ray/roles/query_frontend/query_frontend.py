@@ -1,0 +1,137 @@
+"""`QueryFrontend`: where a query enters. Applies the tenant's limits, and runs it on the tenant's samples.
+
+Plain and blocking: the gateway calls it in its own threads. Upstream: pkg/frontend/querymiddleware.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mimir_ray.clock import Clock
+from mimir_ray.config.limits import Limits
+from mimir_ray.errors import LimitExceeded
+from mimir_ray.model.labels import Labels
+from mimir_ray.model.matchers import Matcher
+from mimir_ray.model.metadata import Metadata
+from mimir_ray.model.result import QueryResult
+from mimir_ray.model.tenant import TenantId
+from mimir_ray.promql.engine import Engine
+from mimir_ray.promql.limits import Cancellation
+from mimir_ray.promql.source import Selection
+from mimir_ray.roles.querier.source import ClusterSource, Ingesters
+from mimir_ray.roles.query_frontend.metrics import QueryFrontendMetrics
+
+
+@dataclass(eq=False)
+class QueryTooLarge(LimitExceeded):
+    """Upstream: pkg/querier/querymiddleware/limits.go maxQueryExpressionSizeBytes."""
+
+    id = "max-query-expression-size-bytes"
+    flags = ("query-frontend.max-query-expression-size-bytes",)
+    actual: int
+    allowed: int
+
+    def describe(self) -> str:
+        return (
+            "the raw query size exceeds the limit set for the tenant "
+            f"(query size: {self.actual} bytes, limit: {self.allowed} bytes)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsRequest:
+    """What the labels, label values and series APIs ask for; several selectors are OR-ed. `limit` 0: all."""
+
+    selectors: tuple[tuple[Matcher, ...], ...]
+    mint: int
+    maxt: int
+    limit: int = 0
+
+
+class QueryFrontend:
+    """Blocking; any thread."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        ingesters: Ingesters,
+        limits: Callable[[TenantId], Limits],
+        clock: Clock,
+        metrics: QueryFrontendMetrics,
+    ) -> None:
+        self._engine = engine
+        self._ingesters = ingesters
+        self._limits = limits
+        self._clock = clock
+        self._metrics = metrics
+
+    def instant(
+        self, tenant: TenantId, query: str, time_ms: int, cancellation: Cancellation, lookback_ms: int | None = None
+    ) -> QueryResult:
+        """Errors: ParseError, EvaluationError, Unavailable, QueryTimeout, QueryCancelled, LimitExceeded."""
+        self._check(tenant, query, "query")
+        return self._engine.instant(
+            query, self._source(tenant, cancellation), time_ms, lookback_ms=lookback_ms, cancel=cancellation
+        )
+
+    def range(
+        self,
+        tenant: TenantId,
+        query: str,
+        start_ms: int,
+        end_ms: int,
+        step_ms: int,
+        cancellation: Cancellation,
+        lookback_ms: int | None = None,
+    ) -> QueryResult:
+        """The same at every step from `start_ms` to `end_ms`, both included."""
+        self._check(tenant, query, "query_range")
+        return self._engine.range(
+            query, self._source(tenant, cancellation), start_ms, end_ms, step_ms, lookback_ms=lookback_ms, cancel=cancellation
+        )
+
+    def label_names(self, tenant: TenantId, request: LabelsRequest) -> list[str]:
+        source = ClusterSource(tenant, self._ingesters)
+        return _union([source.label_names(selection) for selection in _selections(request)])
+
+    def label_values(self, tenant: TenantId, name: str, request: LabelsRequest) -> list[str]:
+        source = ClusterSource(tenant, self._ingesters)
+        return _union([source.label_values(name, selection) for selection in _selections(request)])
+
+    def series(self, tenant: TenantId, request: LabelsRequest) -> list[Labels]:
+        """Label sets, sorted, each once; at most one more than the limit, which tells that something was cut."""
+        source = ClusterSource(tenant, self._ingesters)
+        found: set[Labels] = set()
+        for selection in _selections(request, labels_only=True):
+            for batch in source.select(selection):
+                found.update(batch.labels.to_labels())
+        return sorted(found)
+
+    def metadata(self, tenant: TenantId, family: str = "") -> dict[str, list[Metadata]]:
+        """Metric family → its entries."""
+        entries: dict[str, list[Metadata]] = {}
+        for entry in ClusterSource(tenant, self._ingesters).metadata(family):
+            entries.setdefault(entry.family, []).append(entry)
+        return entries
+
+    def _source(self, tenant: TenantId, cancellation: Cancellation) -> ClusterSource:
+        return ClusterSource(tenant, self._ingesters, cancellation)
+
+    def _check(self, tenant: TenantId, query: str, operation: str) -> None:
+        self._metrics.queries.labels(operation, tenant).inc()
+        allowed = int(self._limits(tenant).max_query_expression_size_bytes)
+        if 0 < allowed < (actual := len(query.encode())):
+            raise QueryTooLarge(actual, allowed)
+
+
+def _selections(request: LabelsRequest, labels_only: bool = False) -> list[Selection]:
+    limit = request.limit + 1 if request.limit else 0
+    return [
+        Selection(matchers, request.mint, request.maxt, labels_only=labels_only, limit_series=limit if labels_only else 0)
+        for matchers in request.selectors or ((),)
+    ]
+
+
+def _union(lists: Sequence[list[str]]) -> list[str]:
+    return lists[0] if len(lists) == 1 else sorted(set().union(*lists))
