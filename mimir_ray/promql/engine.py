@@ -22,6 +22,7 @@ from mimir_ray.model.series import SeriesBatch, StepMatrix
 from .kernels.steps import select_window
 from .limits import DEFAULT_MAX_SAMPLES, Cancellation, QueryLimits, SampleBudget
 from .operators.execution import Execution
+from .operators.fragment import samples_by_step
 from .operators.labels import label_order, merge_same_labels, without_names
 from .operators.registry import SCALAR_OPERATORS, VECTOR_OPERATORS
 from .plan import nodes
@@ -75,12 +76,23 @@ class Engine:
         return self._parsed.get(query)
 
     def plan(
-        self, query: str | ast.Node, start_ms: int, end_ms: int, step_ms: int = 0, *, lookback_ms: int | None = None
+        self,
+        query: str | ast.Node,
+        start_ms: int,
+        end_ms: int,
+        step_ms: int = 0,
+        *,
+        lookback_ms: int | None = None,
+        fragments: bool = False,
     ) -> nodes.Plan:
-        """The optimised plan of a range query, or (step 0) of an instant query."""
+        """The optimised plan of a range query, or (step 0) of an instant query.
+
+        `fragments`: for a source that can run parts of it where its series are.
+        """
         tree = self.parse(query) if isinstance(query, str) else query
         options = PlanOptions(lookback_ms or self.options.lookback_ms, self.options.default_step_ms)
-        return optimise(build(tree, QueryTimes(start_ms, end_ms, step_ms), options))
+        plan = build(tree, QueryTimes(start_ms, end_ms, step_ms), options)
+        return optimise(plan, fragments=fragments, delayed_names=self.options.enable_delayed_name_removal)
 
     def instant(
         self,
@@ -192,6 +204,7 @@ class _Run:
             cancellation=cancel,
             delayed_names=options.enable_delayed_name_removal,
             samples_per_step={} if stats else None,
+            fragments=getattr(source, "fragments", None),
         )
 
     def plan(
@@ -207,7 +220,14 @@ class _Run:
             raise InvalidArgument(
                 f'invalid expression type "{_DOCUMENTED[query.type]}" for range query, must be Scalar or instant Vector'
             )
-        plan = self._engine.plan(query, start_ms, end_ms, step_ms, lookback_ms=lookback_ms)
+        plan = self._engine.plan(
+            query,
+            start_ms,
+            end_ms,
+            step_ms,
+            lookback_ms=lookback_ms,
+            fragments=self._execution.fragments is not None,
+        )
         self._timings.queryPreparationTime = self._monotonic_s() - self._started_s
         self._execution.check()
         return plan
@@ -250,7 +270,7 @@ class _Run:
         timings.innerEvalTime = total_s - timings.queryPreparationTime - timings.resultSortTime
         samples = SampleCounts(peak=execution.budget.peak)
         if execution.samples_per_step is not None:
-            samples.per_step = _per_step(execution.samples_per_step, steps)
+            samples.per_step = samples_by_step(execution.samples_per_step, steps)
             samples.total = int(samples.per_step.sum())
         return QueryResult(value, warnings, infos, QueryStats(timings, samples))
 
@@ -336,20 +356,3 @@ def _is_ordered(node: nodes.PlanNode) -> bool:
     if isinstance(node, nodes.SetOperation):
         return _is_ordered(node.left)
     return any(_is_ordered(child) for child in node.children())
-
-
-def _per_step(found: dict[nodes.Steps, np.ndarray], steps: nodes.Steps) -> np.ndarray:
-    """int64[T]: samples by step of the query.
-
-    What ran on other steps counts so: once for all steps (step-invariant parts) at every step; a
-    subquery's own at the last one.
-    """
-    per_step = np.zeros(max(steps.count, 1), np.int64)
-    for grid, sizes in found.items():
-        if grid == steps:
-            per_step[: steps.count] += sizes
-        elif grid.count == 1 and grid.start_ms == steps.start_ms:
-            per_step += sizes[0]
-        else:
-            per_step[-1] += sizes.sum()
-    return per_step

@@ -105,6 +105,61 @@ def fold_mean(
 
 
 @kernel
+def merge_sum(
+    groups: I32, total: OutF64x2, rest: OutF64x2, seen: OutBool2, more: F64x2, more_rest: F64x2, more_seen: Bool2
+) -> None:
+    """Adds sums that were made elsewhere: `more*` are [R, T], row r belongs to group groups[r]."""
+    for r in range(more.shape[0]):
+        g = groups[r]
+        for t in range(more.shape[1]):
+            if more_seen[r, t]:
+                if seen[g, t]:
+                    total[g, t], rest[g, t] = compensated(total[g, t], rest[g, t], more[r, t])
+                    rest[g, t] += more_rest[r, t]
+                else:
+                    seen[g, t] = True
+                    total[g, t] = more[r, t]
+                    rest[g, t] = more_rest[r, t]
+
+
+@kernel
+def merge_mean(
+    groups: I32, total: OutF64x2, rest: OutF64x2, mean: OutF64x2, counts: OutF64x2, incremental: OutBool2,
+    more: F64x2, more_rest: F64x2, more_mean: F64x2, more_counts: F64x2, more_incremental: Bool2,
+) -> None:  # fmt: skip
+    """Adds means that were made elsewhere; where sums overflow, means are weighed by their counts."""
+    for r in range(more.shape[0]):
+        g = groups[r]
+        for t in range(more.shape[1]):
+            added = more_counts[r, t]
+            if added == 0.0:
+                continue
+            count = counts[g, t]
+            counts[g, t] = count + added
+            if count == 0.0:
+                total[g, t] = more[r, t]
+                rest[g, t] = more_rest[r, t]
+                mean[g, t] = more_mean[r, t]
+                incremental[g, t] = more_incremental[r, t]
+                continue
+            if not incremental[g, t] and not more_incremental[r, t]:
+                new_total, new_rest = compensated(total[g, t], rest[g, t], more[r, t])
+                if not math.isinf(new_total):
+                    total[g, t] = new_total
+                    rest[g, t] = new_rest + more_rest[r, t]
+                    continue
+            here = mean[g, t] + rest[g, t]
+            there = more_mean[r, t] + more_rest[r, t]
+            if not incremental[g, t]:
+                here = total[g, t] / count + rest[g, t] / count
+            if not more_incremental[r, t]:
+                there = more[r, t] / added + more_rest[r, t] / added
+            incremental[g, t] = True
+            mean[g, t] = here * (count / (count + added)) + there * (added / (count + added))
+            rest[g, t] = 0.0
+
+
+@kernel
 def finish_mean(total: F64x2, rest: F64x2, mean: F64x2, counts: F64x2, incremental: Bool2, out: OutF64x2) -> None:
     for g in range(out.shape[0]):
         for t in range(out.shape[1]):

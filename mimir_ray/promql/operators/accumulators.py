@@ -1,12 +1,12 @@
 """Accumulators of aggregations: [groups, steps] arrays into which batches are folded.
 
-An accumulator grows with the number of groups. Those of sums, counts, extremes and means can also
-say what they hold (`partial`) and take in what others held (`merge`), for work done in several places.
+An accumulator grows with the number of groups. Those in `MERGEABLE` can also take in what others held
+(`state`, `merge`), for work done in several places.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,14 @@ class Accumulator:
         """(values, present), [groups, T]."""
         raise NotImplementedError
 
+    def state(self) -> tuple[NDArray[np.generic], ...]:
+        """What it holds: its arrays, [groups, T] each."""
+        return tuple(np.ascontiguousarray(self._used(name)) for name in (*self.floats, *self.flags))
+
+    def merge(self, state: tuple[NDArray[Any], ...], groups: Codes) -> None:
+        """Takes in what another one held (`state`); groups int32[R] says which groups its rows are."""
+        raise NotImplementedError
+
     def _used(self, name: str) -> NDArray[np.float64]:
         return getattr(self, name)[: self.groups]  # type: ignore[no-any-return]
 
@@ -69,6 +77,9 @@ class Sum(Accumulator):
     def result(self) -> tuple[Floats, Flags]:
         return self._used("total") + self._used("rest"), self.seen[: self.groups]
 
+    def merge(self, state: tuple[NDArray[Any], ...], groups: Codes) -> None:
+        kernels.merge_sum(groups, self.total, self.rest, self.seen, *state)
+
 
 class Count(Accumulator):
     floats = ("counts",)
@@ -80,6 +91,9 @@ class Count(Accumulator):
     def result(self) -> tuple[Floats, Flags]:
         counts = self._used("counts")
         return counts, counts > 0
+
+    def merge(self, state: tuple[NDArray[Any], ...], groups: Codes) -> None:
+        np.add.at(self.counts, groups, state[0])
 
 
 class Group(Accumulator):
@@ -95,6 +109,9 @@ class Group(Accumulator):
         seen = self.seen[: self.groups]
         return np.ones(seen.shape), seen
 
+    def merge(self, state: tuple[NDArray[Any], ...], groups: Codes) -> None:
+        kernels.fold_presence(state[0], groups, self.seen)
+
 
 class Extreme(Accumulator):
     floats = ("best",)
@@ -108,6 +125,10 @@ class Extreme(Accumulator):
 
     def result(self) -> tuple[Floats, Flags]:
         return self._used("best"), self.seen[: self.groups]
+
+    def merge(self, state: tuple[NDArray[Any], ...], groups: Codes) -> None:
+        best, seen = state
+        kernels.fold_extreme(best, seen, groups, self.largest, self.best, self.seen)
 
 
 class Min(Extreme):
@@ -132,9 +153,11 @@ class Mean(Accumulator):
 
     def result(self) -> tuple[Floats, Flags]:
         out = np.empty((self.groups, self._steps), np.float64)
-        used = [np.ascontiguousarray(self._used(name)) for name in (*self.floats, *self.flags)]
-        kernels.finish_mean(*used, out)
+        kernels.finish_mean(*self.state(), out)
         return out, self._used("counts") > 0
+
+    def merge(self, state: tuple[NDArray[Any], ...], groups: Codes) -> None:
+        kernels.merge_mean(groups, self.total, self.rest, self.mean, self.counts, self.incremental, *state)
 
 
 class Variance(Accumulator):
@@ -168,3 +191,6 @@ ACCUMULATORS: dict[str, type[Accumulator]] = {
     "stddev": Deviation,
     "stdvar": Variance,
 }
+
+MERGEABLE = frozenset(("sum", "avg", "min", "max", "count", "group"))
+"""Aggregations that can be put together from parts."""

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mimir_ray.model.series import StepMatrix
 from mimir_ray.promql.plan import nodes
 
-from .accumulators import ACCUMULATORS
+from .accumulators import ACCUMULATORS, Accumulator
 from .count_values import count_values
 from .execution import Execution
-from .labels import groups_of
+from .labels import Groups, groups_of
 from .quantiles import quantile
 from .rank import limit, rank
 
@@ -36,23 +37,37 @@ def aggregate(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -
     return _OTHERS.get(node.op, _fold)(node, steps, execution)
 
 
-def _fold(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
+def folded(
+    node: nodes.Aggregate, steps: nodes.Steps, execution: Execution
+) -> tuple[Groups, Accumulator, NDArray[np.bool_] | None]:
+    """Everything below the aggregation folded: (groups, what they hold, which of them lose their name)."""
     groups = groups_of(node.grouping, node.without, execution.table)
     accumulator = ACCUMULATORS[node.op](steps.count)
-    drop = np.zeros(0, np.bool_)
+    drop = None
     for batch in execution.vector(node.expr, steps):
         of_row = groups.assign(batch.labels)
         accumulator.grow(len(groups))
         accumulator.fold(batch.values, batch.present, of_row)
         if batch.drop_name is not None:
-            drop = np.concatenate([drop, np.zeros(len(groups) - len(drop), np.bool_)])
+            drop = grown(drop, len(groups))
             drop[of_row[batch.drop_name & batch.present.any(axis=1)]] = True
+    return groups, accumulator, None if drop is None else grown(drop, len(groups))
+
+
+def grown(flags: NDArray[np.bool_] | None, size: int) -> NDArray[np.bool_]:
+    """bool[size]: the flags, and False for what is new."""
+    out = np.zeros(size, np.bool_)
+    if flags is not None:
+        out[: len(flags)] = flags
+    return out
+
+
+def _fold(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
+    groups, accumulator, drop = folded(node, steps, execution)
     if not len(groups):
         return
     values, present = accumulator.result()
-    if len(drop):
-        drop = np.concatenate([drop, np.zeros(len(groups) - len(drop), np.bool_)])
     found = int(np.count_nonzero(present))
     execution.budget.take(found)
-    yield StepMatrix(groups.labels(), values, present, drop if len(drop) else None)
+    yield StepMatrix(groups.labels(), values, present, drop)
     execution.budget.release(found)

@@ -20,6 +20,7 @@ from mimir_ray.promql.annotations import Annotations
 from mimir_ray.promql.limits import Cancellation, SampleBudget
 from mimir_ray.promql.operators.functions_base import FunctionContext
 from mimir_ray.promql.plan import nodes
+from mimir_ray.promql.plan.fragment import FragmentRunner
 from mimir_ray.promql.source import SERIES_PER_BATCH, Selection, SeriesSource
 
 from .labels import Intake
@@ -51,6 +52,8 @@ class Execution:
     shared: dict[tuple[nodes.PlanNode, nodes.Steps], Any] = field(default_factory=dict)
     table: StringTable = field(default_factory=StringTable)
     intake: Intake = field(init=False)
+    fragments: FragmentRunner | None = None
+    """Who runs `Exchange` nodes; None where there are none."""
 
     def __post_init__(self) -> None:
         self.intake = Intake(self.table)

@@ -6,6 +6,7 @@ from mimir_ray.promql.plan import nodes
 
 from .aggregate import aggregate
 from .arithmetic import negate, vector_scalar
+from .exchange import exchange
 from .execution import ScalarOperator, VectorOperator
 from .join import join
 from .repeat import shared, step_invariant
@@ -24,6 +25,7 @@ VECTOR_OPERATORS: dict[type, VectorOperator] = {
     nodes.SetOperation: set_operation,
     nodes.StepInvariant: step_invariant,
     nodes.Shared: shared,
+    nodes.Exchange: exchange,
 }
 
 SCALAR_OPERATORS: dict[type, ScalarOperator] = {

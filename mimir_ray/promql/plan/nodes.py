@@ -324,6 +324,13 @@ class Shared(PlanNode):
 
 
 @dataclass(frozen=True)
+class Exchange(PlanNode):
+    """Runs the part below it where its series are (plan/fragment.py), and puts together what comes back."""
+
+    expr: PlanNode
+
+
+@dataclass(frozen=True)
 class Plan:
     """A whole query: what, and when."""
 

@@ -6,9 +6,17 @@ from mimir_ray.promql.plan import nodes
 
 from .common_subexpressions import share_common
 from .constant_folding import fold_constants
+from .push_down import push_down
 from .step_invariant import hoist_step_invariant
 
 
-def optimise(plan: nodes.Plan) -> nodes.Plan:
-    """All rewrites, in the order in which they help each other."""
-    return nodes.Plan(share_common(hoist_step_invariant(fold_constants(plan.root))), plan.steps)
+def optimise(plan: nodes.Plan, *, fragments: bool = False, delayed_names: bool = False) -> nodes.Plan:
+    """All rewrites, in the order in which they help each other.
+
+    `fragments`: the source can run parts of the plan where its series are. Parts are moved before they are
+    shared: what travels should be groups, not the series that several aggregations have in common.
+    """
+    root = hoist_step_invariant(fold_constants(plan.root))
+    if fragments:
+        root = push_down(root, delayed_names)
+    return nodes.Plan(share_common(root), plan.steps)

@@ -1,0 +1,69 @@
+"""Puts together what fragments come to: series as they are, groups by merging what owners hold of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mimir_ray.model.series import StepMatrix
+from mimir_ray.promql.plan import nodes
+from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
+
+from .accumulators import ACCUMULATORS
+from .aggregate import grown
+from .execution import Execution
+from .labels import groups_of
+
+
+def exchange(node: nodes.Exchange, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
+    """Asks the source's `FragmentRunner`. Raises what the owners raise."""
+    if isinstance(node.expr, nodes.Aggregate):
+        return _groups(node.expr, steps, execution)
+    return _series(node.expr, steps, execution)
+
+
+def _parts(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> Iterator[FragmentPart]:
+    assert execution.fragments is not None
+    fragment = Fragment(
+        node,
+        steps,
+        execution.delayed_names,
+        execution.budget.max_samples,
+        execution.samples_per_step is not None,
+    )
+    for part in execution.fragments.run(fragment):
+        execution.check()
+        execution.annotations.merge(part.annotations)
+        if part.samples is not None:
+            execution.count_samples(steps, part.samples)
+        yield part
+
+
+def _series(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
+    for part in _parts(node, steps, execution):
+        values, present = part.arrays
+        found = int(np.count_nonzero(present))
+        execution.budget.take(found)
+        yield StepMatrix(execution.intake.take(part.labels), values, present, part.drop_name)
+        execution.budget.release(found)
+
+
+def _groups(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
+    groups = groups_of(node.grouping, node.without, execution.table)
+    accumulator = ACCUMULATORS[node.op](steps.count)
+    drop = None
+    for part in _parts(node, steps, execution):
+        of_row = groups.assign(execution.intake.take(part.labels))
+        accumulator.grow(len(groups))
+        accumulator.merge(part.arrays, of_row)
+        if part.drop_name is not None:
+            drop = grown(drop, len(groups))
+            drop[of_row[part.drop_name]] = True
+    if not len(groups):
+        return
+    values, present = accumulator.result()
+    found = int(np.count_nonzero(present))
+    execution.budget.take(found)
+    yield StepMatrix(groups.labels(), values, present, None if drop is None else grown(drop, len(groups)))
+    execution.budget.release(found)

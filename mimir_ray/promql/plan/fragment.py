@@ -1,0 +1,60 @@
+"""Fragments: per-series parts of a plan that may run where the series are, and what comes back.
+
+A fragment has exactly one selector and treats every series by itself; an aggregation that can be put
+together from parts may stand on top. Whoever runs fragments (`FragmentRunner`: a cluster that asks each
+owner of series, or one task per shard) must make sure that every series is whole at exactly one owner.
+Fragments and parts are plain data, so that they can travel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mimir_ray.model.labels import LabelColumns
+from mimir_ray.promql.annotations import Annotation
+from mimir_ray.promql.source import Shard
+
+from .nodes import PlanNode, Steps
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """`node` at these steps, of the series in `shard`.
+
+    `delayed_names`, `max_samples`: as in the engine that asks. `count_samples`: report what steps look at.
+    """
+
+    node: PlanNode
+    steps: Steps
+    delayed_names: bool = False
+    max_samples: int = 0
+    count_samples: bool = False
+    shard: Shard | None = None
+
+
+@dataclass(slots=True)
+class FragmentPart:
+    """Some series, or (under an aggregation) what one owner holds of some groups.
+
+    `labels`: S series or groups. `arrays`: [S, T] each; values and presence of series, or the arrays of
+    the aggregation's accumulator (operators/accumulators.py) in its order. `drop_name`: bool[S] or None.
+    `annotations`: what came up since the last part. `samples`: int64[T], counted since the last part, or None.
+    """
+
+    labels: LabelColumns
+    arrays: tuple[NDArray[np.generic], ...]
+    drop_name: NDArray[np.bool_] | None = None
+    annotations: tuple[Annotation, ...] = ()
+    samples: NDArray[np.int64] | None = None
+
+
+class FragmentRunner(Protocol):
+    """Somebody who can have fragments run where the series are."""
+
+    def run(self, fragment: Fragment) -> Iterator[FragmentPart]:
+        """The parts of all owners, in any order. Raises, never leaves an owner out."""
