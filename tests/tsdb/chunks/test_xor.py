@@ -113,7 +113,7 @@ def test_intervals_at_the_edges_of_their_lengths_survive(size: int, side: int) -
 
 def test_a_hand_made_chunk_has_these_bits() -> None:
     # 1.0 ^ 2.0 has one leading and 52 trailing zeros: 11 00001 001011 11111111111, then 0 (interval) 0 (value).
-    expected = "0003" "02" "3ff0000000000000" "01" "c25fff" "00"
+    expected = "0003023ff000000000000001c25fff00"
     assert encode_chunk(np.array([1, 2, 3]), np.array([1.0, 2.0, 2.0])).hex() == expected
 
 
