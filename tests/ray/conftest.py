@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 import ray
+import ray._private.services as services
 
 NAMESPACE = "mimir-ray"
 OBJECT_STORE_BYTES = 300_000_000
@@ -20,6 +21,8 @@ def ray_session() -> Iterator[ModuleType]:
     """The `ray` module, connected to a cluster that ends with the session. 3 to 5 s to start."""
     # Ray's sockets live in its folder, and a socket's path has at most 107 bytes: pytest's folders are too deep.
     folder = Path(tempfile.mkdtemp(prefix="mray-"))
+    resolve = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host  # it would replace 127.0.0.1 by an outside address
     try:
         ray.init(
             address="local",
@@ -35,4 +38,5 @@ def ray_session() -> Iterator[ModuleType]:
         yield ray
     finally:
         ray.shutdown()
+        services.resolve_ip_for_localhost = resolve
         shutil.rmtree(folder, ignore_errors=True)

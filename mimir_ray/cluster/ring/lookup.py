@@ -1,8 +1,8 @@
 """`RingView`: a snapshot of a ring, made ready for fast questions.
 
 The replica set is the same for all keys between two neighbouring tokens, so it is computed once per
-token (`replica_table`). A lookup is then a binary search and a `take`: 2,000 keys among 3 × 128
-tokens take about 60 µs, among 300 × 128 about 150 µs.
+token (`replica_table`): 0.5 ms for 3 instances of 128 tokens, 12 ms for 300. A lookup is then a binary
+search and a `take`: 2,000 keys take about 50 µs among 3 instances, 140 µs among 300.
 """
 
 from __future__ import annotations

@@ -1,19 +1,22 @@
 """The transport on Ray: named actors in one namespace.
 
-Measured on 2 shared cores, Ray 2.60, one caller, wall and CPU in ms a call:
+Measured on 2 shared cores, Ray 2.60, one caller at a time, wall and CPU in ms a call (two runs, ± 20 %):
 
-    call                                     wall   caller   actor
-    no argument                              0.8    0.43     0.42
-    40 kB of bytes                           0.9    0.47     0.50
-    one WriteBatch, 2,000 known samples      1.3    0.7      0.65
-    four of them as varargs                  2.2    1.2      1.0     (over 100 kB: through plasma)
-    answer of 10 MB                          19     3.2      22      (arrays are views of plasma, read-only)
-    16 at once from asyncio, 40 kB           0.45   0.36     0.30    a call
+    call                                      wall   caller   actor
+    no argument                               0.7    0.36     0.37
+    one WriteBatch, 2,000 known samples       1.1    0.6      0.55
+    two of them as varargs                    1.4    0.75     0.7
+    eight of them as varargs                  2.9    1.8      1.1
+    eight of them packed into one bytes       2.8    1.5      1.1
+    answer: SeriesBatch of 0.1 MB             0.9    0.5      0.5
+    answer: SeriesBatch of 1 MB               2.1    0.95     0.8
+    answer: SeriesBatch of 10 MB              7.2    1.4      2.3     (arrays are views of plasma, read-only)
+    answer: 10 MB packed                      6.7    2.4      3.1
+    asyncio, 16 calls at once, 40 kB each     0.45   0.36     0.30    a call
 
-`await ref`, `ref.future()` and a callback of our own cost the same (within 5 %, less than the noise), so
-`acall` uses the public one that a time-out fits on. Packing arrays into one blob
-(`packing.py`) costs and saves about as much as Ray's own handling of a few buffers: pass several batches as
-varargs of one call, below 100 kB each and 0.5 MB a call.
+So several batches go as varargs of one call (8 of them: 0.36 ms of CPU each, alone 1.15 ms), up to about 0.5 MB,
+and nothing is packed: it saves a few buffers and costs copies. `await ref`, `ref.future()` and a callback of our own
+cost the same (less than the noise apart), so `acall` uses the public one that a time-out fits on.
 """
 
 from __future__ import annotations
@@ -120,7 +123,7 @@ class RayClient:
                 raise _cause(error) from None
             except GetTimeoutError:
                 raise PeerTimeout(self._name, method, "time-out") from None
-            except (ValueError, *UNREACHED) as error:
+            except (_NoSuchActor, *UNREACHED) as error:
                 pause = self._pause_s(method, attempt, deadline, error)
             time.sleep(pause)
         raise AssertionError("unreachable: the last attempt raises")
@@ -137,7 +140,7 @@ class RayClient:
                 raise _cause(error) from None
             except asyncio.TimeoutError:
                 raise PeerTimeout(self._name, method, "time-out") from None
-            except (ValueError, *UNREACHED) as error:
+            except (_NoSuchActor, *UNREACHED) as error:
                 pause = self._pause_s(method, attempt, deadline, error)
             await asyncio.sleep(pause)
         raise AssertionError("unreachable: the last attempt raises")
@@ -145,18 +148,27 @@ class RayClient:
     def _actor(self) -> ActorHandle:
         handle = self._handle
         if handle is None:
-            handle = self._handle = ray.get_actor(self._name, namespace=self._namespace)
+            if not ray.is_initialized():
+                raise _NoSuchActor("Ray is not connected")  # a look-up would start a Ray of its own
+            try:
+                handle = self._handle = ray.get_actor(self._name, namespace=self._namespace)
+            except ValueError as error:
+                raise _NoSuchActor("there is no such actor") from error
         return handle
 
     def _pause_s(self, method: str, attempt: int, deadline: float, error: Exception) -> float:
         """How long to wait before the next attempt; raises if there is none. Forgets a dead actor's handle."""
-        if isinstance(error, (ActorDiedError, ValueError)):
+        if isinstance(error, ActorDiedError):
             self._handle = None
         pause = self._retry.pause_s(attempt)
         if attempt + 1 >= self._retry.attempts_max or time.monotonic() + pause >= deadline:
             reason = str(error).strip().split("\n", 1)[0]
             raise PeerUnavailable(self._name, method, reason) from error
         return pause
+
+
+class _NoSuchActor(Exception):
+    """It is not there, or not yet."""
 
 
 def _cause(error: RayTaskError) -> BaseException:
