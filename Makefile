@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 TESTS ?= tests
+BENCH ?= benchmarks
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --only-binary :all:
@@ -14,6 +15,7 @@ SELF := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-bu
 RUNTIME := $(VENV)/.installed-runtime
 TESTING := $(VENV)/.installed-test
 DEVELOPING := $(VENV)/.installed-dev
+NOTEBOOKS := $(VENV)/.installed-notebooks
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check lint format types layers tidy bench protos docs notebooks lock dev clean
@@ -52,6 +54,13 @@ protos: $(DEVELOPING) ## generate mimir_ray/wire/pb from protos/
 docs: $(RUNTIME) ## generate docs/configuration.md from the declared settings
 	$(BIN)/python tools/docs.py
 
+bench: $(TESTING) ## run the benchmarks (BENCH=benchmarks/tsdb ARGS=...)
+	@for file in $$(find $(BENCH) -name 'bench_*.py' | sort); do \
+	  echo "== $$file"; $(BIN)/python $$file $(ARGS) || exit 1; done
+
+notebooks: $(NOTEBOOKS) ## run every notebook from top to bottom
+	$(BIN)/jupyter nbconvert --execute --to notebook --inplace $(sort $(wildcard notebooks/*.ipynb))
+
 lock: ## resolve requirements*.lock anew (PYTHONS='python3.10 python3.11 ...')
 	$(PYTHON) tools/lock.py $(or $(PYTHONS),$(PYTHON))
 
@@ -77,4 +86,8 @@ $(TESTING): $(RUNTIME) requirements-test.lock
 
 $(DEVELOPING): $(TESTING)
 	$(SELF) --prefer-binary -c requirements.lock -c requirements-test.lock -e '.[test,dev]'
+	@touch $@
+
+$(NOTEBOOKS): $(TESTING)
+	$(SELF) --prefer-binary -c requirements.lock -e '.[notebooks]'
 	@touch $@

@@ -103,7 +103,7 @@ def _build(
     for key, value in mapping.items():
         here = join(path, str(key))
         if key not in known:
-            if not tolerated(here, value):
+            if not _passed_over(here, value, tolerated):
                 problems.append((here, f"unknown setting{suggestion(str(key), known)}"))
             continue
         field, declaration, kind, owner = known[key]
@@ -119,6 +119,14 @@ def _build(
     for owner, part in inlined.items():
         changed[owner] = _build(getattr(default, owner), part, path, tolerated, problems)
     return dataclasses.replace(default, **changed) if changed else default
+
+
+def _passed_over(path: str, value: Any, tolerated: Callable[[str, Any], bool]) -> bool:
+    """Whether an unknown key, or everything below it, is tolerated."""
+    if tolerated(path, value):
+        return True
+    inside = value.items() if isinstance(value, Mapping) else ()
+    return bool(inside) and all(_passed_over(join(path, str(key)), one, tolerated) for key, one in inside)
 
 
 def _keys(kind: type) -> dict[str, tuple[dataclasses.Field[Any], Declaration, Any, str]]:

@@ -19,6 +19,8 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r".*\.kvstore(\..*)?", _RAY_MEMBERS),
     (r".*\.(consul|etcd|multi)(\..*)?", _RAY_MEMBERS),
     (r"-.*ring\.(store|prefix|consul\..*|etcd\..*|multi\..*)", _RAY_MEMBERS),
+    (r".*\.instance_(addr|port|interface_names|enable_ipv6)", _RAY_MEMBERS),
+    (r"-.*\.instance-(addr|port|interface-names|enable-ipv6)", _RAY_MEMBERS),
     (r"-?.*ha-tracker\.(store|prefix|consul\..*|etcd\..*|multi\..*)", _RAY_MEMBERS),
     (r"server\.grpc.*", _RAY_CALLS),
     (r".*\.grpc_client_config(\..*)?", _RAY_CALLS),

@@ -211,11 +211,18 @@ def test_an_optional_setting_may_be_null() -> None:
         ("ingester: {ring: {kvstore: {store: memberlist}}}", "ingester.ring.kvstore"),
         ("usage_stats: {enabled: false}", "usage_stats"),
         ("ingester: {grpc_client_config: {}}", "ingester.grpc_client_config"),
+        ("distributor: {ring: {kvstore: {store: memberlist}}}", "distributor.ring.kvstore"),
+        ("ingester: {ring: {instance_addr: 127.0.0.1}}", "ingester.ring.instance_addr"),
     ],
 )
 def test_what_only_mimirs_process_needs_is_passed_over_with_a_warning(text: str, path: str) -> None:
     (warning,) = read(text).warnings
     assert warning.startswith(f"setting {path} has no effect: ")
+
+
+def test_a_block_that_we_lack_is_an_error_unless_all_of_it_is_passed_over() -> None:
+    assert "distributor" in problems("distributor: {ring: {kvstore: {}}, pool: 1}")
+    assert "distributor" in problems("distributor: {}")
 
 
 def test_flags_that_only_mimirs_process_needs_are_passed_over_with_their_values() -> None:
