@@ -113,21 +113,22 @@ def encode_metadata(families: Mapping[str, Sequence[Metadata]]) -> bytes:
     return b"{" + b",".join(parts) + b"}"
 
 
-def query_response(result: QueryResult, stats: str = "") -> bytes:
+def query_response(result: QueryResult, stats: str = "", steps: NDArray[np.int64] | None = None) -> bytes:
     """The whole body of `/api/v1/query` and `/api/v1/query_range`.
 
     Args:
         stats: the request's `stats` parameter: empty leaves statistics out, `all` adds those of each step.
+        steps: int64[T], ms, the times of the steps, if those are wanted.
     """
     parts = [b'{"resultType":"', result.type.encode(), b'","result":', encode_value(result.value)]
     if stats:
-        parts += [b',"stats":', encode_stats(result.stats, per_step=stats == "all")]
+        parts += [b',"stats":', encode_stats(result.stats, steps if stats == "all" else None)]
     parts.append(b"}")
     return success(b"".join(parts), result.warnings, result.infos)
 
 
-def encode_stats(stats: QueryStats, per_step: bool = False) -> bytes:
-    """Upstream: util/stats/query_stats.go BuiltinStats. Steps are listed as [seconds, samples] if both are known."""
+def encode_stats(stats: QueryStats, steps: NDArray[np.int64] | None = None) -> bytes:
+    """Upstream: util/stats/query_stats.go BuiltinStats. Steps (int64[T], ms) are listed if their samples are known."""
     timings = ",".join(
         f'"{name}":{encode_number(getattr(stats.timings, name))}'
         for name in (
@@ -140,8 +141,7 @@ def encode_stats(stats: QueryStats, per_step: bool = False) -> bytes:
         )
     )
     samples = f'"totalQueryableSamples":{stats.samples.total},"peakSamples":{stats.samples.peak}'
-    steps = getattr(stats.samples, "steps", None)
-    if per_step and stats.samples.per_step is not None and steps is not None and len(steps):
+    if steps is not None and stats.samples.per_step is not None and len(steps):
         listed = ",".join(
             f"[{encode_number(at / 1000)},{count}]"
             for at, count in zip(steps.tolist(), stats.samples.per_step.tolist(), strict=True)

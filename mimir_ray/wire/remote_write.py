@@ -341,15 +341,26 @@ def _scan(
             begin = at
             byte = data[at]
             if byte == 0x0A:
-                length, at = read_length(data, at + 1, stop)
-                if length < 0:
-                    error = 2
-                    break
-                at += length
                 if first < 0:
                     first = begin
                 elif last != begin:
                     in_pieces = True
+                # Labels come in a row, nearly all shorter than 128 bytes.
+                while at < stop and data[at] == 0x0A:
+                    if stop - at > 1 and data[at + 1] < 0x80:
+                        length = np.int64(data[at + 1])
+                        if length > stop - at - 2:
+                            error = 2
+                            break
+                        at += 2 + length
+                    else:
+                        length, at = read_length(data, at + 1, stop)
+                        if length < 0:
+                            error = 2
+                            break
+                        at += length
+                if error != 0:
+                    break
                 last = at
             elif byte == 0x12:
                 length, at = read_length(data, at + 1, stop)
