@@ -32,5 +32,4 @@ os.environ.update(
     RAY_AUTH_MODE="token",
     RAY_AUTH_TOKEN_PATH=str(_token),
     RAY_USAGE_STATS_ENABLED="0",
-    RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mimir_ray.cluster.ring.go_random import GoRandom, _cooked, _lehmer_words, _state_after
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
 from mimir_ray.cluster.ring.model import INGESTER, InstanceDesc, InstanceId, InstanceState, RingDesc
-from mimir_ray.cluster.ring.shuffle_shard import seed, shard_members, shuffle_shard
+from mimir_ray.cluster.ring.shuffle_shard import ShardCache, seed, shard_members, shuffle_shard
 from mimir_ray.cluster.ring.tokens import random_tokens
 
 NOW = 10_000_000_000
@@ -143,3 +143,33 @@ def test_look_ups_in_a_shard_stay_within_it() -> None:
 def test_an_empty_ring_has_empty_shards() -> None:
     assert shard_members(view_of(), "t", 3) == []
     assert shard_members(view_of(zone_aware=True), "t", 3, lookback_ms=HOUR) == []
+
+
+def test_a_cached_shard_is_kept_until_the_ring_changes_and_follows_its_heartbeats() -> None:
+    ring = view_of(*(instance(f"i{at}") for at in range(10)))
+    cache = ShardCache()
+    first = cache.shard(ring, "t", 3)
+    assert cache.shard(ring, "t", 3) is first
+    desc = RingDesc(INGESTER, 1, NOW + 90_000, {one.id: one for one in ring.instances})
+    later = cache.shard(RingView(desc, ring.options, ring), "t", 3)
+    assert [one.id for one in later.instances] == [one.id for one in first.instances]
+    assert first.healthy().all()
+    assert not later.healthy().any()
+    smaller = RingView(RingDesc(INGESTER, 2, NOW, {"i0": ring.instances[0]}), ring.options)
+    assert len(cache.shard(smaller, "t", 3)) == 1
+
+
+def test_without_a_size_only_read_only_instances_are_left_out() -> None:
+    everyone = view_of(*(instance(f"i{at}") for at in range(4)))
+    cache = ShardCache()
+    assert cache.shard(everyone, "t", 0) is everyone
+    some = view_of(instance("i0", read_only=True), *(instance(f"i{at}") for at in range(1, 4)))
+    assert [one.id for one in ShardCache().shard(some, "t", 0).instances] == ["i1", "i2", "i3"]
+
+
+def test_the_cache_is_bounded() -> None:
+    ring = view_of(*(instance(f"i{at}") for at in range(5)))
+    cache = ShardCache(entries_max=4)
+    for at in range(20):
+        cache.shard(ring, f"t{at}", 2)
+        assert len(cache._shards) <= 4

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from mimir_ray.cluster.ring.model import HEARTBEAT_PERIOD_MS, InstanceDesc, InstanceState
 
+REGISTER_PERIOD_MS = 1000
+"""How soon to ask again while the ring has not confirmed the registration."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
@@ -150,5 +153,6 @@ def _become(state: Lifecycle, to: InstanceState, now_ms: int) -> tuple[Lifecycle
 
 
 def _beat(state: Lifecycle, now_ms: int, register: bool = False) -> tuple[Lifecycle, list[Command]]:
-    later = replace(state, next_heartbeat_ms=now_ms + state.heartbeat_period_ms)
+    period_ms = min(REGISTER_PERIOD_MS, state.heartbeat_period_ms) if register else state.heartbeat_period_ms
+    later = replace(state, next_heartbeat_ms=now_ms + period_ms)
     return later, [Register(later.desc) if register else SendHeartbeat(later.desc)]

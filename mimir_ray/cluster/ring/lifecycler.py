@@ -30,7 +30,7 @@ from mimir_ray.cluster.ring.model import HEARTBEAT_PERIOD_MS, InstanceDesc, Ring
 from mimir_ray.cluster.ring.ring import Fenced
 from mimir_ray.cluster.ring.tokens import TOKENS_PER_INSTANCE, random_tokens
 from mimir_ray.cluster.transport.base import Client
-from mimir_ray.errors import MimirRayError, Unavailable
+from mimir_ray.errors import MimirRayError
 
 CALL_TIMEOUT_S = 5.0
 
@@ -52,7 +52,7 @@ class Lifecycler:
         token_count: int = TOKENS_PER_INSTANCE,
         heartbeat_period_ms: int = HEARTBEAT_PERIOD_MS,
         on_fenced: Callable[[], None] | None = None,
-        on_error: Callable[[MimirRayError], None] | None = None,
+        on_error: Callable[[Exception], None] | None = None,
     ) -> None:
         """`client`: of the ring actor. `desc`: with tokens, or without to get those of before, or new ones.
 
@@ -131,9 +131,8 @@ class Lifecycler:
                         self._on_fenced()
         except Fenced:
             return WasFenced()
-        except Unavailable as error:
-            if self._on_error is not None:
-                self._on_error(error)
+        except MimirRayError as error:
+            self._report(error)
         return None
 
     def _more_tokens(self, entry: InstanceDesc) -> np.ndarray:
@@ -146,14 +145,15 @@ class Lifecycler:
         return self._client.call(method, *args, timeout_s=CALL_TIMEOUT_S)
 
     def _run(self) -> None:
-        # Ticks come more often than heartbeats: a registration that failed is tried again soon.
-        while not self._stop.wait(self._pause_s()):
-            if not self._state.registered:
-                self.handle(Started() if self._state.desc.state.value == "PENDING" else Tick())
-            else:
-                self.tick()
+        while not self._stop.wait(max(0.05, (self._state.next_heartbeat_ms - self._clock.now_ms()) / 1000)):
+            self._tick_safely()
 
-    def _pause_s(self) -> float:
-        if not self._state.registered:
-            return 1.0
-        return max(0.05, (self._state.next_heartbeat_ms - self._clock.now_ms()) / 1000)
+    def _tick_safely(self) -> None:
+        try:
+            self.tick()
+        except Exception as error:  # noqa: BLE001  (whatever it is, heartbeats must go on)
+            self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        if self._on_error is not None:
+            self._on_error(error)

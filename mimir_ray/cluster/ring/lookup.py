@@ -130,6 +130,7 @@ class RingView:
         self.as_of_ms: int = desc.as_of_ms
         self.options = options
         self.instances: tuple[InstanceDesc, ...] = tuple(desc.instances[name] for name in sorted(desc.instances))
+        self.has_read_only: bool = any(one.read_only for one in self.instances)
         reuse = before if before is not None and (before.version, before.options) == (desc.version, options) else None
         self._index: _Index = reuse._index if reuse else _Index.build(self.instances, options)
 

@@ -266,7 +266,8 @@ class Rings:
                 left = deadline - self._clock.monotonic_s()
                 if left <= 0:
                     break
-                self._changed.wait(left)
+                if not self._changed.wait(left):
+                    break
             return {ring: self._desc(ring) for ring in known}
 
     @property

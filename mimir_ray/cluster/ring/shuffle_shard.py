@@ -7,6 +7,7 @@ at most one), balanced over zones. Upstream: dskit ring/ring.go shuffleShard, ri
 from __future__ import annotations
 
 import hashlib
+import threading
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +72,44 @@ def shuffle_shard(
         return view
     kept = {view.instances[at].id: view.instances[at] for at in members}
     return RingView(RingDesc(view.name, view.version, view.as_of_ms, kept), view.options)
+
+
+class ShardCache:
+    """The shards that many tenants write to, kept while the ring's version stays the same. Thread-safe.
+
+    A writer always asks here, also where shuffle sharding is off (size 0): read-only instances take no writes.
+    """
+
+    def __init__(self, entries_max: int = 10_000) -> None:
+        """`entries_max`: more tenants than that are drawn again now and then."""
+        self._entries_max = entries_max
+        self._lock = threading.Lock()
+        self._version = -1
+        self._shards: dict[tuple[str, int], RingView] = {}
+
+    def shard(self, view: RingView, identifier: str, size: int) -> RingView:
+        """The part of `view` that the tenant writes to, with the heartbeats of `view`; `view` itself if that is all."""
+        if size <= 0 and not view.has_read_only:
+            return view
+        key = (identifier if size > 0 else "", size)  # without a size it is the same for all
+        with self._lock:
+            if self._version != view.version or len(self._shards) >= self._entries_max:
+                self._shards.clear()
+                self._version = view.version
+            kept = self._shards.get(key)
+        if kept is None:
+            kept = shuffle_shard(view, identifier, size)
+        elif len(kept) == len(view):
+            kept = view
+        elif kept.as_of_ms != view.as_of_ms:
+            fresh = {name: view.instances[view.index[name]] for name in kept.index}
+            kept = RingView(RingDesc(view.name, view.version, view.as_of_ms, fresh), view.options, kept)
+        else:
+            return kept
+        with self._lock:
+            if self._version == view.version:
+                self._shards[key] = kept
+        return kept
 
 
 def _all_there(instances: tuple[InstanceDesc, ...], size: int, since_ms: int) -> bool:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
+import structlog
+
 from mimir_ray.clock import Clock
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
 from mimir_ray.cluster.ring.model import RingDesc, RingName
 from mimir_ray.cluster.transport.base import Client
 from mimir_ray.errors import Unavailable
+
+log = structlog.get_logger(__name__)
 
 POLL_S = 10.0
 """How long one poll waits at the ring: also how old heartbeats in a view may get."""
@@ -102,6 +106,9 @@ class RingWatcher:
                 changed = self.poll(self._poll_s)
             except Unavailable:
                 changed = False  # `age_s` tells; the next poll tries again
+            except Exception:
+                changed = False
+                log.exception("ring watcher: a poll failed")  # whatever it is, the watch must go on
             # A ring with too many watchers answers at once with nothing new: do not hammer it.
             if not changed and self._clock.monotonic_s() - began < PAUSE_S:
                 self._stop.wait(PAUSE_S)

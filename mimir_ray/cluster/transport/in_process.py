@@ -154,26 +154,38 @@ class InProcessClient:
         return self._name
 
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
-        transport = self._transport
-        timeout = transport.timeout_s if timeout_s is None else timeout_s
-        deadline = transport.clock.monotonic_s() + timeout
-        for attempt in range(transport.retry.attempts_max):
+        deadline = self._deadline(timeout_s)
+        for attempt in range(self._transport.retry.attempts_max):
             try:
                 return self._once(method, args, deadline)
-            except PeerTimeout:
-                raise
             except _Unreached as error:
-                pause = transport.retry.pause_s(attempt)
-                if attempt + 1 >= transport.retry.attempts_max or transport.clock.monotonic_s() + pause >= deadline:
-                    raise PeerUnavailable(self._name, method, str(error)) from None
-            transport.clock.sleep(pause)
+                pause = self._pause_s(method, attempt, deadline, error)
+            self._transport.clock.sleep(pause)
         raise AssertionError("unreachable: the last attempt raises")
 
     async def acall(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
-        if self._transport.threads:
-            return await asyncio.to_thread(self.call, method, *args, timeout_s=timeout_s)
-        await asyncio.sleep(0)  # others get their turn, as with a real call
-        return self.call(method, *args, timeout_s=timeout_s)
+        deadline = self._deadline(timeout_s)
+        for attempt in range(self._transport.retry.attempts_max):
+            try:
+                if self._transport.threads:
+                    return await asyncio.to_thread(self._once, method, args, deadline)
+                await asyncio.sleep(0)  # others get their turn, as with a real call
+                return self._once(method, args, deadline)
+            except _Unreached as error:
+                pause = self._pause_s(method, attempt, deadline, error)
+            await asyncio.to_thread(self._transport.clock.sleep, pause)
+        raise AssertionError("unreachable: the last attempt raises")
+
+    def _deadline(self, timeout_s: float | None) -> float:
+        return self._transport.clock.monotonic_s() + (self._transport.timeout_s if timeout_s is None else timeout_s)
+
+    def _pause_s(self, method: str, attempt: int, deadline: float, error: _Unreached) -> float:
+        """How long to wait before the next attempt; raises if there is none."""
+        transport = self._transport
+        pause = transport.retry.pause_s(attempt)
+        if attempt + 1 >= transport.retry.attempts_max or transport.clock.monotonic_s() + pause >= deadline:
+            raise PeerUnavailable(self._name, method, str(error)) from None
+        return pause
 
     def _once(self, method: str, args: tuple[Any, ...], deadline: float) -> Any:
         transport = self._transport
