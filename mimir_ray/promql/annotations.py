@@ -105,7 +105,8 @@ class ForcedMonotonicity(Annotation):
 
     def render(self, query: str) -> str:
         return (
-            f"PromQL {self.kind}: {self.text}, from buckets {go_float(self.bucket_min)} to {go_float(self.bucket_max)}, "
+            f"PromQL {self.kind}: {self.text}, "
+            f"from buckets {go_float(self.bucket_min)} to {go_float(self.bucket_max)}, "
             f"with a max diff of {self.diff_max:.2g}, over {self.samples} samples from {_rfc3339(self.first_ms)} "
             f"to {_rfc3339(self.last_ms)} ({position(query, self.span)})"
         )

@@ -84,15 +84,17 @@ class Engine:
         *,
         lookback_ms: int | None = None,
         fragments: bool = False,
+        share: bool = True,
     ) -> nodes.Plan:
         """The optimised plan of a range query, or (step 0) of an instant query.
 
-        `fragments`: for a source that can run parts of it where its series are.
+        `fragments`: for a source that can run parts of it where its series are. `share`: evaluate equal parts once.
         """
         tree = self.parse(query) if isinstance(query, str) else query
         options = PlanOptions(lookback_ms or self.options.lookback_ms, self.options.default_step_ms)
         plan = build(tree, QueryTimes(start_ms, end_ms, step_ms), options)
-        return optimise(plan, fragments=fragments, delayed_names=self.options.enable_delayed_name_removal)
+        delayed_names = self.options.enable_delayed_name_removal
+        return optimise(plan, fragments=fragments, delayed_names=delayed_names, share=share)
 
     def instant(
         self,
@@ -227,6 +229,7 @@ class _Run:
             step_ms,
             lookback_ms=lookback_ms,
             fragments=self._execution.fragments is not None,
+            share=self._execution.samples_per_step is None,  # every look at a sample is to be counted
         )
         self._timings.queryPreparationTime = self._monotonic_s() - self._started_s
         self._execution.check()
@@ -317,7 +320,7 @@ class _Run:
             offsets = np.empty_like(batch.offsets)
             keep = np.empty(batch.samples, np.int64)
             bits = batch.values.view(np.uint64)
-            count = select_window(batch.offsets, batch.timestamps, batch.values, bits, mint - 1, maxt, offsets, keep)
+            count = select_window(batch.offsets, batch.timestamps, bits, mint - 1, maxt, offsets, keep)
             execution.budget.take(count)
             execution.count_samples(steps, np.array([count], np.int64))
             keep = keep[:count]

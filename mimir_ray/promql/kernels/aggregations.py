@@ -231,7 +231,7 @@ def fold_quantile(
             else:
                 ordered = np.sort(scratch[:numbers])
                 rank = q * (count - 1)
-                lower = max(0, int(math.floor(rank)))
+                lower = max(0, math.floor(rank))
                 upper = min(count - 1, lower + 1)
                 weight = rank - math.floor(rank)
                 low = math.nan if lower < nans else ordered[lower - nans]

@@ -69,7 +69,7 @@ def window_sizes(offsets: I64, timestamps: I64, bits: U64, ends: I64, range_ms: 
 
 @kernel
 def select_window(
-    offsets: I64, timestamps: I64, values: F64, bits: U64, start: int, end: int,
+    offsets: I64, timestamps: I64, bits: U64, start: int, end: int,
     out_offsets: OutI64, keep: OutI64,
 ) -> int:  # fmt: skip
     """Finds the samples in (start, end] that are no staleness markers.

@@ -10,13 +10,16 @@ from .push_down import push_down
 from .step_invariant import hoist_step_invariant
 
 
-def optimise(plan: nodes.Plan, *, fragments: bool = False, delayed_names: bool = False) -> nodes.Plan:
+def optimise(
+    plan: nodes.Plan, *, fragments: bool = False, delayed_names: bool = False, share: bool = True
+) -> nodes.Plan:
     """All rewrites, in the order in which they help each other.
 
     `fragments`: the source can run parts of the plan where its series are. Parts are moved before they are
     shared: what travels should be groups, not the series that several aggregations have in common.
+    `share`: evaluate equal parts once.
     """
     root = hoist_step_invariant(fold_constants(plan.root))
     if fragments:
         root = push_down(root, delayed_names)
-    return nodes.Plan(share_common(root), plan.steps)
+    return nodes.Plan(share_common(root) if share else root, plan.steps)
