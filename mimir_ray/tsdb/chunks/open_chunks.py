@@ -142,18 +142,32 @@ class OpenChunks:
 
         Args: as `xor.append_runs`; series without new samples need not be named.
         """
-        needed = int((run_ends - run_starts).sum()) * xor.SAMPLE_BYTES_MAX + xor.SLACK_BYTES
-        needed += int(((self.bit_lengths[series].astype(np.int64) + 7) >> 3).sum())
-        if self.arena_used + needed > len(self.arena):
-            self._move(needed)
+        new_bytes = int((run_ends - run_starts).sum()) * xor.SAMPLE_BYTES_MAX + xor.SLACK_BYTES
+        touched = self._open_bytes(series)
+        live = np.flatnonzero(self.counts)
+        live_bytes = self._open_bytes(live)
+        old_arena = self.arena
+        if self.arena_used + touched + new_bytes <= len(old_arena) and touched < live_bytes // 4:
+            # Few series: their chunks move to the end, the old copies become garbage.
+            arena, used = old_arena, self.arena_used
+        else:
+            # Many, or no room: all move to a new arena, those without new samples too. Pages that nobody
+            # writes to take no memory, so room for the worst case may be asked for.
+            arena, used = np.empty(live_bytes + live_bytes // 2 + new_bytes, np.uint8), 0
+            rest = np.ones(len(self), np.bool_)
+            rest[series] = False
+            others = live[rest[live]].astype(np.int32)
+            none = np.zeros(len(others), np.int64)
+            series = np.concatenate([series, others])
+            run_starts, run_ends = np.concatenate([run_starts, none]), np.concatenate([run_ends, none])
         table: list[NDArray[Any]] = [np.empty(max(1024, len(series) // 4), dtype) for dtype in _TABLE]
         closed = np.empty(max(1 << 16, self.samples_max * xor.SAMPLE_BYTES_MAX), np.uint8)
         progress = np.zeros(xor.PROGRESS_LENGTH, np.int64)
-        progress[xor.ARENA] = self.arena_used
+        progress[xor.ARENA] = used
         while True:
             code = xor.append_runs(
                 series, run_starts, run_ends, timestamps, values,
-                self.arena, self.arena, *self._columns(), closed, *table,
+                old_arena, arena, *self._columns(), closed, *table,
                 self.samples_max, self.range_ms, progress,
             )  # fmt: skip
             if code == xor.DONE:
@@ -164,7 +178,7 @@ class OpenChunks:
                 table = [_lengthened(column, rows) for column in table]
             else:
                 closed = _lengthened(closed, used)
-        self.arena_used = int(progress[xor.ARENA])
+        self.arena, self.arena_used = arena, int(progress[xor.ARENA])
         rows, used = int(progress[xor.TABLE]), int(progress[xor.CLOSED])
         return ClosedChunks(*(column[:rows] for column in table), data=closed[:used])
 
@@ -173,7 +187,7 @@ class OpenChunks:
         series = np.ascontiguousarray(series[self.counts[series] > 0], np.int32)
         count = len(series)
         counts = self.counts[series]
-        closed = np.empty(int(((self.bit_lengths[series].astype(np.int64) + 7) >> 3).sum()), np.uint8)
+        closed = np.empty(self._open_bytes(series), np.uint8)
         starts, lengths = np.empty(count, np.int64), np.empty(count, np.int32)
         _take(series, self.arena, self.starts, self.bit_lengths, self.counts, closed, starts, lengths)
         return ClosedChunks(series, self.mints[series], self.last_timestamps[series], starts, lengths, counts, closed)
@@ -204,18 +218,9 @@ class OpenChunks:
     def _columns(self) -> tuple[NDArray[Any], ...]:
         return tuple(getattr(self, name) for name, _ in _COLUMNS)
 
-    def _move(self, needed: int) -> None:
-        """Starts a new arena of the live open chunks with at least `needed` bytes of room."""
-        live = np.flatnonzero(self.counts).astype(np.int32)
-        live_bytes = int(((self.bit_lengths[live].astype(np.int64) + 7) >> 3).sum())
-        # Pages that nobody writes to take no memory, so the worst case may be asked for.
-        arena = np.empty(live_bytes + live_bytes // 2 + needed + xor.SLACK_BYTES, np.uint8)
-        starts = self.starts.copy()
-        new_starts, lengths = np.empty(len(live), np.int64), np.empty(len(live), np.int32)
-        counts = self.counts.copy()
-        self.arena_used = _take(live, self.arena, starts, self.bit_lengths, counts, arena, new_starts, lengths)
-        starts[live] = new_starts
-        self.arena, self.starts = arena, starts
+    def _open_bytes(self, series: NDArray[Any]) -> int:
+        """Of the open chunks of these series; rows without one may add what they once had."""
+        return int(((self.bit_lengths[series].astype(np.int64) + 7) >> 3).sum())
 
 
 def _lengthened(array: NDArray[Any], used: int) -> NDArray[Any]:

@@ -92,7 +92,7 @@ def test_the_last_segment_is_never_dropped(tmp_path: Path) -> None:
     assert files.segments == [1]
 
 
-@pytest.mark.parametrize("at", range(0, 40))
+@pytest.mark.parametrize("at", range(40))
 def test_a_flipped_byte_is_found(tmp_path: Path, at: int) -> None:
     files = ChunkFiles(tmp_path)
     files.append(b"chunks chunks chunks 123")
