@@ -152,7 +152,7 @@ def parse_yaml(text: str, source: str = "") -> Any:
     """The document in `text`; ConfigError with line and column if it is none."""
     try:
         return yaml.load(text, Loader=_StrictLoader) or {}  # noqa: S506  (a SafeLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also what its scalars cannot be
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem: Problem = ("", f"not valid YAML: {where}{getattr(error, 'problem', None) or error}")

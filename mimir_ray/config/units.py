@@ -96,6 +96,8 @@ class Bytes(int):
         total = number * (1024 if "i" in unit else 1000) ** power
         if total.denominator != 1:
             raise ValueError(f"size {text!r} is not a whole number of bytes")
+        if total >= 2**63:
+            raise ValueError("the size does not fit into 64 bits")
         return cls(int(total))
 
     def __repr__(self) -> str:

@@ -203,20 +203,25 @@ def _scalar(kind: Any, value: Any) -> Any:
     if kind is float:
         if isinstance(value, str) and not _NUMBER.fullmatch(value):
             raise _unexpected(kind, value)
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise BadValue("the number is too large") from error
     raise TypeError(f"a setting cannot have the type {kind!r}")
 
 
-def _integer(value: Any) -> int:
-    if isinstance(value, str) and _INTEGER.fullmatch(value):
-        return int(value)
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
-        value = float(value)  # YAML 1.1 leaves 1e6 a string; Go's reader takes it for a number
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, int):
-        return value
-    raise _unexpected(int, value)
+def _integer(value: str | float) -> int:
+    """A whole number of 64 bits, whichever way YAML read it."""
+    number = value
+    if isinstance(number, str) and _INTEGER.fullmatch(number):
+        number = int(number) if len(number) < 32 else math.inf
+    elif isinstance(number, str) and _NUMBER.fullmatch(number):
+        number = float(number)  # YAML 1.1 leaves 1e6 a string; Go's reader takes it for a number
+    if isinstance(number, str) or not (isinstance(number, int) or number.is_integer() or math.isinf(number)):
+        raise _unexpected(int, value)
+    if not -(2**63) <= number < 2**63:
+        raise BadValue("the number does not fit into 64 bits")
+    return int(number)
 
 
 def _unexpected(kind: Any, value: Any) -> BadValue:

@@ -13,8 +13,6 @@ import re
 from collections.abc import Mapping
 
 _HEAD = re.compile(r'#[ \t]+(HELP|TYPE)[ \t]+("(?:[^"\\]|\\.)*"|\S+)')
-# `name{labels} rest`, where a `}` or space inside a quoted value does not end the labels.
-_SAMPLE = re.compile(r'([^\s{]*)(?:\{((?:[^"}]|"(?:[^"\\]|\\.)*")*)\})?[ \t]+(\S.*)')
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _PARTS = frozenset({"", "_bucket", "_sum", "_count", "_total", "_created", "_info", "_gcount", "_gsum"})
 """What a sample's name may have after its family's."""
@@ -54,17 +52,30 @@ def _collect(
                 heads.setdefault(family, {}).setdefault(head.group(1), line)
                 samples.setdefault(family, [])
             continue
-        match = _SAMPLE.fullmatch(line)
-        if not match:
+        name, labels, rest = _cut(line)
+        if not rest:
             continue
-        name, labels, rest = match.groups()
-        labels = (labels or "").strip().rstrip(",")
         plain = name or _unquoted(labels.split(",", 1)[0])
         if not (family and plain.startswith(family) and plain[len(family) :] in _PARTS):
             family = plain
         if label not in labels or not has_label.search(_QUOTED.sub(_without_syntax, labels)):
             labels = f"{labels},{pair}" if labels else pair
         samples.setdefault(family, []).append(f"{name}{{{labels}}} {rest}")
+
+
+def _cut(line: str) -> tuple[str, str, str]:
+    """(name, labels, value and timestamp) of a sample line; the last is empty if it is none.
+
+    Only a quoted value can hold a brace, and nothing after the labels does: the last one ends them.
+    """
+    start, end = line.find("{"), line.rfind("}")
+    if start < 0:
+        name, _, rest = line.replace("\t", " ").strip().partition(" ")
+        return name, "", rest.strip()
+    name = line[:start].strip()
+    if end < start or " " in name:
+        return "", "", ""
+    return name, line[start + 1 : end].strip().rstrip(","), line[end + 1 :].strip()
 
 
 def _unquoted(name: str) -> str:

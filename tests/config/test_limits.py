@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
 from mimir_ray.config import tree
@@ -20,6 +22,7 @@ from mimir_ray.config.overrides import (
     parse,
     user_limits,
 )
+from mimir_ray.config.setting import walk
 from mimir_ray.config.units import duration
 
 DEFAULTS = RuntimeDefaults(limits=Limits(ingestion_rate=7.0))
@@ -218,3 +221,16 @@ def test_user_limits_have_mimirs_keys_and_defaults() -> None:
     assert len(shown) == 12
     assert shown["compactor_blocks_retention_period_seconds"] == 86400
     assert (shown["ingestion_rate"], shown["ruler_max_rule_groups_per_tenant"]) == (10000, 70)
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["5m", "1e400", "10KiB"])
+documents = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
+names = st.sampled_from([one.path[0] for one in walk(Limits())])
+
+
+@settings(deadline=None)
+@given(st.dictionaries(names, documents | st.just(10**400)))
+def test_whatever_a_file_says_gives_limits_or_problems_and_never_another_error(document: dict[str, object]) -> None:
+    limits, problems = tree.build(Limits(), document)
+    assert isinstance(limits, Limits)
+    assert all(path and reason for path, reason in problems)

@@ -264,7 +264,20 @@ def test_a_key_that_is_set_twice_is_an_error_with_its_line() -> None:
     assert "line 2" in problems("port: 1\nport: 2")[""]
 
 
-@pytest.mark.parametrize("text", ["a: [", "\t:", "{", "- a\n- b", "just text", "!!python/object:os.system x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [",
+        "\t:",
+        "{",
+        "- a\n- b",
+        "just text",
+        "!!python/object:os.system x",
+        "port: " + "9" * 5000,
+        "a: 2020-99-99",
+        "[" * 9999,
+    ],
+)
 def test_what_is_no_map_of_settings_in_yaml_is_an_error(text: str) -> None:
     assert problems(text)
 
