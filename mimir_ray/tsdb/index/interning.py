@@ -103,7 +103,7 @@ def _parse(data: Any, start: Any, end: Any, cuts: Any) -> Any:
 
 @kernel
 def check_labels(data: U8, offsets: I64) -> int:
-    """The most labels that one of R sections data[offsets[r]:offsets[r + 1]] has, or -(r + 1) where one is malformed."""
+    """The most labels that a section data[offsets[r]:offsets[r + 1]] has, or -(r + 1) where one is malformed."""
     most = np.int64(0)
     longest = np.int64(0)
     for r in range(len(offsets) - 1):
@@ -232,10 +232,10 @@ def intern_series(
             symbols + 1 > min(len(symbol_cuts) - 1, len(symbol_names))
             or symbols * 3 >= 2 * len(symbol_table)
             or used[BYTES] + end - start > len(arena)
-            or pairs > min(min(len(pair_names), len(pair_values)), min(len(pair_previous), len(pair_series)))
+            or pairs > min(len(pair_names), len(pair_values), len(pair_previous), len(pair_series))
             or pairs * 3 >= 2 * len(pair_table)
-            or used[NAMES] + count > min(len(name_symbols), min(len(name_heads), len(name_pairs)))
-            or used[SERIES] + 1 > min(len(row_offsets) - 1, min(len(series_hashes), len(dropped)))
+            or used[NAMES] + count > min(len(name_symbols), len(name_heads), len(name_pairs))
+            or used[SERIES] + 1 > min(len(row_offsets) - 1, len(series_hashes), len(dropped))
             or (used[SERIES] + 1) * 3 >= 2 * len(series_table)
             or used[CELLS] + count > len(cells)
         ):

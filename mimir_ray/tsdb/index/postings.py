@@ -136,7 +136,7 @@ class Postings:
             by_name.setdefault(matcher.name, []).append(matcher)
         accepted_of: list[NDArray[np.int32]] = []
         refused_of: list[NDArray[np.int32]] = []
-        for name, together in by_name.items():
+        for together in by_name.values():
             together.sort(key=lambda one: one.type is not MatchType.EQUAL)
             if all(one.accepts_empty for one in together):
                 refused_of.extend(self._pairs(one)[1] for one in together)

@@ -184,7 +184,8 @@ class SeriesIndex:
         np.cumsum([len(one) for one in raw], out=cuts[1:])
         pairs = np.empty(len(raw), np.int32)
         count = interning.find_pairs(
-            np.frombuffer(name.encode("utf-8", "surrogatepass"), np.uint8), np.frombuffer(b"".join(raw), np.uint8), cuts,
+            np.frombuffer(name.encode("utf-8", "surrogatepass"), np.uint8),
+            np.frombuffer(b"".join(raw), np.uint8), cuts,
             *self._seeds, self.arena, self.symbol_cuts, self.pair_names, self.pair_values,
             self.name_symbols, self.pair_table, pairs,
         )  # fmt: skip

@@ -1,0 +1,628 @@
+"""`Head`: the recent series of one tenant in memory.
+
+A sample goes into the log (sample_log.py); a full log is flushed: sorted by series and packed behind the open
+chunks (chunks/open_chunks.py), and chunks that are full leave for the chunk files (closed_chunks.py). Late samples
+take the same way on their own: log, then closed chunks of a chain that may overlap.
+
+One lock guards everything. A reader holds it while matchers are resolved and the state of the selected series is
+copied; arrays it takes along are append-only or replaced, never changed, so it decodes without the lock while
+writes go on and still sees one moment of every series.
+
+Records for the write-ahead log are handed to `journal` before `push` answers. If that fails, the samples are in memory
+but not acknowledged; the records are kept and must be written before anything else is taken, so that
+a sender who tries again is not told "stored" for what a restart would lose.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mimir_ray.errors import ClientError, MimirRayError
+from mimir_ray.model.matchers import Matcher, quote
+from mimir_ray.model.metadata import Metadata
+from mimir_ray.model.series import SeriesBatch
+from mimir_ray.promql.source import Selection
+from mimir_ray.roles.api import Refusal, WriteBatch, WriteResult
+from mimir_ray.tsdb.chunks.files import ChunkFiles
+from mimir_ray.tsdb.chunks.open_chunks import OpenChunks
+from mimir_ray.tsdb.index.columns import strings_of
+from mimir_ray.tsdb.index.interning import shard_filter
+from mimir_ray.tsdb.index.postings import Postings, walk_pairs
+from mimir_ray.tsdb.index.series_index import SeriesIndex
+from mimir_ray.tsdb.wal import records as wal_records
+
+from . import sample_log
+from .closed_chunks import ClosedTable
+from .reading import Look, read_samples
+from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX, NO_TIME_MIN, SampleLog
+from .settings import NO_LIMITS, HeadSettings, PushLimits
+
+_REASONS = {
+    sample_log.REFUSED_OUT_OF_ORDER: "sample-out-of-order",
+    sample_log.REFUSED_TOO_OLD: "sample-timestamp-too-old",
+    sample_log.REFUSED_DUPLICATE: "sample-duplicate-timestamp",
+    sample_log.REFUSED_USER_LIMIT: "max-series-per-user",
+    sample_log.REFUSED_METRIC_LIMIT: "max-series-per-metric",
+}
+_COLUMNS: tuple[tuple[str, Any, int], ...] = (
+    ("last_times", np.int64, NO_TIME_MAX),
+    ("last_values", np.float64, 0),
+    ("min_times", np.int64, NO_TIME_MIN),
+    ("log_last", np.int32, -1),
+    ("late_last", np.int32, -1),
+    ("chunk_last", np.int32, -1),
+    ("late_chunk_last", np.int32, -1),
+)
+_FIRST_CAPACITY = 1024
+
+Journal = Callable[[list[wal_records.Record]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadStats:
+    series: int
+    """Live ones."""
+    references: int
+    min_time: int | None
+    """ms, of any sample ever taken; None: there was none."""
+    max_time: int | None
+    log_samples: int
+    late_log_samples: int
+    closed_chunks: int
+    bytes: int
+    """Memory of all arrays, room that is not used yet included."""
+    appended: int
+    """Samples taken since the start, and those of them that were late."""
+    appended_late: int
+    flushes: int
+
+
+class Head:
+    """Thread-safe; a SeriesSource. `files`: where full chunks go. `journal`: see the module; may be set later."""
+
+    def __init__(self, files: ChunkFiles, settings: HeadSettings | None = None, journal: Journal | None = None) -> None:
+        self.settings = settings = settings or HeadSettings()
+        self.journal = journal
+        self.incarnation = secrets.randbits(63)
+        self._files = files
+        self._lock = threading.RLock()
+        self._index = SeriesIndex()
+        self._postings = Postings(self._index)
+        self._open = OpenChunks(settings.chunk_range_ms, settings.samples_per_chunk)
+        self._closed = ClosedTable(files)
+        self._log = SampleLog(_FIRST_CAPACITY)
+        self._late_log = SampleLog(64)
+        self._marks = np.array([0, 0, NO_TIME_MIN, NO_TIME_MAX], np.int64)
+        self._counts = np.zeros(sample_log.STATUSES, np.int64)
+        self._metadata: dict[str, Metadata] = {}
+        self._unwritten: list[wal_records.Record] = []
+        self._min_valid_time = NO_TIME_MAX
+        self._flushes = 0
+        self._last_times: NDArray[np.int64]
+        self._last_values: NDArray[np.float64]
+        self._min_times: NDArray[np.int64]
+        self._log_last: NDArray[np.int32]
+        self._late_last: NDArray[np.int32]
+        self._chunk_last: NDArray[np.int32]
+        self._late_chunk_last: NDArray[np.int32]
+        for name, dtype, initial in _COLUMNS:
+            setattr(self, f"_{name}", np.full(64, initial, dtype))
+
+    # Writing
+
+    def push(self, batches: Sequence[WriteBatch], now_ms: int, limits: PushLimits = NO_LIMITS) -> list[WriteResult]:
+        """Takes samples of several requests, in order; one result each. `now_ms` is the time of the push."""
+        with self._lock:
+            try:
+                self._write_journal([])
+            except MimirRayError as error:
+                return [WriteResult(self.incarnation, error=error) for _ in batches]
+            records: list[wal_records.Record] = []
+            results = []
+            for batch in batches:
+                results.append(self._push_one(batch, limits, records))
+            try:
+                self._write_journal(records)
+            except MimirRayError as error:
+                return [WriteResult(self.incarnation, error=error) for _ in batches]
+            return results
+
+    def _write_journal(self, records: list[wal_records.Record]) -> None:
+        if self.journal is None:
+            return
+        records = self._unwritten + records
+        if records:
+            try:
+                self.journal(records)
+            except MimirRayError:
+                self._unwritten = records
+                raise
+            self._unwritten = []
+
+    def _push_one(self, batch: WriteBatch, limits: PushLimits, records: list[wal_records.Record]) -> WriteResult:
+        known = len(batch.references)
+        if not known == len(batch.timestamps) == len(batch.values) or not (
+            len(batch.new_series) == len(batch.new_timestamps) == len(batch.new_values)
+        ):
+            return WriteResult(self.incarnation, error=MalformedBatch("columns of different lengths"))
+        if len(batch.new_series) and not (
+            0 <= batch.new_series.min() and batch.new_series.max() < len(batch.label_offsets) - 1
+        ):
+            return WriteResult(self.incarnation, error=MalformedBatch("a sample of a series that is not in the batch"))
+        stale = known > 0 and batch.incarnation != self.incarnation
+        new_references = np.zeros(0, np.int32)
+        refusals: list[Refusal] = []
+        unknown = np.zeros(0, np.int32)
+        # Labels are judged first: should they be malformed, nothing was stored yet.
+        if len(batch.label_offsets) > 1:
+            try:
+                new_references = self._intern(batch, limits, records)
+            except ClientError as error:
+                return WriteResult(self.incarnation, error=error)
+        if known and not stale:
+            statuses = self._append(batch.references, batch.timestamps, batch.values, limits, records, True)
+            if statuses is not None:
+                self._refuse(statuses, batch, batch.references, batch.timestamps, 0, limits, refusals)
+                unknown = np.flatnonzero(statuses == sample_log.UNKNOWN).astype(np.int32)
+        if len(batch.new_series):
+            references = new_references[batch.new_series]
+            statuses = self._append(references, batch.new_timestamps, batch.new_values, limits, records, False)
+            if statuses is not None:
+                self._refuse(statuses, batch, references, batch.new_timestamps, known, limits, refusals)
+        if batch.metadata:
+            self._learn(batch.metadata, records)
+        return WriteResult(self.incarnation, stale, np.maximum(new_references, np.int32(-1)), unknown, tuple(refusals))
+
+    def _intern(self, batch: WriteBatch, limits: PushLimits, records: list[wal_records.Record]) -> NDArray[np.int32]:
+        offsets = np.ascontiguousarray(batch.label_offsets, np.int64)
+        count = len(offsets) - 1
+        if len(batch.new_series) and not (batch.new_series.min() >= 0 and batch.new_series.max() < count):
+            raise MalformedBatch("a sample of a series that is not in the batch")
+        first = len(self._index)
+        references, created = self._index.intern(
+            batch.label_bytes, offsets, limits.series_max, limits.metric_series_max
+        )
+        if len(created):
+            self._reserve(len(self._index))
+            data: Any = batch.label_bytes
+            if len(created) < count or offsets[0] or offsets[-1] != len(data):
+                parts = [data[offsets[r] : offsets[r + 1]] for r in created.tolist()]
+                data = b"".join(parts)
+                offsets = np.zeros(len(created) + 1, np.int64)
+                np.cumsum([len(part) for part in parts], out=offsets[1:])
+            records.append(wal_records.encode_series(first, offsets, data))
+        return references
+
+    def _append(
+        self,
+        references: NDArray[np.int32],
+        timestamps: NDArray[np.int64],
+        values: NDArray[np.float64],
+        limits: PushLimits,
+        records: list[wal_records.Record],
+        known: bool,
+    ) -> NDArray[np.uint8] | None:
+        """Stores samples and records those taken; the statuses, or None if every sample was taken."""
+        references = np.ascontiguousarray(references, np.int32)
+        timestamps = np.ascontiguousarray(timestamps, np.int64)
+        values = np.ascontiguousarray(values, np.float64)
+        if known and len(references) and int(references.min()) < 0:
+            # Negative ones mean "refused by a limit" to the kernel; from outside they are just unknown.
+            references = np.where(references < 0, np.int32(2**31 - 1), references)
+        newest = int(self._marks[MAX_TIME])
+        if newest == NO_TIME_MAX:
+            newest = int(timestamps[0])
+        # Upstream: tsdb/head.go appendableMinValidTime.
+        min_valid = max(newest - self.settings.chunk_range_ms // 2, self._min_valid_time, NO_TIME_MAX + 1)
+        late_min = max(newest - limits.out_of_order_window_ms, NO_TIME_MAX + 1)
+        counts = np.zeros(sample_log.STATUSES, np.int64)
+        statuses = self._store(
+            references, timestamps, values, False, min_valid, limits.out_of_order_window_ms, late_min, counts
+        )
+        self._counts += counts
+        taken = int(counts[sample_log.IN_ORDER] + counts[sample_log.OUT_OF_ORDER])
+        if taken == len(references):
+            records.append(wal_records.encode_samples(references, timestamps, values))
+            return None
+        if taken:
+            rows = np.flatnonzero(statuses <= sample_log.OUT_OF_ORDER)
+            records.append(wal_records.encode_samples(references[rows], timestamps[rows], values[rows]))
+        return statuses
+
+    def _store(
+        self,
+        references: NDArray[np.int32],
+        timestamps: NDArray[np.int64],
+        values: NDArray[np.float64],
+        replay: bool,
+        min_valid: int,
+        late_window: int,
+        late_min: int,
+        counts: NDArray[np.int64],
+    ) -> NDArray[np.uint8]:
+        statuses = np.empty(len(references), np.uint8)
+        at = 0
+        while True:
+            at = sample_log.append_samples(
+                references, timestamps, values, at, replay, min_valid, late_window, late_min,
+                len(self._index), self._index.dropped, self._marks, self._log.records, self._late_log.records,
+                self._last_times, self._last_values, self._min_times, self._log_last, self._late_last,
+                statuses, counts,
+            )  # fmt: skip
+            if at == len(references):
+                return statuses
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Grows a log that is full, or flushes it once it has the size that suits the number of series."""
+        settings = self.settings
+        wanted = settings.log_samples_per_series * len(self._index)
+        wanted = min(max(wanted, settings.log_capacity_min), settings.log_capacity_max)
+        if self._marks[LOG_LENGTH] == self._log.capacity:
+            if self._log.capacity < wanted // 2:
+                self._log.grow(min(wanted, 4 * self._log.capacity))
+            else:
+                self._flush_log(wanted)
+        if self._marks[LATE_LENGTH] == self._late_log.capacity:
+            wanted = min(max(wanted // 2, settings.log_capacity_min), settings.late_log_capacity_max)
+            if self._late_log.capacity < wanted:
+                self._late_log.grow(min(wanted, 4 * self._late_log.capacity))
+            else:
+                self._flush_late_log()
+
+    def _reserve(self, count: int) -> None:
+        """Makes per-series columns at least this long."""
+        length = len(self._last_times)
+        if count > length:
+            for name, dtype, initial in _COLUMNS:
+                longer = np.full(max(count, length * 3 // 2), initial, dtype)
+                longer[:length] = getattr(self, f"_{name}")
+                setattr(self, f"_{name}", longer)
+
+    def _refuse(
+        self,
+        statuses: NDArray[np.uint8],
+        batch: WriteBatch,
+        references: NDArray[np.int32],
+        timestamps: NDArray[np.int64],
+        base: int,
+        limits: PushLimits,
+        refusals: list[Refusal],
+    ) -> None:
+        """Adds one refusal a reason: its first sample, and how many there were."""
+        for status in np.unique(statuses).tolist():
+            if status not in _REASONS:
+                continue
+            rows = np.flatnonzero(statuses == status)
+            first = int(rows[0])
+            reference = int(references[first])
+            if reference >= 0:
+                labels = self._index.labels(np.array([reference], np.int32)).labels(0)
+            else:
+                labels = _labels_of_section(batch, int(batch.new_series[first]))
+            limit = {
+                sample_log.REFUSED_USER_LIMIT: limits.series_max,
+                sample_log.REFUSED_METRIC_LIMIT: limits.metric_series_max,
+            }.get(status, 0)
+            text = ", ".join(f"{name}={quote(value)}" for name, value in labels)
+            refusals.append(
+                Refusal(_REASONS[status], base + first, int(timestamps[first]), len(rows), f"{{{text}}}", limit)
+            )
+
+    def _learn(self, metadata: Sequence[Metadata], records: list[wal_records.Record]) -> None:
+        new = [one for one in metadata if self._metadata.get(one.family) != one]
+        new = [
+            one
+            for one in new
+            if one.family in self._metadata or len(self._metadata) < self.settings.metadata_families_max
+        ]
+        self._metadata.update((one.family, one) for one in new)
+        if new:
+            records.append(wal_records.encode_metadata(new))
+
+    # Flushing
+
+    def flush(self) -> None:
+        """Packs both logs into chunks. What readers look at is not touched."""
+        with self._lock:
+            self._flush_log(self._log.capacity)
+            self._flush_late_log()
+
+    def _flush_log(self, capacity: int) -> None:
+        length = int(self._marks[LOG_LENGTH])
+        if length:
+            runs, starts, ends, timestamps, values = self._sorted(self._log, length, self._log_last)
+            self._open.reserve(len(self._index))
+            self._closed.append(self._open.append(runs, starts, ends, timestamps, values), self._chunk_last)
+            self._marks[LOG_LENGTH] = 0
+            self._flushes += 1
+        self._log.clear(capacity)
+
+    def _flush_late_log(self) -> None:
+        length = int(self._marks[LATE_LENGTH])
+        if not length:
+            return
+        runs, starts, ends, timestamps, values = self._sorted(self._late_log, length, self._late_last)
+        total = sample_log.sort_runs(starts, ends, len(runs), timestamps, values)
+        packer = OpenChunks(self.settings.chunk_range_ms, self.settings.samples_per_chunk)
+        packer.reserve(len(runs))
+        rows = np.arange(len(runs), dtype=np.int32)
+        for chunks in (packer.append(rows, starts, ends, timestamps[:total], values[:total]), packer.close(rows)):
+            chunks.series = runs[chunks.series]
+            self._closed.append(chunks, self._late_chunk_last)
+        self._marks[LATE_LENGTH] = 0
+        self._late_log.clear(self._late_log.capacity)
+
+    def _sorted(self, log: SampleLog, length: int, last: NDArray[np.int32]) -> tuple[Any, ...]:
+        series = len(self._index)
+        most = min(series, length)
+        runs = np.empty(most, np.int32)
+        starts, ends = np.empty(most, np.int64), np.empty(most, np.int64)
+        timestamps, values = np.empty(length, np.int64), np.empty(length, np.float64)
+        count = sample_log.sort_log(
+            log.records, length, last, np.zeros(series + 1, np.int64), runs, starts, ends, timestamps, values
+        )
+        return runs[:count], starts[:count], ends[:count], timestamps, values
+
+    # Reading
+
+    def select(self, selection: Selection) -> Iterator[SeriesBatch]:
+        """The selected series as they are now, in the order in which they were first seen. See SeriesSource."""
+        with self._lock:
+            references = self._references(selection)
+            view = self._index.view()
+            look = None if selection.labels_only else self._look(references)
+        return self._batches(selection, references, view, look)
+
+    def _batches(
+        self, selection: Selection, references: NDArray[np.int32], view: Any, look: Look | None
+    ) -> Iterator[SeriesBatch]:
+        size = max(1, selection.batch_series)
+        given = 0
+        for first in range(0, len(references), size):
+            some = references[first : first + size]
+            if look is None:
+                offsets = np.zeros(len(some) + 1, np.int64)
+                timestamps, values = np.zeros(0, np.int64), np.zeros(0, np.float64)
+            else:
+                offsets, timestamps, values = read_samples(
+                    look, first, len(some), selection.mint, selection.maxt, self._files.view
+                )
+                with_samples = offsets[1:] > offsets[:-1]
+                if not with_samples.all():
+                    some = some[with_samples]
+                    offsets = np.concatenate((offsets[:1], offsets[1:][with_samples]))
+            if selection.limit_series and given + len(some) > selection.limit_series:
+                some = some[: selection.limit_series - given]
+                offsets = offsets[: len(some) + 1]
+                timestamps, values = timestamps[: offsets[-1]], values[: offsets[-1]]
+            if len(some):
+                given += len(some)
+                yield SeriesBatch(view.labels(some), offsets, timestamps, values)
+            if selection.limit_series and given >= selection.limit_series:
+                return
+
+    def _references(self, selection: Selection) -> NDArray[np.int32]:
+        """Of the selected series that may have samples in range, ascending. Caller holds the lock."""
+        references = self._postings.select(selection.matchers)
+        times = self._last_times[references]
+        in_range = (self._min_times[references] <= selection.maxt) & (
+            # Series that have late samples only have no last time in order.
+            (times >= selection.mint) | (times == NO_TIME_MAX)
+        )
+        if not in_range.all():
+            references = references[in_range]
+        if selection.shard is not None and selection.shard.count > 1:
+            kept = np.empty(len(references), np.int32)
+            hashes = self._index.stable_hashes()
+            found = shard_filter(references, hashes, selection.shard.index, selection.shard.count, kept)
+            references = kept[:found]
+        return references
+
+    def _look(self, references: NDArray[np.int32]) -> Look:
+        self._open.reserve(len(self._index))
+        chunks = self._open
+        starts = chunks.starts[references]
+        look = Look(
+            starts,
+            starts + ((chunks.bit_lengths[references].astype(np.int64) + 7) >> 3),
+            chunks.counts[references],
+            chunks.mints[references],
+            chunks.last_timestamps[references],
+            self._log_last[references],
+            self._late_last[references],
+            self._chunk_last[references],
+            self._late_chunk_last[references],
+            chunks.arena,
+            self._closed.spilled,
+            self._closed.columns(),
+            self._log.records,
+            self._late_log.records,
+        )
+        self._log.pin(look)
+        self._late_log.pin(look)
+        return look
+
+    def label_names(self, selection: Selection) -> list[str]:
+        """Sorted names of all labels of the selected series."""
+        with self._lock:
+            references = self._references(selection)
+            view = self._index.view()
+        return view.names(references)
+
+    def label_values(self, name: str, selection: Selection) -> list[str]:
+        """Sorted values of one label of the selected series."""
+        with self._lock:
+            index = self._index
+            name_id = index.find_name(name)
+            if name_id < 0:
+                return []
+            if not selection.matchers and selection.shard is None and self._covers(selection):
+                pairs = np.empty(int(index.name_pairs[name_id]), np.int32)
+                walk_pairs(int(index.name_heads[name_id]), -1, index.pair_previous, pairs)
+                pairs = pairs[index.pair_series[pairs] > 0]
+                return sorted(strings_of(index.pair_values[pairs], index.arena, index.symbol_cuts))
+            references = self._references(selection)
+            view = index.view()
+        return view.values(references, name_id)
+
+    def _covers(self, selection: Selection) -> bool:
+        return selection.mint <= self._marks[MIN_TIME] and selection.maxt >= self._marks[MAX_TIME]
+
+    def metadata(self, family: str = "") -> list[Metadata]:
+        """Of all metric families by name, or of one."""
+        with self._lock:
+            if family:
+                return [self._metadata[family]] if family in self._metadata else []
+            return [self._metadata[one] for one in sorted(self._metadata)]
+
+    def series_count(self, matchers: Sequence[Matcher] = ()) -> int:
+        """How many live series satisfy the matchers."""
+        with self._lock:
+            return len(self._postings.select(matchers)) if matchers else self._index.live
+
+    @property
+    def stats(self) -> HeadStats:
+        with self._lock:
+            marks = self._marks.tolist()
+            empty = marks[MAX_TIME] == NO_TIME_MAX
+            return HeadStats(
+                series=self._index.live,
+                references=len(self._index),
+                min_time=None if empty else marks[MIN_TIME],
+                max_time=None if empty else marks[MAX_TIME],
+                log_samples=marks[LOG_LENGTH],
+                late_log_samples=marks[LATE_LENGTH],
+                closed_chunks=len(self._closed),
+                bytes=self._bytes(),
+                appended=int(self._counts[sample_log.IN_ORDER] + self._counts[sample_log.OUT_OF_ORDER]),
+                appended_late=int(self._counts[sample_log.OUT_OF_ORDER]),
+                flushes=self._flushes,
+            )
+
+    def _bytes(self) -> int:
+        columns = sum(int(getattr(self, f"_{name}").nbytes) for name, *_ in _COLUMNS)
+        opened = sum(int(part.nbytes) for part in self._open.state().values())
+        logs = self._log.records.nbytes + self._late_log.records.nbytes
+        return columns + opened + logs + self._closed.bytes + self._index.bytes + self._postings.bytes
+
+    def active_since(self, time_ms: int) -> int:
+        """How many live series have an in-order sample at or after a time."""
+        with self._lock:
+            count = len(self._index)
+            return int(((self._last_times[:count] >= time_ms) & ~self._index.dropped[:count]).sum())
+
+    # Series that are over
+
+    def drop_older_than(self, time_ms: int) -> int:
+        """Forgets every series whose newest sample is older; returns how many.
+
+        Their references answer "unknown" from now on; a new sample of the same labels makes a new series.
+        """
+        with self._lock:
+            # Late samples may be newer than the last one in order where there is none of those: flushed chunks know.
+            count = len(self._index)
+            last = self._last_times[:count]
+            doomed = (last < time_ms) & (last != NO_TIME_MAX) & ~self._index.dropped[:count]
+            references = np.flatnonzero(doomed).astype(np.int32)
+            if not len(references):
+                return 0
+            self._write_journal([wal_records.encode_dropped(references)])
+            self._drop(references)
+            return len(references)
+
+    def _drop(self, references: NDArray[np.int32]) -> None:
+        self._flush_log(self._log.capacity)
+        self._flush_late_log()
+        self._index.drop(references)
+        self._postings.note_dropped(len(references))
+        self._open.reserve(len(self._index))
+        self._open.drop(references)
+        self._chunk_last[references] = -1
+        self._late_chunk_last[references] = -1
+
+    # Restart
+
+    def exclusive(self) -> AbstractContextManager[Any]:
+        """The lock, as a context in which nothing changes but by the caller."""
+        return self._lock
+
+    def checkpoint(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Flushes; (facts, parts) for wal/checkpoint.py, which later pushes do not change.
+
+        Raises `StorageFailed` while full chunks cannot be written to the disk.
+        """
+        with self._lock:
+            self.flush()
+            self._write_journal([])
+            self._closed.settle()
+            self._open.reserve(len(self._index))
+            count = len(self._index)
+            parts: dict[str, Any] = dict(self._index.state())
+            parts |= {f"open.{name}": column.copy() for name, column in self._open.state().items() if name != "arena"}
+            parts["open.arena"] = self._open.arena[: self._open.arena_used]
+            parts |= self._closed.state()
+            for name in ("last_times", "last_values", "min_times", "chunk_last", "late_chunk_last"):
+                parts[f"head.{name}"] = getattr(self, f"_{name}")[:count].copy()
+            parts["head.marks"] = self._marks.copy()
+            parts["metadata"] = wal_records.encode_metadata(list(self._metadata.values()))[1][0]
+            return {"chunks_end": self._files.end, "series": count}, parts
+
+    def restore(self, parts: dict[str, Any]) -> None:
+        """Takes over what `checkpoint` gave; only into an empty head. The chunk files end where the facts say."""
+        with self._lock:
+            assert not len(self._index)
+            self._index.restore(parts)
+            count = len(self._index)
+            self._open.restore({name[5:]: part for name, part in parts.items() if name.startswith("open.")})
+            self._closed.restore(parts)
+            self._reserve(count)
+            for name in ("last_times", "last_values", "min_times", "chunk_last", "late_chunk_last"):
+                getattr(self, f"_{name}")[:count] = parts[f"head.{name}"]
+            self._marks = np.array(parts["head.marks"])
+            self._metadata = {one.family: one for one in wal_records.decode_metadata(parts["metadata"])}
+
+    def replay(self, kind: int, payload: bytes) -> None:
+        """Applies one record of the write-ahead log. Raises `InvalidRecord`."""
+        with self._lock:
+            if kind == wal_records.SERIES:
+                series = wal_records.decode_series(payload)
+                if series.first_reference != len(self._index):
+                    raise wal_records.InvalidRecord(kind, f"first reference {series.first_reference}")
+                _, created = self._index.intern(series.label_bytes, series.offsets)
+                if len(created) != len(series):
+                    raise wal_records.InvalidRecord(kind, "a series that is there already")
+                self._reserve(len(self._index))
+            elif kind == wal_records.SAMPLES:
+                samples = wal_records.decode_samples(payload)
+                counts = np.zeros(sample_log.STATUSES, np.int64)
+                self._store(samples.references, samples.timestamps, samples.values, True, 0, 1, 0, counts)
+            elif kind == wal_records.METADATA:
+                self._metadata.update((one.family, one) for one in wal_records.decode_metadata(payload))
+            elif kind == wal_records.DROPPED:
+                references = wal_records.decode_dropped(payload)
+                if len(references) and int(references.max()) >= len(self._index):
+                    raise wal_records.InvalidRecord(kind, "a reference that does not exist")
+                self._drop(references[~self._index.dropped[references]])
+            else:
+                raise wal_records.InvalidRecord(kind, "unknown type")
+
+
+class MalformedBatch(ClientError):
+    """The columns of a WriteBatch do not fit together."""
+
+
+def _labels_of_section(batch: WriteBatch, series: int) -> tuple[tuple[str, str], ...]:
+    """The labels of a series that was refused, from its bytes (found to be well-formed before)."""
+    index = SeriesIndex()
+    start, end = int(batch.label_offsets[series]), int(batch.label_offsets[series + 1])
+    references, _ = index.intern(batch.label_bytes[start:end], np.array([0, end - start], np.int64))
+    return index.labels(references).labels(0)

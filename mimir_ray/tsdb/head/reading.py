@@ -1,0 +1,238 @@
+"""Reads of a head: from a consistent look at some series to their samples, without the head's lock.
+
+Where the samples of a series are: closed chunks (a chain), the open chunk, the log (a chain), and for late
+samples closed chunks and a log of their own. `plan` finds the pieces that overlap the wanted range and where
+each one's samples go, if whole chunks are decoded; chunks are decoded source by source; `trim` cuts every
+series to the range, merges late samples, and closes the gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mimir_ray.encoding.bits import bits_to_float
+from mimir_ray.errors import Corruption
+from mimir_ray.kernel import I32, I64, Bool, OutBool, OutF64, OutI32, OutI64, kernel
+from mimir_ray.tsdb.chunks.xor import decode_chunks
+
+from .sample_log import WORDS
+
+ARENA = -1
+"""The source of open chunks; others are segment numbers, 0 for what is in memory."""
+
+
+@dataclass(eq=False)
+class DamagedChunk(Corruption):
+    source: int
+    offset: int
+
+    def describe(self) -> str:
+        return f"chunk at byte {self.offset} of chunk file {self.source:06d} is damaged"
+
+
+@dataclass(eq=False)
+class Look:
+    """What a reader needs of S series, as of one moment."""
+
+    open_starts: NDArray[np.int64]
+    open_ends: NDArray[np.int64]
+    open_counts: NDArray[np.int32]
+    open_mints: NDArray[np.int64]
+    open_maxts: NDArray[np.int64]
+    log_last: NDArray[np.int32]
+    late_last: NDArray[np.int32]
+    chunk_last: NDArray[np.int32]
+    late_chunk_last: NDArray[np.int32]
+    arena: NDArray[np.uint8]
+    spilled: NDArray[np.uint8]
+    table: tuple[NDArray[Any], ...]
+    log: NDArray[np.int64]
+    late_log: NDArray[np.int64]
+
+
+@kernel
+def count_pieces(
+    mint: int, maxt: int, first: int, open_counts: I32, open_mints: I64, open_maxts: I64,
+    log_last: I32, late_last: I32, chunk_last: I32, late_chunk_last: I32,
+    chunk_mints: I64, chunk_maxts: I64, chunk_counts: I32, chunk_previous: I32, log: I64, late_log: I64,
+    offsets: OutI64,
+) -> int:  # fmt: skip
+    """offsets int64[B + 1]: where the samples of series first..first + B - 1 start, undecoded; returns the pieces."""
+    pieces = 0
+    total = np.int64(0)
+    for b in range(len(offsets) - 1):
+        s = first + b
+        offsets[b] = total
+        chunk = np.int64(chunk_last[s])
+        while chunk >= 0 and chunk_maxts[chunk] >= mint:
+            if chunk_mints[chunk] <= maxt:
+                pieces += 1
+                total += chunk_counts[chunk]
+            chunk = np.int64(chunk_previous[chunk])
+        if open_counts[s] > 0 and open_mints[s] <= maxt and open_maxts[s] >= mint:
+            pieces += 1
+            total += open_counts[s]
+        position = np.int64(log_last[s])
+        while position >= 0 and log[position * WORDS] >= mint:
+            if log[position * WORDS] <= maxt:
+                total += 1
+            position = log[position * WORDS + 2] >> 32
+        chunk = np.int64(late_chunk_last[s])
+        while chunk >= 0:
+            if chunk_mints[chunk] <= maxt and chunk_maxts[chunk] >= mint:
+                pieces += 1
+                total += chunk_counts[chunk]
+            chunk = np.int64(chunk_previous[chunk])
+        position = np.int64(late_last[s])
+        while position >= 0:
+            if mint <= late_log[position * WORDS] <= maxt:
+                total += 1
+            position = late_log[position * WORDS + 2] >> 32
+    offsets[len(offsets) - 1] = total
+    return pieces
+
+
+@kernel
+def plan_pieces(
+    mint: int, maxt: int, first: int, open_starts: I64, open_ends: I64, open_counts: I32, open_mints: I64,
+    open_maxts: I64, log_last: I32, late_last: I32, chunk_last: I32, late_chunk_last: I32,
+    chunk_mints: I64, chunk_maxts: I64, chunk_positions: I64, chunk_lengths: I32, chunk_counts: I32,
+    chunk_previous: I32, log: I64, late_log: I64, offsets: I64,
+    sources: OutI32, starts: OutI64, ends: OutI64, outs: OutI64, late: OutBool,
+    timestamps: OutI64, values: OutF64,
+) -> None:  # fmt: skip
+    """Fills the pieces that `count_pieces` has counted, and the samples that need no decoding.
+
+    Within a series: closed chunks, open chunk, log, late chunks, late log, each from old to new, so that a stable
+    sort by time leaves the sample that came first in front. Chains go from new to old, so space is filled
+    from its end.
+    """
+    piece = 0
+    for b in range(len(offsets) - 1):
+        s = first + b
+        write = offsets[b + 1]
+        late_end = write
+        position = np.int64(late_last[s])
+        while position >= 0:
+            at = position * WORDS
+            if mint <= late_log[at] <= maxt:
+                write -= 1
+                timestamps[write] = late_log[at]
+                values[write] = bits_to_float(np.uint64(late_log[at + 1]))
+            position = late_log[at + 2] >> 32
+        chunk = np.int64(late_chunk_last[s])
+        while chunk >= 0:
+            if chunk_mints[chunk] <= maxt and chunk_maxts[chunk] >= mint:
+                write -= chunk_counts[chunk]
+                sources[piece] = np.int32(chunk_positions[chunk] >> 32)
+                starts[piece] = chunk_positions[chunk] & np.int64(0xFFFFFFFF)
+                ends[piece] = starts[piece] + chunk_lengths[chunk]
+                outs[piece] = write
+                piece += 1
+            chunk = np.int64(chunk_previous[chunk])
+        late[b] = write != late_end
+        position = np.int64(log_last[s])
+        while position >= 0:
+            at = position * WORDS
+            time = log[at]
+            if time < mint:
+                break
+            if time <= maxt:
+                write -= 1
+                timestamps[write] = time
+                values[write] = bits_to_float(np.uint64(log[at + 1]))
+            position = log[at + 2] >> 32
+        if open_counts[s] > 0 and open_mints[s] <= maxt and open_maxts[s] >= mint:
+            write -= open_counts[s]
+            sources[piece] = ARENA
+            starts[piece] = open_starts[s]
+            ends[piece] = open_ends[s]
+            outs[piece] = write
+            piece += 1
+        chunk = np.int64(chunk_last[s])
+        while chunk >= 0 and chunk_maxts[chunk] >= mint:
+            if chunk_mints[chunk] <= maxt:
+                write -= chunk_counts[chunk]
+                sources[piece] = np.int32(chunk_positions[chunk] >> 32)
+                starts[piece] = chunk_positions[chunk] & np.int64(0xFFFFFFFF)
+                ends[piece] = starts[piece] + chunk_lengths[chunk]
+                outs[piece] = write
+                piece += 1
+            chunk = np.int64(chunk_previous[chunk])
+
+
+@kernel
+def trim(mint: int, maxt: int, offsets: I64, late: Bool, timestamps: OutI64, values: OutF64, trimmed: OutI64) -> int:
+    """Leaves of every series the samples in [mint, maxt], ascending, one a timestamp; returns how many in all.
+
+    `offsets`: int64[B + 1] where each series' samples are; `trimmed`: int64[B + 1], where they are afterwards.
+    """
+    write = np.int64(0)
+    for b in range(len(offsets) - 1):
+        start, end = offsets[b], offsets[b + 1]
+        trimmed[b] = write
+        if late[b]:
+            times = timestamps[start:end].copy()
+            taken = values[start:end].copy()
+            order = np.argsort(times, kind="mergesort")
+            for k in range(len(order)):
+                time = times[order[k]]
+                if mint <= time <= maxt and (k == 0 or time != times[order[k - 1]]):
+                    timestamps[write] = time
+                    values[write] = taken[order[k]]
+                    write += 1
+            continue
+        while start < end and timestamps[start] < mint:
+            start += 1
+        while start < end and timestamps[end - 1] > maxt:
+            end -= 1
+        if write == start:
+            write = end
+        else:
+            for at in range(start, end):
+                timestamps[write] = timestamps[at]
+                values[write] = values[at]
+                write += 1
+    trimmed[len(offsets) - 1] = write
+    return write
+
+
+def read_samples(
+    look: Look, first: int, count: int, mint: int, maxt: int, view: Callable[[int], NDArray[np.uint8]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """(offsets int64[count + 1], timestamps, values) of series first..first + count - 1 of the look.
+
+    `view` gives the bytes of a segment. Raises `DamagedChunk`.
+    """
+    mints, maxts, positions, lengths, counts, previous = look.table
+    offsets = np.empty(count + 1, np.int64)
+    pieces = count_pieces(
+        mint, maxt, first, look.open_counts, look.open_mints, look.open_maxts,
+        look.log_last, look.late_last, look.chunk_last, look.late_chunk_last,
+        mints, maxts, counts, previous, look.log, look.late_log, offsets,
+    )  # fmt: skip
+    timestamps = np.empty(offsets[-1], np.int64)
+    values = np.empty(offsets[-1], np.float64)
+    sources = np.empty(pieces, np.int32)
+    starts, ends, outs = np.empty(pieces, np.int64), np.empty(pieces, np.int64), np.empty(pieces, np.int64)
+    late = np.empty(count, np.bool_)
+    plan_pieces(
+        mint, maxt, first, look.open_starts, look.open_ends, look.open_counts, look.open_mints, look.open_maxts,
+        look.log_last, look.late_last, look.chunk_last, look.late_chunk_last,
+        mints, maxts, positions, lengths, counts, previous, look.log, look.late_log, offsets,
+        sources, starts, ends, outs, late, timestamps, values,
+    )  # fmt: skip
+    for source in np.unique(sources).tolist():
+        rows = np.flatnonzero(sources == source)
+        data = look.arena if source == ARENA else look.spilled if source == 0 else view(source)
+        done = decode_chunks(data, starts[rows], ends[rows], outs[rows], timestamps, values)
+        if done < 0:
+            raise DamagedChunk(source, int(starts[rows[-done - 1]]))
+    trimmed = np.empty(count + 1, np.int64)
+    total = trim(mint, maxt, offsets, late, timestamps, values, trimmed)
+    return trimmed, timestamps[:total], values[:total]

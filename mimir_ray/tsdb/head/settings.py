@@ -1,0 +1,36 @@
+"""What can be set about a head, and the limits of one push."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSettings:
+    chunk_range_ms: int = 2 * HOUR_MS
+    """No chunk spans a multiple of this; half of it is how old an in-order sample may be.
+    Upstream: tsdb/head.go ChunkRange."""
+    samples_per_chunk: int = 120
+    log_capacity_min: int = 16_384
+    """Samples that gather in memory before they are packed into chunks, at least ..."""
+    log_capacity_max: int = 4 << 20
+    """... and at most; in between, `log_samples_per_series` times the number of series."""
+    log_samples_per_series: int = 8
+    late_log_capacity_max: int = 1 << 20
+    metadata_families_max: int = 100_000
+    """More metric families than this are not remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushLimits:
+    """Of one tenant, at the time of a push; 0: no limit. Only new series are refused."""
+
+    series_max: int = 0
+    metric_series_max: int = 0
+    out_of_order_window_ms: int = 0
+    """How much older than the newest sample of the head a late sample may be; 0: none are taken."""
+
+
+NO_LIMITS = PushLimits()
