@@ -2,19 +2,22 @@
 
     python -m mimir_ray.cli.promqltest SCRIPT...
 
-The engine runs in this process with the options that upstream's scripts expect: 5 minutes of lookback, subquery
-steps of 1 minute, names removed at the end of a query.
+Samples go into a real head in a temporary folder. The engine runs in this process with the options that upstream's
+scripts expect: 5 minutes of lookback, subquery steps of 1 minute, names removed at the end of a query.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from mimir_ray.model.result import QueryResult
 from mimir_ray.promql.engine import Engine, EngineOptions
 from mimir_ray.testing.promql_script import ScriptError, parse_script
-from mimir_ray.testing.promql_script_run import ListStorage, Outcome, ScriptStorage, run_script
+from mimir_ray.testing.promql_script_head import HeadStorage
+from mimir_ray.testing.promql_script_run import Outcome, ScriptStorage, run_script
 
 OPTIONS = EngineOptions(
     lookback_ms=300_000,
@@ -26,25 +29,25 @@ OPTIONS = EngineOptions(
 )
 
 
-def run_file(path: Path, storage: ScriptStorage | None = None, engine: Engine | None = None) -> list[Outcome]:
+def run_file(path: Path, storage: ScriptStorage, engine: Engine) -> list[Outcome]:
     """The outcomes of one script. Raises `ScriptError` where it is not in the language."""
-    held = storage or ListStorage()
-    asked = engine or Engine(OPTIONS)
 
     def evaluate(query: str, start_ms: int, end_ms: int, step_ms: int | None) -> QueryResult:
         if step_ms is None:
-            return asked.instant(query, held.source(), end_ms)
-        return asked.range(query, held.source(), start_ms, end_ms, step_ms)
+            return engine.instant(query, storage.source(), end_ms)
+        return engine.range(query, storage.source(), start_ms, end_ms, step_ms)
 
-    return run_script(parse_script(path.read_text(), str(path)), held, evaluate, str(path))
+    return run_script(parse_script(path.read_text(), str(path)), storage, evaluate, str(path))
 
 
 def main(paths: list[str]) -> int:
     """Runs scripts, prints what failed with file:line, and ends with the count. 0 if all passed."""
     passed = failed = 0
+    engine = Engine(OPTIONS)
     for path in paths:
         try:
-            outcomes = run_file(Path(path))
+            with tempfile.TemporaryDirectory() as folder, closing(HeadStorage(Path(folder))) as storage:
+                outcomes = run_file(Path(path), storage, engine)
         except ScriptError as error:
             print(error)
             failed += 1

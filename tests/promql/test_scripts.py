@@ -6,11 +6,16 @@ lines of their evals. An eval that is not listed must pass, one that is listed m
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from mimir_ray.cli.promqltest import main, run_file
+from mimir_ray.cli.promqltest import OPTIONS, main, run_file
+from mimir_ray.promql.engine import Engine
+from mimir_ray.testing.promql_script_head import HeadStorage
+from mimir_ray.testing.promql_script_run import ListStorage, ScriptStorage
 
 HERE = Path(__file__).parent
 OURS = sorted((HERE / "scripts").glob("*.test"))
@@ -34,18 +39,32 @@ def failing(text: str) -> dict[str, dict[int, str]]:
     return found
 
 
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(OPTIONS)
+
+
+@pytest.fixture(params=["list", "head"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ScriptStorage]:
+    if request.param == "list":
+        yield ListStorage()
+        return
+    with closing(HeadStorage(tmp_path)) as head:
+        yield head
+
+
 @pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
-def test_our_scripts_pass(path: Path) -> None:
-    outcomes = run_file(path)
+def test_our_scripts_pass(path: Path, storage: ScriptStorage, engine: Engine) -> None:
+    outcomes = run_file(path, storage, engine)
     assert outcomes
     assert [f"{outcome.line}: {outcome.query}: {outcome.reason}" for outcome in outcomes if not outcome.passed] == []
 
 
 @pytest.mark.skipif(not UPSTREAM, reason="upstream's scripts are not beside the repository")
 @pytest.mark.parametrize("path", UPSTREAM, ids=lambda path: path.stem)
-def test_upstreams_scripts_pass_but_for_what_is_listed(path: Path) -> None:
+def test_upstreams_scripts_pass_but_for_what_is_listed(path: Path, engine: Engine) -> None:
     listed = failing(FAILING.read_text()).get(path.name, {})
-    outcomes = run_file(path)
+    outcomes = run_file(path, ListStorage(), engine)
     wrong = [f"{one.line}: {one.query}: {one.reason}" for one in outcomes if not one.passed and one.line not in listed]
     assert wrong == [], "evals that should pass"
     right = {outcome.line for outcome in outcomes if outcome.passed}
