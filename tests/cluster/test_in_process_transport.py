@@ -28,7 +28,7 @@ class InProcessCluster:
         self.transport.remove(address)
 
 
-@pytest.fixture
+@pytest.fixture(scope="class")
 def cluster() -> Iterator[Cluster]:
     yield InProcessCluster()
 

@@ -112,10 +112,11 @@ def described(name: str, **more: Any) -> InstanceDesc:
 
 
 class TransportContract:
-    """Subclasses give the fixture `cluster`."""
+    """Subclasses give the fixture `cluster`, of class scope."""
 
-    @pytest.fixture
-    def echo(self, cluster: Cluster) -> Iterator[Client]:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def echo(cls, cluster: Cluster) -> Iterator[Client]:
         cluster.serve(ECHO, Echo)
         yield cluster.transport.client(ECHO)
         cluster.remove(ECHO)

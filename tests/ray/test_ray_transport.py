@@ -45,7 +45,7 @@ class RayCluster:
         self._ray.kill(self._handles.pop(address), no_restart=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="class")
 def cluster(ray_session: ModuleType) -> Iterator[Cluster]:
     yield RayCluster(ray_session)
 
