@@ -28,6 +28,8 @@ class MatchType(enum.Enum):
 
 @dataclass(eq=False)
 class InvalidRegex(InvalidArgument):
+    """`pattern`: the part of the regular expression that is at fault. Upstream: Go's regexp/syntax Error."""
+
     pattern: str
     reason: str
 
@@ -42,11 +44,25 @@ def _compile(pattern: str) -> Callable[[str], object | None]:
     options.dot_nl = True
     options.max_mem = 64 << 20
     try:
-        return re2.compile(f"(?s:{pattern})", options).fullmatch  # type: ignore[no-any-return]
+        return re2.compile(pattern, options).fullmatch  # type: ignore[no-any-return]
     except re2.error as error:
         reason = error.args[0] if error.args else error
-        text = reason.decode() if isinstance(reason, bytes) else str(reason)
-        raise InvalidRegex(pattern, text.partition(":")[0]) from None
+        text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+        code, _, part = text.partition(": ")
+        raise InvalidRegex(part, _GO_REASONS.get(code, code)) from None
+
+
+# What RE2 and Go's regexp/syntax call the same fault, where they differ.
+_GO_REASONS = {
+    "missing ]": "missing closing ]",
+    "missing )": "missing closing )",
+    "no argument for repetition operator": "missing argument to repetition operator",
+    "invalid repetition size": "invalid repeat count",
+    "bad repetition operator": "invalid nested repetition operator",
+    "invalid perl operator": "invalid or unsupported Perl syntax",
+    "invalid named capture group": "invalid named capture",
+    "trailing \\": "trailing backslash at end of expression",
+}
 
 
 _META = _stdlib_re.compile(r"[\\.+*?()|\[\]{}^$]")

@@ -137,7 +137,9 @@ def test_the_error_is_prometheus(case: str) -> None:
         ("'a\ufffd'", "1:1: parse error: invalid UTF-8 rune"),
         ("'a\udcff'", "1:1: parse error: invalid UTF-8 rune"),
         ("a\x00", "1:2: parse error: unexpected character: '\\x00'"),
-        ('a{b=~"("}', "1:3: parse error: error parsing regexp: missing ): `(`"),
+        ('a{b=~"x**"}', "1:3: parse error: error parsing regexp: invalid nested repetition operator: `**`"),
+        ('a{b=~"x)|(y"}', "1:3: parse error: error parsing regexp: unexpected ): `x)|(y`"),
+        ('a{b=~"("}', "1:3: parse error: error parsing regexp: missing closing ): `(`"),
     ],
 )
 def test_positions_are_lines_and_columns_in_bytes(text: str, error: str) -> None:
