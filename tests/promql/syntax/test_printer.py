@@ -6,13 +6,13 @@ import json
 from dataclasses import replace
 
 import pytest
-from expressions import expressions
 from hypothesis import HealthCheck, given, settings
 
 from mimir_ray.promql.syntax.ast import Node, VectorSelector
 from mimir_ray.promql.syntax.describe import describe
 from mimir_ray.promql.syntax.parser import parse
 from mimir_ray.promql.syntax.printer import format_expr, format_number, pretty
+from mimir_ray.testing.expressions import expressions
 
 PROPERTY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -1,4 +1,4 @@
-"""A strategy for texts of well-typed PromQL expressions."""
+"""Hypothesis strategies for texts of well-typed PromQL expressions."""
 
 from __future__ import annotations
 
