@@ -12,14 +12,13 @@ import numpy as np
 
 from mimir_ray.kernel import F64, I64, OutBool2, OutF64x2, device, kernel
 
+from .lanes import FLOAT_MAX, LANES, add_lanes, add_term, gather_lanes, longest_lane
 from .windows import advance, longest_series
 
 # What `pick_over_time` gives of a window.
 COUNT, PRESENT, FIRST, LAST, TIME_OF_FIRST, TIME_OF_LAST = range(6)
 # What `extreme_over_time` gives of a window.
 MAX, MIN, TIME_OF_MAX, TIME_OF_MIN = range(4)
-
-FLOAT_MAX = np.finfo(np.float64).max
 
 
 @device
@@ -111,17 +110,6 @@ def extreme_over_time(
 
 
 @device
-def sum_window(values, first, last):  # type: ignore[no-untyped-def]
-    total = 0.0
-    compensation = 0.0
-    for i in range(first, last):
-        total, compensation = add_compensated(values[i], total, compensation)
-    if np.isinf(total):
-        return total
-    return total + compensation
-
-
-@device
 def average_window(values, first, last):  # type: ignore[no-untyped-def]
     """The mean as sum / count; where the sum overflows, as a running mean. Upstream: funcAvgOverTime."""
     total = values[first]
@@ -204,6 +192,26 @@ def compensated_difference(high, low, begin, end):  # type: ignore[no-untyped-de
     return total, rest + (low[end] - low[begin])
 
 
+@device
+def sum_lanes(values, first, size, row, step, filled, average, terms, totals, rests, out):  # type: ignore[no-untyped-def]
+    """Sums the windows in the first `filled` lanes: see lanes.py."""
+    for j in range(LANES):
+        totals[j] = 0.0
+        rests[j] = 0.0
+    for k in range(longest_lane(size, filled)):
+        gather_lanes(values, first, size, k, terms)
+        add_lanes(terms, totals, rests)
+    for j in range(filled):
+        total = totals[j]
+        count = float(size[j])
+        if not average:
+            out[row[j], step[j]] = total if np.isinf(total) else total + rests[j]
+        elif np.isfinite(total):
+            out[row[j], step[j]] = total / count + rests[j] / count
+        else:  # an overflow on the way, or an infinity or NaN among the values
+            out[row[j], step[j]] = average_window(values, first[j], first[j] + size[j])
+
+
 @kernel
 def sum_over_time(
     offsets: I64, timestamps: I64, values: F64, ends: I64, range_ms: int, average: bool,
@@ -219,6 +227,14 @@ def sum_over_time(
     longest = longest_series(offsets)
     high = np.empty(longest + 1, np.float64)
     low = np.empty(longest + 1, np.float64)
+    lane_first = np.zeros(LANES, np.int64)
+    lane_size = np.zeros(LANES, np.int64)
+    lane_row = np.zeros(LANES, np.int64)
+    lane_step = np.zeros(LANES, np.int64)
+    terms = np.empty(LANES, np.float64)
+    totals = np.empty(LANES, np.float64)
+    rests = np.empty(LANES, np.float64)
+    filled = 0
     for s in range(len(offsets) - 1):
         start = offsets[s]
         stop = offsets[s + 1]
@@ -253,7 +269,43 @@ def sum_over_time(
                 if abs(total + rest) > 1e-10 * magnitude:
                     out[s, t] = total / count + rest / count if average else total + rest
                     continue
-            out[s, t] = average_window(values, first, last) if average else sum_window(values, first, last)
+            lane_first[filled] = first
+            lane_size[filled] = last - first
+            lane_row[filled] = s
+            lane_step[filled] = t
+            filled += 1
+            if filled == LANES:
+                sum_lanes(
+                    values, lane_first, lane_size, lane_row, lane_step, filled, average, terms, totals, rests, out
+                )
+                filled = 0
+    sum_lanes(values, lane_first, lane_size, lane_row, lane_step, filled, average, terms, totals, rests, out)
+
+
+@device
+def variance_lanes(values, first, size, row, step, filled, root, terms, mean, mean_rest, spread, spread_rest, out):  # type: ignore[no-untyped-def]
+    """Variances of the windows in the first `filled` lanes: see lanes.py."""
+    for j in range(LANES):
+        mean[j] = 0.0
+        mean_rest[j] = 0.0
+        spread[j] = 0.0
+        spread_rest[j] = 0.0
+    for k in range(longest_lane(size, filled)):
+        gather_lanes(values, first, size, k, terms)
+        count = float(k + 1)
+        for j in range(LANES):
+            inside = k < size[j]
+            value = terms[j]
+            distance = value - (mean[j] + mean_rest[j])
+            new, new_rest = add_term(distance / count, mean[j], mean_rest[j])
+            wider, wider_rest = add_term(distance * (value - (new + new_rest)), spread[j], spread_rest[j])
+            mean[j] = new if inside else mean[j]
+            mean_rest[j] = new_rest if inside else mean_rest[j]
+            spread[j] = wider if inside else spread[j]
+            spread_rest[j] = wider_rest if inside else spread_rest[j]
+    for j in range(filled):
+        variance = (spread[j] + spread_rest[j]) / size[j]
+        out[row[j], step[j]] = np.sqrt(variance) if root else variance
 
 
 @kernel
@@ -263,10 +315,18 @@ def variance_over_time(
 ) -> None:  # fmt: skip
     """stdvar and (`root`) stddev: Welford's method with compensated sums, anew for each window.
 
-    Every sample costs a division and steps depend on each other, so no sliding form gives upstream's digits.
-
     Upstream: promql/functions.go varianceOverTime.
     """
+    lane_first = np.zeros(LANES, np.int64)
+    lane_size = np.zeros(LANES, np.int64)
+    lane_row = np.zeros(LANES, np.int64)
+    lane_step = np.zeros(LANES, np.int64)
+    terms = np.empty(LANES, np.float64)
+    mean = np.empty(LANES, np.float64)
+    mean_rest = np.empty(LANES, np.float64)
+    spread = np.empty(LANES, np.float64)
+    spread_rest = np.empty(LANES, np.float64)
+    filled = 0
     for s in range(len(offsets) - 1):
         stop = offsets[s + 1]
         first = offsets[s]
@@ -278,14 +338,18 @@ def variance_over_time(
             if first == last:
                 out[s, t] = 0.0
                 continue
-            mean = 0.0
-            mean_rest = 0.0
-            spread = 0.0
-            spread_rest = 0.0
-            for i in range(first, last):
-                value = values[i]
-                distance = value - (mean + mean_rest)
-                mean, mean_rest = add_compensated(distance / (i - first + 1), mean, mean_rest)
-                spread, spread_rest = add_compensated(distance * (value - (mean + mean_rest)), spread, spread_rest)
-            variance = (spread + spread_rest) / (last - first)
-            out[s, t] = np.sqrt(variance) if root else variance
+            lane_first[filled] = first
+            lane_size[filled] = last - first
+            lane_row[filled] = s
+            lane_step[filled] = t
+            filled += 1
+            if filled == LANES:
+                variance_lanes(
+                    values, lane_first, lane_size, lane_row, lane_step, filled, root,
+                    terms, mean, mean_rest, spread, spread_rest, out,
+                )  # fmt: skip
+                filled = 0
+    variance_lanes(
+        values, lane_first, lane_size, lane_row, lane_step, filled, root,
+        terms, mean, mean_rest, spread, spread_rest, out,
+    )  # fmt: skip

@@ -77,7 +77,7 @@ def _quantile_over_time(
 def _predict_linear(
     batch: SeriesBatch, window: Window, params: tuple[ScalarSteps, ...], context: FunctionContext
 ) -> Dense:
-    return _call(regression.predict_linear, batch, window, window.times, params[0])
+    return _call(regression.linear_regression, batch, window, window.times, params[0])
 
 
 def _double_exponential_smoothing(
@@ -115,7 +115,7 @@ RANGE_FUNCTIONS: dict[str, RangeFunction] = {
     "idelta": simple(rate.last_difference, False),
     "resets": simple(rate.count_events, True),
     "changes": simple(rate.count_events, False),
-    "deriv": simple(regression.derivative),
+    "deriv": simple(regression.linear_regression, np.empty(0, np.int64), np.empty(0, np.float64)),
     "predict_linear": RangeFunction(_predict_linear),
     "double_exponential_smoothing": RangeFunction(_double_exponential_smoothing),
     "avg_over_time": simple(over_time.sum_over_time, True),
