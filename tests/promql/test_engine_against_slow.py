@@ -54,7 +54,8 @@ aggregations = st.sampled_from(["sum", "avg", "min", "max", "count", "group", "s
 groupings = st.sampled_from(["", " by (x)", " without (x)", " by (x, y)", " by (nope)", " without ()"])
 operators = st.sampled_from(["+", "-", "*", "/", "==", "!=", "<", ">=", "> bool", "!= bool"])
 matchings = st.sampled_from([
-    "", " on (x, y)", " on (x)", " ignoring (x)", " on (y) group_left", " on (x) group_right (y)", " on () group_left (x)",
+    "", " on (x, y)", " on (x)", " ignoring (x)", " on (y) group_left", " on (x) group_right (y)",
+    " on () group_left (x)",
 ])  # fmt: skip
 set_operators = st.sampled_from(["and", "or", "unless"])
 

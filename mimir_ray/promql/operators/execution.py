@@ -6,6 +6,7 @@ number of series each), scalars as float64[T]. Operators do not import each othe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,6 +117,18 @@ class Execution:
         if self.samples_per_step is not None:
             known = self.samples_per_step.get(steps)
             self.samples_per_step[steps] = sizes.copy() if known is None else known + sizes
+
+
+def extremes(param: Scalar) -> tuple[float, float]:
+    """(smallest, largest) value of an aggregation's parameter; NaN, if there is one, wins over all but infinity.
+
+    Upstream: promql/value.go newFParams, with Go's math.Min and math.Max.
+    """
+    smallest, largest = float(param.min()), float(param.max())
+    if math.isnan(largest):
+        smallest = -math.inf if (param == -math.inf).any() else math.nan
+        largest = math.inf if (param == math.inf).any() else math.nan
+    return smallest, largest
 
 
 def slices(batch: SeriesBatch, rows: int) -> Iterator[SeriesBatch]:

@@ -13,7 +13,7 @@ from mimir_ray.promql.kernels.aggregations import fold_quantile
 from mimir_ray.promql.kernels.grouping import rows_by_group
 from mimir_ray.promql.plan import nodes
 
-from .execution import Execution, Scalar
+from .execution import Execution, Scalar, extremes
 from .labels import groups_of
 
 
@@ -46,8 +46,8 @@ def quantile(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) ->
 def _warn(quantiles: Scalar, param: nodes.PlanNode, annotations: Annotations) -> None:
     if np.isnan(quantiles).any():
         annotations.invalid_quantile(math.nan, param.span)
-    numbers = quantiles[~np.isnan(quantiles)]
-    if len(numbers) and numbers.max() > 1:
-        annotations.invalid_quantile(float(numbers.max()), param.span)
-    if len(numbers) and numbers.min() < 0:
-        annotations.invalid_quantile(float(numbers.min()), param.span)
+    smallest, largest = extremes(quantiles)
+    if largest > 1:
+        annotations.invalid_quantile(largest, param.span)
+    if smallest < 0:
+        annotations.invalid_quantile(smallest, param.span)

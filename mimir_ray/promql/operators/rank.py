@@ -20,7 +20,7 @@ from mimir_ray.promql.kernels.label_hash import label_hashes
 from mimir_ray.promql.limits import EvaluationError
 from mimir_ray.promql.plan import nodes
 
-from .execution import Execution, Scalar
+from .execution import Execution, Scalar, extremes
 from .labels import groups_of, label_order
 
 _INT64_MAX = 9223372036854774784.0
@@ -86,8 +86,7 @@ def _kept(whole: StepMatrix, keep: NDArray[np.bool_], chosen: NDArray[np.int64])
 
 def _checked_counts(counts: Scalar) -> NDArray[np.int64] | None:
     """k at every step, or None where no step keeps anything. Raises `EvaluationError`."""
-    with np.errstate(all="ignore"):
-        largest, smallest = np.fmax.reduce(counts), np.fmin.reduce(counts)
+    smallest, largest = extremes(counts)
     if largest < 1:
         return None
     if np.isnan(counts).any():
@@ -105,10 +104,11 @@ def _checked_ratios(ratios: Scalar, param: nodes.PlanNode, execution: Execution)
         return None
     if np.isnan(ratios).any():
         raise EvaluationError("Ratio value is NaN")
-    if ratios.max() > 1:
-        execution.annotations.invalid_ratio(float(ratios.max()), 1.0, param.span)
-    if ratios.min() < -1:
-        execution.annotations.invalid_ratio(float(ratios.min()), -1.0, param.span)
+    smallest, largest = extremes(ratios)
+    if largest > 1:
+        execution.annotations.invalid_ratio(largest, 1.0, param.span)
+    if smallest < -1:
+        execution.annotations.invalid_ratio(smallest, -1.0, param.span)
     return np.clip(ratios, -1.0, 1.0)
 
 
