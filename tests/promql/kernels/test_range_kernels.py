@@ -148,6 +148,28 @@ def test_extrapolated_functions_equal_their_twin(
     )  # fmt: skip
 
 
+@given(
+    phases=st.lists(st.integers(0, 14_999), min_size=1, max_size=4),
+    counters=st.lists(st.integers(0, 60), min_size=40, max_size=40),
+    step_ms=st.sampled_from([5000, 15_000, 60_000]),
+    lost=st.sets(st.integers(0, 39), max_size=3),
+)
+def test_rates_of_regular_scrapes_equal_their_twin(
+    phases: list[int], counters: list[int], step_ms: int, lost: set[int]
+) -> None:
+    kept = [i for i in range(40) if i not in lost]
+    times = [np.array(kept, np.int64) * 15_000 + phase for phase in (*phases, phases[0])]
+    batch = SeriesBatch(
+        LabelColumns.empty_sets(len(times), StringTable()),
+        np.arange(len(times) + 1, dtype=np.int64) * len(kept),
+        np.concatenate(times),
+        np.resize(np.array(counters, np.float64)[kept], len(kept) * len(times)),
+    )
+    ends = np.arange(0, 640_000, step_ms, dtype=np.int64)
+    window = Window(ends, 60_000, ends)
+    check("rate", batch, window, lambda points, t: twins.extrapolated(points, int(ends[t]), 60_000, True, True))
+
+
 @pytest.mark.parametrize(("name", "is_rate"), [("irate", True), ("idelta", False)])
 @given(case=batches())
 def test_functions_of_the_last_two_samples_equal_their_twin(
