@@ -55,7 +55,7 @@ class Delivery:
         batches = [first_batch(write, leg, cache) for leg in legs]
         if len(legs) == 1:
             return await self._deliver(write, cache, legs[0], *batches[0])
-        replicas = (np.concatenate((owners, metadata_owners)) != NOBODY).sum(axis=1).astype(np.int8)
+        replicas = _live_counts(np.concatenate((owners, metadata_owners)))
         quorum = WriteQuorum(replicas, write_quorum(view.replication_factor))
         for leg, (batch, labelled) in zip(legs, batches, strict=True):
             task = asyncio.get_running_loop().create_task(self._vote(quorum, write, cache, leg, batch, labelled))
@@ -100,12 +100,8 @@ class Delivery:
         self._metrics.appends.labels(leg.name, "samples").inc()
         error: MimirRayError | None
         try:
-            error = await asyncio.wait_for(
-                self._exchange(write, cache, leg, batch, labelled), self._config.remote_timeout.seconds
-            )
-        except (asyncio.TimeoutError, TimeoutError):
-            error = errors.IngesterTimedOut(leg.name)
-        except errors.IngesterFailed as failure:
+            error = await self._exchange(write, cache, leg, batch, labelled)
+        except (errors.IngesterFailed, errors.IngesterTimedOut) as failure:
             error = failure
         if error is not None:
             self._metrics.append_failures.labels(leg.name, "samples").inc()
@@ -115,16 +111,17 @@ class Delivery:
         self, write: PreparedWrite, cache: SeriesCache, leg: Leg, batch: WriteBatch, labelled: NDArray[np.int32]
     ) -> MimirRayError | None:
         queue = self._queue(leg.name)
-        result = await queue.submit(batch)
+        deadline = asyncio.get_running_loop().time() + self._config.remote_timeout.seconds
+        result = await queue.submit(batch, deadline)
         error = self._take_result(write, cache, leg, labelled, result)
         lost = np.arange(len(batch.references)) if result.stale else result.unknown
         if result.error is not None or not len(lost):
             return error
-        samples = lost.astype(np.intp) if leg.known is None else leg.known[lost]
+        samples = lost.astype(np.int64) if leg.known is None else leg.known[lost]
         again, labelled = labelled_batch(write, samples, result.incarnation)
         if not result.stale:
             cache.forget_references(write.generation, write.ring_version, leg.ingester, write.ids[labelled])
-        result = await queue.submit(again)
+        result = await queue.submit(again, deadline)
         return self._take_result(write, cache, leg, labelled, result) or error
 
     def _take_result(
@@ -159,3 +156,10 @@ class Delivery:
                 self._metrics.calls.labels(ingester).inc,
             )
         return queue
+
+
+def _live_counts(owners: NDArray[np.int16]) -> NDArray[np.int8]:
+    """int8[N]: how many replicas each row has."""
+    if len(owners) == 0 or int(owners.min()) >= 0:
+        return np.full(len(owners), owners.shape[1], np.int8)
+    return (owners != NOBODY).sum(axis=1).astype(np.int8)

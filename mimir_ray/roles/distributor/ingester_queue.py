@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mimir_ray.roles.api import WriteBatch, WriteResult
-from mimir_ray.roles.distributor.errors import IngesterFailed
+from mimir_ray.roles.distributor.errors import IngesterFailed, IngesterTimedOut
 
 
 class IngesterClient(Protocol):
@@ -59,10 +59,11 @@ class IngesterQueue:
     def idle(self) -> bool:
         return not self._waiting and not self._calls
 
-    def submit(self, batch: WriteBatch) -> asyncio.Future[WriteResult]:
+    def submit(self, batch: WriteBatch, deadline: float) -> asyncio.Future[WriteResult]:
         """Queues a batch. Cancelling the future takes back a batch that has not left yet.
 
-        The future raises `IngesterFailed`, at once where the queue is full.
+        The future raises `IngesterTimedOut` at `deadline` (on the loop's clock), and `IngesterFailed`, at once
+        where the queue is full.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[WriteResult] = loop.create_future()
@@ -74,12 +75,18 @@ class IngesterQueue:
         if full and self._waiting:
             answer.set_exception(IngesterFailed(self.ingester, "too many requests are waiting for it"))
             return answer
+        timer = loop.call_at(deadline, self._expire, answer)
+        answer.add_done_callback(lambda _: timer.cancel())
         self._waiting.append((batch, size, answer))
         self._waiting_bytes += size
         if not self._scheduled and len(self._calls) < self._calls_max:
             self._scheduled = True
             loop.call_soon(self._start_calls)
         return answer
+
+    def _expire(self, answer: asyncio.Future[WriteResult]) -> None:
+        if not answer.done():
+            answer.set_exception(IngesterTimedOut(self.ingester))
 
     def _discard_abandoned(self) -> None:
         self._waiting = deque(entry for entry in self._waiting if not entry[2].done())

@@ -30,7 +30,7 @@ class WriteQuorum:
         if len(replicas) == 0:
             self.done.set_result(None)
 
-    def record(self, items: NDArray[np.intp] | slice, error: MimirRayError | None) -> None:
+    def record(self, items: NDArray[np.int64] | slice, error: MimirRayError | None) -> None:
         """One replica has answered for these items (each at most once)."""
         self._remaining[items] -= 1
         if error is None:

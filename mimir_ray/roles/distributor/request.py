@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from mimir_ray.config.limits import Limits
 from mimir_ray.encoding.bits import copy_bytes
-from mimir_ray.kernel import I64, U8, OutU8, kernel
+from mimir_ray.kernel import I32, I64, U8, I32x2, OutI32, OutI64, OutU8, kernel
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.api import WriteBatch
-from mimir_ray.roles.distributor.series_cache import NOBODY, UNKNOWN, SeriesCache
+from mimir_ray.roles.distributor.series_cache import NOBODY, SeriesCache
 from mimir_ray.roles.distributor.validation import canonical_labels
 from mimir_ray.wire.protobuf import encode_labels, parse_labels
 
@@ -76,10 +76,10 @@ class Leg:
 
     ingester: int
     name: str
-    items: NDArray[np.intp] | slice
-    known: NDArray[np.intp] | None
+    items: NDArray[np.int64] | slice
+    known: NDArray[np.int64] | None
     references: NDArray[np.int32]
-    fresh: NDArray[np.intp]
+    fresh: NDArray[np.int64]
     metadata: tuple[Metadata, ...] = ()
 
 
@@ -99,22 +99,30 @@ def make_legs(
     if len(owners) and not len(metadata_owners) and _constant_columns(owners):
         # Every ingester has every series: as many ingesters as replicas.
         return [
-            _leg(write, at, instances[at], slice(None), None, np.ascontiguousarray(references[:, replica]), ())
+            _leg_of_all(write, at, instances[at], np.ascontiguousarray(references[:, replica]))
             for replica, at in enumerate(owners[0].tolist())
             if at != NOBODY
         ]
+    rows = np.arange(len(write), dtype=np.int32) if write.rows is None else write.rows
+    samples, named, offsets = _deal_samples(rows, owners, references, len(instances))
+    if write.rows is None:
+        series, series_offsets = samples, offsets
+    else:
+        series, _, series_offsets = _deal_samples(
+            np.arange(len(write), dtype=np.int32), owners, references, len(instances)
+        )
     legs = []
-    for at in np.union1d(owners, metadata_owners).tolist():
-        if at == NOBODY:
-            continue
-        hit = owners == at
-        mine = hit.any(axis=1)
-        named = np.full(len(write), UNKNOWN, np.int32)
-        named[mine] = references[hit]
-        families = np.flatnonzero((metadata_owners == at).any(axis=1))
-        items = np.concatenate((np.flatnonzero(mine), families + len(write)))
-        metadata = tuple(write.metadata[place] for place in families.tolist())
-        legs.append(_leg(write, at, instances[at], items, None if mine.all() else mine, named, metadata))
+    for at, name in enumerate(instances):
+        first, middle, last = offsets[2 * at : 2 * at + 3]
+        items = series[series_offsets[2 * at] : series_offsets[2 * at + 2]]
+        metadata: tuple[Metadata, ...] = ()
+        if len(metadata_owners):
+            families = np.flatnonzero((metadata_owners == at).any(axis=1))
+            items = np.concatenate((items, families + len(write)))
+            metadata = tuple(write.metadata[place] for place in families.tolist())
+        if len(items):
+            known = None if middle - first == len(rows) else samples[first:middle]
+            legs.append(Leg(at, name, items, known, named[first:middle], samples[middle:last], metadata))
     return legs
 
 
@@ -122,27 +130,59 @@ def _constant_columns(owners: NDArray[np.int16]) -> bool:
     return bool((owners == owners[0]).all()) and len(set(owners[0].tolist())) == owners.shape[1]
 
 
-def _leg(
-    write: PreparedWrite,
-    ingester: int,
-    name: str,
-    items: NDArray[np.intp] | slice,
-    mine: NDArray[np.bool_] | None,
-    named: NDArray[np.int32],
-    metadata: tuple[Metadata, ...],
-) -> Leg:
-    """`mine`: bool[S], or None for all; `named`: int32[S]."""
+def _leg_of_all(write: PreparedWrite, ingester: int, name: str, named: NDArray[np.int32]) -> Leg:
+    """A leg with every sample; `named`: int32[S], references or UNKNOWN."""
     of_samples = named if write.rows is None else named[write.rows]
-    if mine is None and (not len(named) or int(named.min()) >= 0):
-        return Leg(ingester, name, items, None, of_samples, _NONE.astype(np.intp), metadata)
-    is_known = of_samples >= 0
-    is_fresh = ~is_known
-    if mine is not None:
-        chosen = mine if write.rows is None else mine[write.rows]
-        is_known &= chosen
-        is_fresh &= chosen
-    known = np.flatnonzero(is_known)
-    return Leg(ingester, name, items, known, of_samples[known], np.flatnonzero(is_fresh), metadata)
+    if int(named.min()) >= 0:
+        return Leg(ingester, name, slice(None), None, of_samples, np.zeros(0, np.int64))
+    known = np.flatnonzero(of_samples >= 0)
+    return Leg(ingester, name, slice(None), known, of_samples[known], np.flatnonzero(of_samples < 0))
+
+
+def _deal_samples(
+    rows: NDArray[np.int32], owners: NDArray[np.int16], references: NDArray[np.int32], ingesters: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32], list[int]]:
+    """(samples, references, offsets): what `_deal` writes, and its 2 * ingesters + 1 offsets."""
+    samples = np.empty(len(rows) * owners.shape[1], np.int64)
+    named = np.empty(len(samples), np.int32)
+    offsets = np.zeros(2 * ingesters + 1, np.int64)
+    _deal(rows, owners.astype(np.int32), np.ascontiguousarray(references), samples, named, offsets)
+    return samples, named, offsets.tolist()
+
+
+@kernel
+def _deal(rows: I32, owners: I32x2, references: I32x2, samples: OutI64, named: OutI32, offsets: OutI64) -> None:
+    """Sorts samples by ingester, and of each ingester those with a reference before those without.
+
+    Args:
+        rows: int32[N], the series of each sample.
+        owners, references: int32[S, RF]; -1: nobody, no reference.
+        samples, named: [N * RF], written: indices of samples, ascending in each part, and their references.
+        offsets: int64[2 * I + 1], zeros; ingester i has named samples from offsets[2i] on, others from
+            offsets[2i + 1] to offsets[2i + 2].
+    """
+    for place in range(len(rows)):
+        row = rows[place]
+        for replica in range(owners.shape[1]):
+            owner = owners[row, replica]
+            if owner >= 0:
+                offsets[2 * owner + (references[row, replica] < 0) + 1] += 1
+    for part in range(1, len(offsets)):
+        offsets[part] += offsets[part - 1]
+    total = offsets[len(offsets) - 1]
+    # offsets[p + 1] is the end of part p, and moves down to its start.
+    for place in range(len(rows) - 1, -1, -1):
+        row = rows[place]
+        for replica in range(owners.shape[1]):
+            owner = owners[row, replica]
+            if owner >= 0:
+                end = 2 * owner + (references[row, replica] < 0) + 1
+                offsets[end] -= 1
+                samples[offsets[end]] = place
+                named[offsets[end]] = references[row, replica]
+    for part in range(len(offsets) - 1):
+        offsets[part] = offsets[part + 1]
+    offsets[len(offsets) - 1] = total
 
 
 def first_batch(write: PreparedWrite, leg: Leg, cache: SeriesCache) -> tuple[WriteBatch, NDArray[np.int32]]:
@@ -162,7 +202,7 @@ def first_batch(write: PreparedWrite, leg: Leg, cache: SeriesCache) -> tuple[Wri
 
 
 def labelled_batch(
-    write: PreparedWrite, samples: NDArray[np.intp], incarnation: int
+    write: PreparedWrite, samples: NDArray[np.int64], incarnation: int
 ) -> tuple[WriteBatch, NDArray[np.int32]]:
     """These samples with the labels of their series; and int32[R], the series in the order of the batch."""
     of_samples = samples if write.rows is None else write.rows[samples]

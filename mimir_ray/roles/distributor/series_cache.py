@@ -200,7 +200,7 @@ class SeriesCache:
             column[:kept] = column[: self.count][rows]
         self.count = kept
         self.generation += 1
-        self._resize(max(_SLOTS_MIN // 2, 1 << (2 * kept).bit_length() - 1))
+        self._resize(max(_SLOTS_MIN // 2, 1 << kept.bit_length()))
 
     def _reserve(self, count: int) -> None:
         if count > len(self._low):
