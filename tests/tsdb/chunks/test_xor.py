@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mimir_ray.encoding.varint import encode_uvarint, encode_varint
 from mimir_ray.model.series import NORMAL_NAN_BITS, STALE_NAN_BITS
+from mimir_ray.testing.memory import at_the_edge
 from mimir_ray.tsdb.chunks.xor import chunk_counts, decode_chunk, decode_chunks, encode_chunk
 
 MASK = (1 << 64) - 1
@@ -53,7 +54,7 @@ def slow_encode(timestamps: list[int], value_bits: list[int]) -> bytes:
                         break
         delta = new_delta
         out += value(bits, value_bits[n - 1])
-    return int(out, 2).to_bytes(len(out) // 8, "big") if len(out) % 8 == 0 else slow_padded(out)
+    return slow_padded(out)
 
 
 def slow_padded(out: str) -> bytes:
@@ -182,6 +183,30 @@ def test_random_bytes_never_touch_what_lies_around(body: bytes, count: int, behi
     assert (alone is None) == (results[0][0] < 0)
     if alone is not None:
         assert alone[0].tolist() == results[0][1]
+
+
+@given(samples(), st.binary(max_size=30), st.integers(0, 40))
+def test_decoding_never_reads_past_the_end_of_the_array(
+    drawn: tuple[list[int], list[int]], garbage: bytes, cut: int
+) -> None:
+    encoded = encode_chunk(*arrays(*drawn))
+    for chunk in (encoded, encoded[: max(2, len(encoded) - cut)], encoded[:2] + garbage):
+        alone = decode_chunk(at_the_edge(chunk))
+        elsewhere = decode_chunk(chunk)
+        assert (alone is None) == (elsewhere is None)
+        if alone is not None and elsewhere is not None:
+            assert alone[0].tobytes() == elsewhere[0].tobytes() and alone[1].tobytes() == elsewhere[1].tobytes()
+
+
+@pytest.mark.parametrize("behind", range(0, 40, 2))
+def test_the_longest_sample_in_front_of_the_end_of_the_array_is_not_read_past_it(behind: int) -> None:
+    # The third sample has an interval of 64 bits and a value of 64 bits more; the chunk ends where it starts.
+    third = "1111" + "0" * 64 + "10" + "1" * 64
+    body = slow_padded("0" + third + "1" * 200)
+    chunk = (9).to_bytes(2, "big") + bytes(9) + b"\x01" + body[:1]
+    data = at_the_edge((chunk + body[1:])[: len(chunk) + behind])
+    starts, ends = np.zeros(1, np.int64), np.array([len(chunk)])
+    assert decode_chunks(data, starts, ends, starts, np.zeros(9, np.int64), np.zeros(9)) == -1
 
 
 @pytest.mark.parametrize(("start", "end"), [(-1, 10), (0, 1000), (5, 6), (8, 4), (1 << 62, (1 << 62) + 5)])

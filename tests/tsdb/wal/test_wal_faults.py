@@ -54,6 +54,7 @@ def test_a_log_cut_at_any_byte_gives_every_whole_record(tmp_path: Path) -> None:
         assert found == PAYLOADS[:whole]
         assert (report.torn_bytes, report.damage, report.bytes_lost) == (cut - ends[whole], "", 0)
         # Repaired: the next replay finds nothing to complain about, and a writer goes on behind it.
+        assert only_segment(directory).stat().st_size == ends[whole]
         write(directory, [b"next"])
         found, report = replay(directory)
         assert found == [*PAYLOADS[:whole], b"next"]
@@ -90,6 +91,7 @@ def test_any_flipped_bit_ends_the_replay_before_its_record(tmp_path: Path) -> No
         cut = len(raw) - starts[intact]
         assert report.torn_bytes + report.bytes_lost == cut
         assert bool(report.damage) == bool(report.bytes_lost)
+        assert only_segment(directory).stat().st_size == starts[intact]
         if report.damage:
             assert [path.read_bytes() for path in report.set_aside] == [bytes(damaged[starts[intact] :])]
         shutil.rmtree(directory)
