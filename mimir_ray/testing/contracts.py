@@ -75,9 +75,7 @@ def _expected(series: Sequence[Series], selection: Selection) -> dict[Labels, li
     for labels, points in series:
         bits = np.array([value for _, value in points]).view(np.uint64).tolist()
         inside = [
-            (time, bit)
-            for (time, _), bit in zip(points, bits, strict=True)
-            if selection.mint <= time <= selection.maxt
+            (time, bit) for (time, _), bit in zip(points, bits, strict=True) if selection.mint <= time <= selection.maxt
         ]
         if inside and satisfies(labels, selection.matchers):
             found[labels] = inside

@@ -37,6 +37,7 @@ from mimir_ray.tsdb.index.columns import strings_of
 from mimir_ray.tsdb.index.interning import shard_filter
 from mimir_ray.tsdb.index.postings import Postings, walk_pairs
 from mimir_ray.tsdb.index.series_index import SeriesIndex
+from mimir_ray.tsdb.index.tokens import series_tokens
 from mimir_ray.tsdb.wal import records as wal_records
 
 from . import sample_log
@@ -98,8 +99,8 @@ class Head:
         self._postings = Postings(self._index)
         self._open = OpenChunks(settings.chunk_range_ms, settings.samples_per_chunk)
         self._closed = ClosedTable(files)
-        self._log = SampleLog(_FIRST_CAPACITY)
-        self._late_log = SampleLog(64)
+        self._log = SampleLog(min(_FIRST_CAPACITY, settings.log_capacity_min))
+        self._late_log = SampleLog(min(64, settings.late_log_capacity_max))
         self._marks = np.array([0, 0, NO_TIME_MIN, NO_TIME_MAX], np.int64)
         self._counts = np.zeros(sample_log.STATUSES, np.int64)
         self._metadata: dict[str, Metadata] = {}
@@ -126,9 +127,7 @@ class Head:
             except MimirRayError as error:
                 return [WriteResult(self.incarnation, error=error) for _ in batches]
             records: list[wal_records.Record] = []
-            results = []
-            for batch in batches:
-                results.append(self._push_one(batch, limits, records))
+            results = [self._push_one(batch, limits, records) for batch in batches]
             try:
                 self._write_journal(records)
             except MimirRayError as error:
@@ -154,7 +153,7 @@ class Head:
         ):
             return WriteResult(self.incarnation, error=MalformedBatch("columns of different lengths"))
         if len(batch.new_series) and not (
-            0 <= batch.new_series.min() and batch.new_series.max() < len(batch.label_offsets) - 1
+            batch.new_series.min() >= 0 and batch.new_series.max() < len(batch.label_offsets) - 1
         ):
             return WriteResult(self.incarnation, error=MalformedBatch("a sample of a series that is not in the batch"))
         stale = known > 0 and batch.incarnation != self.incarnation
@@ -272,7 +271,7 @@ class Head:
             else:
                 self._flush_log(wanted)
         if self._marks[LATE_LENGTH] == self._late_log.capacity:
-            wanted = min(max(wanted // 2, settings.log_capacity_min), settings.late_log_capacity_max)
+            wanted = min(wanted // 2, settings.late_log_capacity_max)
             if self._late_log.capacity < wanted:
                 self._late_log.grow(min(wanted, 4 * self._late_log.capacity))
             else:
@@ -488,6 +487,11 @@ class Head:
         """How many live series satisfy the matchers."""
         with self._lock:
             return len(self._postings.select(matchers)) if matchers else self._index.live
+
+    def series_tokens(self, first: int, seed: int) -> NDArray[np.uint32]:
+        """uint32: ring tokens of the series from reference `first` on; `seed`: the hash state after the tenant's id."""
+        with self._lock:
+            return series_tokens(self._index, first, seed)
 
     @property
     def stats(self) -> HeadStats:
