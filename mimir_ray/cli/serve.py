@@ -9,7 +9,7 @@ from mimir_ray import __version__
 from mimir_ray.config import loader, render
 from mimir_ray.config.reference import help_text
 from mimir_ray.config.tree import ConfigError
-from mimir_ray.deploy.launch import serve
+from mimir_ray.deploy.environment import prepare_environment
 from mimir_ray.deploy.settings import Settings
 
 
@@ -33,6 +33,10 @@ def main(arguments: list[str]) -> int:
         return 0
     for warning in loaded.warnings:
         print(f"mimir-ray: warning: {warning}", file=sys.stderr)
+    if not address:
+        prepare_environment(loaded.settings.root / "ray-auth-token")
+    from mimir_ray.deploy.launch import serve  # Ray reads the environment when it is imported
+
     return serve(loaded.settings, address)
 
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from mimir_ray.config import loader
 from mimir_ray.config.tree import ConfigError
-from mimir_ray.deploy.launch import RUN_FILE
-from mimir_ray.deploy.settings import Settings
+from mimir_ray.deploy.settings import RUN_FILE, Settings
 
 
 def main(arguments: list[str]) -> int:

@@ -12,10 +12,12 @@ from typing import Any
 import ray
 
 from mimir_ray.cluster.ring.actor import RingActor
+from mimir_ray.cluster.ring.persistence import FileStore
 from mimir_ray.cluster.transport.base import NAMESPACE, RING
 from mimir_ray.cluster.transport.on_ray import RayTransport, actor_class
 from mimir_ray.config.overrides import RuntimeDefaults
 from mimir_ray.deploy.settings import Settings
+from mimir_ray.deploy.shard_tasks import RayShardTasks
 from mimir_ray.deploy.topology import ActorSpec, topology
 from mimir_ray.gateway.actor import GatewayActor, GatewaySpec
 from mimir_ray.promql.engine import EngineOptions
@@ -23,22 +25,6 @@ from mimir_ray.roles.ingester.actor import IngesterActor, IngesterSpec, ring_opt
 from mimir_ray.roles.scraper.ray_targets import targets_of_file, targets_of_nodes
 from mimir_ray.roles.scraper.scraper import Target
 from mimir_ray.telemetry import logging
-
-
-@dataclass(frozen=True, slots=True)
-class FileRingStore:
-    """Keeps the rings in a file, replaced as a whole; so a ring actor that died comes back with its instances."""
-
-    path: Path
-
-    def load(self) -> bytes | None:
-        return self.path.read_bytes() if self.path.exists() else None
-
-    def save(self, state: bytes) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_bytes(state)
-        temporary.replace(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +66,7 @@ def create(spec: ActorSpec, settings: Settings, runtime_env: dict[str, Any] | No
 
 
 def _ring(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
-    return RingActor, (FileRingStore(settings.root / "ring.json"),)
+    return RingActor, (FileStore(settings.root / "ring.json"),)
 
 
 def _ingester(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
@@ -92,7 +78,6 @@ def _ingester(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...
         tsdb=settings.blocks_storage.tsdb,
         runtime=settings.runtime_config,
         defaults=runtime_defaults(settings),
-        engine=engine_options(settings),
     )
     return IngesterActor, (about, RayTransport(), ProcessSetUp(settings))
 
@@ -107,7 +92,7 @@ def _gateway(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]
         engine=engine_options(settings),
         peers=tuple(one.address for one in topology(settings) if one.address != spec.address),
     )
-    return GatewayActor, (about, RayTransport(), partial(_ray_targets, settings.scraper.sd_file), ProcessSetUp(settings))
+    return GatewayActor, (about, RayTransport(), RayShardTasks(RayTransport()), partial(_ray_targets, settings.scraper.sd_file), ProcessSetUp(settings))
 
 
 def _ray_targets(sd_file: str) -> list[Target]:

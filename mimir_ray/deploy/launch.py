@@ -21,8 +21,9 @@ import ray
 
 from mimir_ray.cluster.transport.base import NAMESPACE
 from mimir_ray.deploy import actors
-from mimir_ray.deploy.local_ray import MALLOC, LocalRay
-from mimir_ray.deploy.settings import Settings
+from mimir_ray.deploy.environment import MALLOC
+from mimir_ray.deploy.local_ray import LocalRay
+from mimir_ray.deploy.settings import RUN_FILE, Settings
 from mimir_ray.deploy.topology import ActorSpec, topology
 from mimir_ray.errors import MimirRayError, Unavailable
 from mimir_ray.kernel import warm_up
@@ -30,7 +31,6 @@ from mimir_ray.kernel import warm_up
 READY_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 12.0
 CREATE_TIMEOUT_S = 60.0
-RUN_FILE = "run.json"
 
 
 class CannotStart(Unavailable):
@@ -132,11 +132,7 @@ def _enter_ray(settings: Settings, address: str, stack: ExitStack, progress: Pro
         progress.say(f"Joined the Ray at {address}.")
         return ""
     local = stack.enter_context(
-        LocalRay(
-            int(settings.deploy.object_store_memory),
-            settings.root / "ray-auth-token",
-            settings.deploy.ray_dashboard,
-        )
+        LocalRay(int(settings.deploy.object_store_memory), settings.deploy.ray_dashboard)
     )
     progress.say(f"Ray is up at {local.address}.")
     return str(local.logs)

@@ -9,7 +9,6 @@ SIGKILL from the kernel when this one dies.
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import tempfile
 from pathlib import Path
@@ -24,31 +23,12 @@ from ray._private.parameter import RayParams
 from mimir_ray.cluster.transport.base import NAMESPACE
 
 LOOPBACK = "127.0.0.1"
-# Freed memory of large requests stays in the process instead of going back and forth to the kernel.
-MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(256 << 20), "MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_ARENA_MAX": "2"}
-
-
-def prepare_environment(token_file: Path) -> None:
-    """Sets what Ray reads from the environment, for this process and all that it starts."""
-    if not token_file.exists():
-        token_file.parent.mkdir(parents=True, exist_ok=True)
-        token_file.touch(mode=0o600)
-        token_file.write_text(secrets.token_hex(32))
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN_PATH"] = str(token_file)
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-    for name, value in MALLOC.items():
-        os.environ.setdefault(name, value)
-
 
 class LocalRay:
-    """Starts on entering, stops everything it started on leaving."""
+    """Starts on entering, stops everything it started on leaving. The environment must be prepared (environment.py)."""
 
-    def __init__(self, object_store_memory: int, token_file: Path, dashboard: bool = False, cpus: int | None = None) -> None:
+    def __init__(self, object_store_memory: int, dashboard: bool = False, cpus: int | None = None) -> None:
         self._object_store_memory = object_store_memory
-        self._token_file = token_file
         self._dashboard = dashboard
         self._cpus = cpus or os.cpu_count() or 1
         self._node: Node | None = None
@@ -65,7 +45,6 @@ class LocalRay:
         return str(self._node.gcs_address)
 
     def __enter__(self) -> LocalRay:
-        prepare_environment(self._token_file)
         # Sockets live in it, whose paths must stay below 108 bytes: so it is not below the data directory.
         self._folder = Path(tempfile.mkdtemp(prefix="mimir-ray-"))
         ray_services.resolve_ip_for_localhost = lambda host: host

@@ -17,6 +17,10 @@ from mimir_ray.roles.querier.config import QuerierConfig
 from mimir_ray.roles.scraper.config import ScraperConfig
 
 
+RUN_FILE = "run.json"
+"""In the data directory while a deployment runs on it: where it is reached."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeployConfig:
     """The `deploy` block, ours: how many of each role run, where, and the Ray they run on."""

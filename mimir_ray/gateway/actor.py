@@ -27,6 +27,7 @@ from mimir_ray.promql.engine import Engine, EngineOptions
 from mimir_ray.roles.api import WriteBatch, WriteResult
 from mimir_ray.roles.distributor.distributor import Distributor
 from mimir_ray.roles.distributor.metrics import DistributorMetrics
+from mimir_ray.roles.querier.fragments import ShardTasks
 from mimir_ray.roles.querier.source import Ingesters
 from mimir_ray.roles.query_frontend.metrics import QueryFrontendMetrics
 from mimir_ray.roles.query_frontend.query_frontend import QueryFrontend
@@ -72,6 +73,7 @@ class GatewayActor:
         self,
         spec: GatewaySpec,
         transport: Transport,
+        shard_tasks: ShardTasks | None = None,
         ray_targets: Callable[[], list[Target]] | None = None,
         set_up_process: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -94,10 +96,12 @@ class GatewayActor:
             self._clock,
             DistributorMetrics(self._registry),
         )
-        ingesters = Ingesters(lambda: self._watcher.view(INGESTER_RING), transport, self._fan_out, self._clock.now_ms)
+        ingesters = Ingesters(lambda: self._watcher.view(INGESTER_RING), transport, self._fan_out)
         frontend = QueryFrontend(
             Engine(spec.engine),
             ingesters,
+            settings.querier,
+            shard_tasks,
             lambda tenant: self._runtime.limits(tenant),
             self._clock,
             QueryFrontendMetrics(self._registry),
@@ -151,7 +155,7 @@ class GatewayActor:
         states.append(("ring", "Running" if answered else "Starting", "" if answered else "the ring does not answer"))
         view = self._watcher.view(INGESTER_RING)
         known = {one.address: one for one in view.instances}
-        healthy = dict(zip(known, view.healthy(now_ms=self._clock.now_ms()).tolist(), strict=True))
+        healthy = dict(zip(known, view.healthy().tolist(), strict=True))
         for address in self._spec.peers:
             if address.role != "ingester":
                 continue

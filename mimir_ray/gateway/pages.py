@@ -7,7 +7,7 @@ import html
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
-from sanic import HTTPResponse
+from sanic import HTTPResponse, Request
 
 HTML = "text/html; charset=utf-8"
 
@@ -18,10 +18,10 @@ def asset(name: str) -> bytes:
     return (files("mimir_ray") / "ui" / name).read_bytes()
 
 
-def page(title: str, body: str, status: int = 200) -> HTTPResponse:
+def page(request: Request, title: str, body: str, status: int = 200) -> HTTPResponse:
     """`body` (HTML) in the common frame, under `title` (text)."""
-    frame = asset("frame.html").decode()
-    shown = frame.replace("{{title}}", html.escape(title)).replace("{{body}}", body)
+    frame = asset("frame.html").decode().replace("{{title}}", html.escape(title)).replace("{{body}}", body)
+    shown = frame.replace("{{prefix}}", request.app.ctx.services.settings.server.http_path_prefix)
     return HTTPResponse(shown, status=status, content_type=HTML)
 
 

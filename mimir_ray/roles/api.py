@@ -14,16 +14,18 @@ again with labels. Pushing a batch twice changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mimir_ray.errors import Unavailable
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.tenant import TenantId
+from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
 from mimir_ray.promql.source import Selection
 
 
@@ -104,6 +106,16 @@ class TenantStats:
     rule_ingestion_rate: float = 0.0
 
 
+@dataclass(eq=False)
+class NotSoleOwner(Unavailable):
+    """An ingester has samples of series that, by the ring, others have too: it cannot evaluate by itself."""
+
+    ingester: str
+
+    def describe(self) -> str:
+        return f"{self.ingester} has series that belong to others"
+
+
 class Ingester(Protocol):
     """Recent samples of all tenants, a part of all series."""
 
@@ -116,8 +128,14 @@ class Ingester(Protocol):
     def next_page(self, cursor: str) -> Page:
         """What follows a page. Raises NotFound where the cursor is no longer kept."""
 
-    def evaluate(self, tenant: TenantId, fragment: Any) -> Iterator[Any]:
-        """Runs a per-series part of a plan on this ingester's own series (promql/plan/fragment.py)."""
+    def evaluate(self, tenant: TenantId, fragment: Fragment, ring_version: int) -> list[FragmentPart]:
+        """Runs a per-series part of a plan on this ingester's own series.
+
+        Raises `NotSoleOwner` unless this ingester is the one owner of each of them in that version of the ring.
+        """
+
+    def estimate_samples(self, tenant: TenantId, selection: Selection) -> int:
+        """About how many samples the selection has."""
 
     def label_names(self, tenant: TenantId, selection: Selection) -> list[str]:
         """Sorted names of all labels of the selected series (no matchers: of all series)."""

@@ -43,14 +43,14 @@ async def ring_page(request: Request, ring: RingName, title: str) -> HTTPRespons
         now_ms = services.clock.now_ms()
         if wants_json(request):
             return HTTPResponse(orjson.dumps(describe(view, now_ms)), content_type=JSON)
-        return page(f"{title} ring status", _table(view, now_ms))
+        return page(request, f"{title} ring status", _table(view, now_ms))
     except Exception as error:  # noqa: BLE001  (the edge)
         return as_text(error, request)
 
 
 def describe(view: RingView, now_ms: int) -> dict[str, Any]:
     """The JSON form of a ring page."""
-    healthy = view.healthy(now_ms=now_ms)
+    healthy = view.healthy()
     shares = view.ownership()
     return {
         "shards": [

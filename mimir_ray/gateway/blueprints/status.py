@@ -113,4 +113,4 @@ async def services(request: Request) -> HTTPResponse:
         (html.escape(name), f'<span class="state {state.lower()}">{html.escape(state)}</span>', html.escape(detail))
         for name, state, detail in states
     ]
-    return page("Services' status", table(("Service", "Status", ""), rows))
+    return page(request, "Services' status", table(("Service", "Status", ""), rows))

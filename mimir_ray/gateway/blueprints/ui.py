@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import mimetypes
 
 from sanic import Blueprint, HTTPResponse, Request
@@ -10,7 +11,7 @@ from mimir_ray.gateway.errors import text
 from mimir_ray.gateway.pages import asset, page
 from mimir_ray.gateway.services import services_of
 
-ASSETS = frozenset({"style.css", "index.js", "graph.js", "icon.svg"})
+ASSETS = frozenset({"style.css", "chart.js", "index.js", "graph.js", "icon.svg"})
 CACHE = {"Cache-Control": "max-age=300"}
 
 
@@ -23,11 +24,11 @@ def blueprint() -> Blueprint:
 
 
 async def index(request: Request) -> HTTPResponse:
-    return page("mimir-ray", _filled("index.html", request))
+    return page(request, "mimir-ray", _filled("index.html", request))
 
 
 async def graph(request: Request) -> HTTPResponse:
-    return page("Graph", _filled("graph.html", request))
+    return page(request, "Graph", _filled("graph.html", request))
 
 
 async def static(request: Request, name: str) -> HTTPResponse:
@@ -39,9 +40,10 @@ async def static(request: Request, name: str) -> HTTPResponse:
 
 def _filled(name: str, request: Request) -> str:
     settings = services_of(request).settings
+    tenant = settings.scraper.tenant if settings.tenancy.multitenancy_enabled else ""
     return (
         asset(name)
         .decode()
         .replace("{{prometheus}}", settings.api.prometheus_http_prefix)
-        .replace("{{multitenancy}}", "true" if settings.tenancy.multitenancy_enabled else "false")
+        .replace("{{tenant}}", html.escape(tenant, quote=True))
     )

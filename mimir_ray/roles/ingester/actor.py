@@ -22,7 +22,6 @@ from mimir_ray.cluster.transport.base import RING, Address, Transport
 from mimir_ray.config.overrides import RuntimeConfig, RuntimeConfigSettings, RuntimeDefaults
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
-from mimir_ray.promql.engine import EngineOptions
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
 from mimir_ray.promql.source import Selection
 from mimir_ray.roles.api import Page, TenantStats, WriteBatch, WriteResult
@@ -48,7 +47,6 @@ class IngesterSpec:
     tsdb: TsdbConfig
     runtime: RuntimeConfigSettings
     defaults: RuntimeDefaults
-    engine: EngineOptions
 
 
 def ring_options(config: IngesterConfig) -> RingOptions:
@@ -64,6 +62,7 @@ class IngesterActor:
         "select_page": "read",
         "next_page": "read",
         "evaluate": "read",
+        "estimate_samples": "read",
         "label_names": "read",
         "label_values": "read",
         "metadata": "read",
@@ -78,18 +77,20 @@ class IngesterActor:
         self._registry = process_registry()
         self._runtime = RuntimeConfig(spec.runtime, spec.defaults, self._registry)
         ring = transport.client(RING)
+        instance = InstanceId(f"ingester-{spec.instance}")
         self._watcher = RingWatcher(ring, {RING_NAME: ring_options(spec.ingester)}, self._clock)
         self._ingester = Ingester(
             spec.directory,
             spec.tsdb,
+            spec.ingester.active_series_metrics_idle_timeout.ms,
             self._clock,
             IngesterMetrics(self._registry),
             lambda tenant: self._runtime.limits(tenant),
-            self._share,
-            spec.engine,
+            lambda: self._watcher.view(RING_NAME),
+            instance,
         )
         desc = InstanceDesc(
-            InstanceId(f"ingester-{spec.instance}"),
+            instance,
             Address("ingester", spec.instance).actor_name,
             zone=spec.zone,
             incarnation=time.time_ns(),
@@ -120,8 +121,11 @@ class IngesterActor:
     def next_page(self, cursor: str) -> Page:
         return self._ingester.next_page(cursor)
 
-    def evaluate(self, tenant: TenantId, fragment: Fragment) -> list[FragmentPart]:
-        return list(self._ingester.evaluate(tenant, fragment))
+    def evaluate(self, tenant: TenantId, fragment: Fragment, ring_version: int) -> list[FragmentPart]:
+        return self._ingester.evaluate(tenant, fragment, ring_version)
+
+    def estimate_samples(self, tenant: TenantId, selection: Selection) -> int:
+        return self._ingester.estimate_samples(tenant, selection)
 
     def label_names(self, tenant: TenantId, selection: Selection) -> list[str]:
         return self._ingester.label_names(tenant, selection)
@@ -150,10 +154,6 @@ class IngesterActor:
         self._ingester.close()
         self._lifecycler.stop(unregister=self._spec.ingester.ring.unregister_on_shutdown)
         self._watcher.stop()
-
-    def _share(self) -> tuple[int, int]:
-        view = self._watcher.view(RING_NAME)
-        return len(view), view.replication_factor
 
     def _tell(self, sentence: str) -> None:
         self._progress = sentence

@@ -14,24 +14,35 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from mimir_ray.clock import Clock
+from mimir_ray.cluster.ring.lookup import RingView
+from mimir_ray.cluster.ring.model import InstanceId
 from mimir_ray.config.limits import Limits
 from mimir_ray.errors import MimirRayError, NotFound, Unavailable
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.tenant import TenantId, validate_tenant
-from mimir_ray.promql.engine import EngineOptions
-from mimir_ray.promql.plan.fragment import Fragment, FragmentPart, execute_fragment
+from mimir_ray.promql.limits import Cancellation
+from mimir_ray.promql.operators.fragment import execute_fragment
+from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
 from mimir_ray.promql.source import Selection
-from mimir_ray.roles.api import Page, TenantStats, WriteBatch, WriteResult
+from mimir_ray.roles.api import NotSoleOwner, Page, TenantStats, WriteBatch, WriteResult
 from mimir_ray.roles.ingester.config import TsdbConfig
 from mimir_ray.roles.ingester.metrics import IngesterMetrics
+from mimir_ray.roles.ingester.ownership import Ownership
 from mimir_ray.tsdb.database import Database, DatabaseSettings
-from mimir_ray.tsdb.head.head import HeadLimits
+from mimir_ray.tsdb.head.settings import PushLimits
+from mimir_ray.tsdb.wal.writer import WalSettings
+
+log = structlog.get_logger(__name__)
 
 PAGE_BYTES = 48 << 20
 CURSORS_MAX = 256
 CURSOR_IDLE_S = 120.0
+EVALUATE_TIMEOUT_S = 120.0
+SCRAPE_INTERVAL_GUESS_MS = 15_000
 RATE_PERIOD_S = 15.0
 RATE_WEIGHT = 0.2
 """Upstream: pkg/ingester/ingester.go rate smoothing (EWMA 0.2 over 15 s)."""
@@ -60,6 +71,7 @@ class NoSuchCursor(NotFound):
 @dataclass(slots=True)
 class _Tenant:
     database: Database
+    ownership: Ownership
     samples: int = 0
     rate: float = 0.0
     last_samples: int = 0
@@ -78,26 +90,28 @@ class Ingester:
         self,
         directory: Path,
         config: TsdbConfig,
+        active_ms: int,
         clock: Clock,
         metrics: IngesterMetrics,
         limits: Callable[[TenantId], Limits],
-        share: Callable[[], tuple[int, int]],
-        engine_options: EngineOptions,
+        ring: Callable[[], RingView],
+        instance: InstanceId,
     ) -> None:
         """
         Args:
             directory: holds a folder for each tenant.
+            active_ms: a series is active for this long after its newest sample.
             limits: a tenant's limits now.
-            share: (ingesters in the ring, replication factor), to turn global limits into local ones.
-            engine_options: for fragments of plans that run here.
+            ring: the newest view of the ring of ingesters; `instance` is this one's id in it.
         """
         self._directory = directory
         self._config = config
+        self._active_ms = active_ms
         self._clock = clock
         self._metrics = metrics
         self._limits = limits
-        self._share = share
-        self._engine_options = engine_options
+        self._ring = ring
+        self._instance = instance
         self._lock = threading.Lock()
         self._tenants: dict[TenantId, _Tenant] = {}
         self._cursors: OrderedDict[str, _Cursor] = OrderedDict()
@@ -123,7 +137,7 @@ class Ingester:
 
             database = self._open_database(tenant, tell)
             with self._lock:
-                self._tenants[tenant] = _Tenant(database)
+                self._tenants[tenant] = _Tenant(database, Ownership(tenant))
             done += 1
 
         with ThreadPoolExecutor(self._config.wal_replay_concurrency) as pool:
@@ -147,15 +161,16 @@ class Ingester:
 
     def _push(self, tenant: TenantId, batches: list[WriteBatch]) -> list[WriteResult]:
         limits = self._limits(tenant)
-        instances, replicas = self._share()
+        view = self._ring()
+        instances, replicas = len(view), view.replication_factor
         try:
             entry = self._tenant(tenant)
             results = entry.database.push(
                 batches,
                 self._clock.now_ms(),
-                HeadLimits(
-                    max_series=local_limit(limits.max_global_series_per_user, instances, replicas),
-                    max_series_per_metric=local_limit(limits.max_global_series_per_metric, instances, replicas),
+                PushLimits(
+                    series_max=local_limit(limits.max_global_series_per_user, instances, replicas),
+                    metric_series_max=local_limit(limits.max_global_series_per_metric, instances, replicas),
                     out_of_order_window_ms=limits.out_of_order_time_window.ms,
                 ),
             )
@@ -219,11 +234,21 @@ class Ingester:
                 self._cursors.popitem(last=False)
         return Page(page, cursor)
 
-    def evaluate(self, tenant: TenantId, fragment: Fragment) -> Iterator[FragmentPart]:
-        """Runs a per-series part of a plan on this ingester's own series."""
+    def evaluate(self, tenant: TenantId, fragment: Fragment, ring_version: int) -> list[FragmentPart]:
         entry = self._find(tenant)
-        if entry is not None:
-            yield from execute_fragment(fragment, entry.database, self._engine_options)
+        if entry is None:
+            return []
+        if not self._owns_all(entry, ring_version):
+            raise NotSoleOwner(self._instance)
+        return list(execute_fragment(fragment, entry.database, Cancellation(EVALUATE_TIMEOUT_S)))
+
+    def estimate_samples(self, tenant: TenantId, selection: Selection) -> int:
+        entry = self._find(tenant)
+        if entry is None:
+            return 0
+        stats = entry.database.stats.head
+        first, last = max(selection.mint, stats.min_time or 0), min(selection.maxt, stats.max_time or 0)
+        return entry.database.head.series_count(selection.matchers) * max(1, (last - first) // SCRAPE_INTERVAL_GUESS_MS)
 
     def label_names(self, tenant: TenantId, selection: Selection) -> list[str]:
         entry = self._find(tenant)
@@ -239,7 +264,7 @@ class Ingester:
 
     def tenant_stats(self) -> dict[TenantId, TenantStats]:
         with self._lock:
-            return {tenant: TenantStats(entry.database.series, entry.rate) for tenant, entry in self._tenants.items()}
+            return {tenant: TenantStats(entry.database.stats.head.series, entry.rate) for tenant, entry in self._tenants.items()}
 
     def maintain(self) -> None:
         """What is due now and then: checkpoints, idle series, rates, gauges."""
@@ -250,17 +275,20 @@ class Ingester:
             self._metrics.memory_users.set(len(tenants))
         elapsed = now_s - self._rates_at_s
         newest = 0
+        series = 0
         for tenant, entry in tenants:
             entry.database.maintain(now_ms)
-            newest = max(newest, entry.database.max_time_ms)
-            self._metrics.active_series.labels(tenant).set(entry.database.series)
+            stats = entry.database.stats.head
+            series += stats.series
+            newest = max(newest, stats.max_time or 0)
+            self._metrics.active_series.labels(tenant).set(entry.database.head.active_since(now_ms - self._active_ms))
             if elapsed >= RATE_PERIOD_S:
                 current = (entry.samples - entry.last_samples) / elapsed
                 entry.rate = current if not entry.last_samples else entry.rate + RATE_WEIGHT * (current - entry.rate)
                 entry.last_samples = entry.samples
         if elapsed >= RATE_PERIOD_S:
             self._rates_at_s = now_s
-        self._metrics.memory_series.set(sum(entry.database.series for _, entry in tenants))
+        self._metrics.memory_series.set(series)
         if newest > 0:
             self._metrics.head_max_timestamp.set(newest / 1000)
 
@@ -271,6 +299,7 @@ class Ingester:
             tenants, self._tenants = self._tenants, {}
             self._cursors.clear()
         for entry in tenants.values():
+            entry.database.checkpoint()
             entry.database.close()
 
     def _find(self, tenant: TenantId) -> _Tenant | None:
@@ -284,18 +313,25 @@ class Ingester:
             with self._lock:
                 entry = self._tenants.get(tenant)
                 if entry is None:
-                    entry = self._tenants[tenant] = _Tenant(self._open_database(validate_tenant(tenant)))
+                    entry = self._tenants[tenant] = _Tenant(
+                        self._open_database(validate_tenant(tenant)), Ownership(tenant)
+                    )
         return entry
 
-    def _open_database(self, tenant: TenantId, progress: Callable[[int, int], None] = lambda *_: None) -> Database:
+    def _open_database(self, tenant: TenantId, progress: Callable[[int, int], None] | None = None) -> Database:
         settings = DatabaseSettings(
-            wal_segment_bytes=int(self._config.wal_segment_size_bytes),
-            checkpoint_bytes=int(self._config.wal_checkpoint_size_bytes),
-            fsync=self._config.wal_fsync,
+            wal=WalSettings(int(self._config.wal_segment_size_bytes), self._config.wal_fsync),
+            checkpoint_wal_bytes=int(self._config.wal_checkpoint_size_bytes),
         )
-        database = Database(self._directory / tenant, settings, self._clock)
-        database.open(progress)
+        database = Database(self._directory / tenant, settings, self._clock, progress)
+        if database.replayed.damage:
+            self._metrics.wal_corruptions.inc()
+            log.warning("the WAL was damaged", user=tenant, report=str(database.replayed))
         return database
+
+    def _owns_all(self, entry: _Tenant, ring_version: int) -> bool:
+        view = self._ring()
+        return view.version == ring_version and entry.ownership.owns_all(entry.database.head, view, self._instance)
 
 
 def local_limit(total: int, instances: int, replicas: int) -> int:

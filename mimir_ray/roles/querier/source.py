@@ -20,6 +20,7 @@ from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.limits import Cancellation
+from mimir_ray.promql.plan.fragment import FragmentRunner
 from mimir_ray.promql.source import Selection
 from mimir_ray.roles.api import Page
 from mimir_ray.roles.querier.merge import merge_batches
@@ -35,7 +36,6 @@ class Ingesters:
     ring: Callable[[], RingView]
     transport: Transport
     executor: Executor
-    now_ms: Callable[[], int]
 
     def ask(self, method: str, *args: Any, timeout_s: float = CALL_TIMEOUT_S) -> list[tuple[InstanceDesc, Any]]:
         """Calls a method of as many ingesters as an exact answer needs; (instance, answer) by instance id.
@@ -46,7 +46,7 @@ class Ingesters:
 
     def each(self, call: Callable[[InstanceDesc], Answer], timeout_s: float = CALL_TIMEOUT_S) -> list[tuple[InstanceDesc, Answer]]:
         """The same with a call of one's own."""
-        asked = read_set(self.ring(), READ, self.now_ms())
+        asked = read_set(self.ring(), READ)
         answers = read_in_threads(ReadTracker(asked), call, self.executor, timeout_s)
         return [(one, answers[one.id]) for one in sorted(asked.instances, key=lambda one: one.id) if one.id in answers]
 
@@ -54,7 +54,15 @@ class Ingesters:
 class ClusterSource:
     """A `SeriesSource` over the ingesters for one tenant and one query."""
 
-    def __init__(self, tenant: TenantId, ingesters: Ingesters, cancellation: Cancellation | None = None) -> None:
+    def __init__(
+        self,
+        tenant: TenantId,
+        ingesters: Ingesters,
+        cancellation: Cancellation | None = None,
+        fragments: FragmentRunner | None = None,
+    ) -> None:
+        """`fragments`: who runs parts of plans for this source; None has the engine do all by itself."""
+        self.fragments = fragments
         self._tenant = tenant
         self._ingesters = ingesters
         self._cancellation = cancellation

@@ -19,6 +19,8 @@ from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.engine import Engine
 from mimir_ray.promql.limits import Cancellation
 from mimir_ray.promql.source import Selection
+from mimir_ray.roles.querier.config import QuerierConfig
+from mimir_ray.roles.querier.fragments import ClusterFragments, ShardTasks
 from mimir_ray.roles.querier.source import ClusterSource, Ingesters
 from mimir_ray.roles.query_frontend.metrics import QueryFrontendMetrics
 
@@ -56,12 +58,16 @@ class QueryFrontend:
         self,
         engine: Engine,
         ingesters: Ingesters,
+        querier: QuerierConfig,
+        tasks: ShardTasks | None,
         limits: Callable[[TenantId], Limits],
         clock: Clock,
         metrics: QueryFrontendMetrics,
     ) -> None:
         self._engine = engine
         self._ingesters = ingesters
+        self._querier = querier
+        self._tasks = tasks
         self._limits = limits
         self._clock = clock
         self._metrics = metrics
@@ -116,7 +122,8 @@ class QueryFrontend:
         return entries
 
     def _source(self, tenant: TenantId, cancellation: Cancellation) -> ClusterSource:
-        return ClusterSource(tenant, self._ingesters, cancellation)
+        fragments = ClusterFragments(tenant, self._ingesters, self._querier, cancellation, self._tasks)
+        return ClusterSource(tenant, self._ingesters, cancellation, fragments)
 
     def _check(self, tenant: TenantId, query: str, operation: str) -> None:
         self._metrics.queries.labels(operation, tenant).inc()

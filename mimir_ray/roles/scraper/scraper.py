@@ -20,11 +20,10 @@ from prometheus_client import CollectorRegistry, Counter
 
 from mimir_ray.clock import Clock
 from mimir_ray.model.labels import METRIC_NAME, Labels, labels_of
-from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.series import STALE_NAN
 from mimir_ray.roles.scraper.config import ScraperConfig
-from mimir_ray.wire.exposition import MalformedExposition, parse_exposition
-from mimir_ray.wire.remote_write import encode_write_request
+from mimir_ray.wire.exposition import NO_TIMESTAMP, Exposition, InvalidExposition, parse_exposition, parse_series
+from mimir_ray.wire.remote_write import encode_write_request, label_section
 
 log = structlog.get_logger(__name__)
 
@@ -57,66 +56,68 @@ class Scrape:
     seconds: float
 
 
-@dataclass(eq=False)
-class ScrapeLoop:
-    """What one target has told so far; pure but for its memory of the last scrape."""
+REPORTS = (
+    "up",
+    "scrape_duration_seconds",
+    "scrape_samples_scraped",
+    "scrape_samples_post_metric_relabeling",
+    "scrape_series_added",
+)
 
-    target: Target
-    seen: frozenset[Labels] = frozenset()
-    scrapes: int = 0
+
+class ScrapeLoop:
+    """What one target has told so far: which series, as label sections by the text that they had."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.scrapes = 0
+        self._sections: dict[str, bytes] = {}
+        self._own = dict(target.labels) | {"instance": target.address}
+        self._reports = {name: self._section(((METRIC_NAME, name),)) for name in REPORTS}
 
     def request(self, scrape: Scrape, now_ms: int) -> bytes:
         """The remote-write request that a scrape comes to."""
-        series: list[tuple[Labels, list[int], list[float]]] = []
-        found: set[Labels] = set()
-        metadata: tuple[Metadata, ...] = ()
-        healthy = scrape.body is not None
-        scraped = 0
+        exposed: Exposition | None = None
+        sections: dict[str, bytes] = {}
         if scrape.body is not None:
             try:
                 exposed = parse_exposition(scrape.body, scrape.content_type)
-            except MalformedExposition as error:
+                sections = {text: self._sections.get(text) or self._section(parse_series(text)) for text in exposed.series}
+            except InvalidExposition as error:
                 log.warning("target exposes no metrics", target=self.target.url, error=str(error))
-                healthy = False
-            else:
-                for pairs, value, timestamp_ms in exposed.samples():
-                    scraped += 1
-                    labels = self._labels(pairs)
-                    if labels in found:
-                        continue  # the first sample of a series counts, as upstream
-                    found.add(labels)
-                    series.append((labels, [now_ms if timestamp_ms is None else timestamp_ms], [value]))
-                if self.scrapes % METADATA_EVERY == 0:
-                    metadata = tuple(exposed.metadata)
-        added = len(found - self.seen)
-        series += [(labels, [now_ms], [STALE_NAN]) for labels in sorted(self.seen - found)]
-        self.seen = frozenset(found)
-        self.scrapes += healthy
-        report = (
-            ("up", float(healthy)),
-            ("scrape_duration_seconds", scrape.seconds),
-            ("scrape_samples_scraped", float(scraped)),
-            ("scrape_samples_post_metric_relabeling", float(scraped)),
-            ("scrape_series_added", float(added)),
-        )
-        series += [(self._labels(((METRIC_NAME, name),)), [now_ms], [value]) for name, value in report]
-        return encode_write_request(series, metadata)
+                exposed = None
+        series: dict[bytes, list[tuple[int, float]]] = {}
+        if exposed is not None:
+            times, values = exposed.timestamps.tolist(), exposed.values.tolist()
+            for text, time, value in zip(exposed.series, times, values, strict=True):
+                # of two samples of one series the first counts, as upstream
+                series.setdefault(sections[text], [(now_ms if time == NO_TIMESTAMP else time, value)])
+        known = set(self._sections.values())
+        added = len(series.keys() - known)
+        for gone in known - series.keys():
+            series[gone] = [(now_ms, STALE_NAN)]
+        self._sections = sections if exposed is not None else {}
+        scraped = float(len(exposed)) if exposed is not None else 0.0
+        reported = (float(exposed is not None), scrape.seconds, scraped, scraped, float(added))
+        for name, value in zip(REPORTS, reported, strict=True):
+            series[self._reports[name]] = [(now_ms, value)]
+        metadata = exposed.metadata if exposed is not None and self.scrapes % METADATA_EVERY == 0 else ()
+        self.scrapes += 1
+        return encode_write_request(series.items(), metadata)
 
     def farewell(self, now_ms: int) -> bytes:
         """Staleness markers for everything, when the target leaves."""
-        names = ("up", "scrape_duration_seconds", "scrape_samples_scraped", "scrape_samples_post_metric_relabeling", "scrape_series_added")
-        gone = [*sorted(self.seen), *(self._labels(((METRIC_NAME, name),)) for name in names)]
-        self.seen = frozenset()
-        return encode_write_request([(labels, [now_ms], [STALE_NAN]) for labels in gone])
+        gone = {*self._sections.values(), *self._reports.values()}
+        self._sections = {}
+        return encode_write_request((section, [(now_ms, STALE_NAN)]) for section in sorted(gone))
 
-    def _labels(self, exposed: Iterable[tuple[str, str]]) -> Labels:
-        """The sample's labels and the target's; the target's win, the sample's become `exported_…`. Upstream: mutateSampleLabels."""
-        own = dict(self.target.labels) | {"instance": self.target.address}
-        merged = dict(own)
+    def _section(self, exposed: Iterable[tuple[str, str]]) -> bytes:
+        """The sample's labels and the target's; where both have one, the target's stays, and the sample's becomes
+        `exported_…`. Upstream: scrape/scrape.go mutateSampleLabels."""
+        merged = dict(self._own)
         for name, value in exposed:
-            if value:
-                merged[f"exported_{name}" if name in own else name] = value
-        return labels_of(merged)
+            merged[f"exported_{name}" if name in self._own else name] = value
+        return label_section(labels_of(merged))
 
     def offset_s(self, interval_s: float) -> float:
         """Where in the interval this target's scrapes begin, so that not all begin at once."""

@@ -1,0 +1,50 @@
+"""Whether an ingester is the one owner of all series of a tenant that it has.
+
+With a replication factor of 1, an ingester whose series all belong to it by the ring has every sample of
+them, provided that all ingesters see the same ring: a series that is in two of them belongs to one, so the
+other says no. Only then may a query be evaluated ingester by ingester.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from mimir_ray.cluster.ring.lookup import RingView
+from mimir_ray.cluster.ring.model import InstanceId
+from mimir_ray.encoding.hashing import fnv1_32_of
+from mimir_ray.tsdb.head.head import Head
+
+
+class Ownership:
+    """Of one tenant's head. Remembers what it checked: only new series, or a new ring, cost anything."""
+
+    def __init__(self, tenant: str) -> None:
+        self._seed = fnv1_32_of(tenant.encode())
+        self._tokens = np.zeros(0, np.uint32)
+        self._incarnation = 0
+        self._checked = (-2, 0)
+        self._all_ours = True
+        self._lock = threading.Lock()
+
+    def owns_all(self, head: Head, view: RingView, instance: InstanceId) -> bool:
+        """Whether all series of `head` belong to `instance` in `view`. Series that were dropped count too."""
+        with self._lock:
+            self._learn_tokens(head)
+            version, known = self._checked
+            if version != view.version:
+                known, self._all_ours = 0, True
+            if self._all_ours and known < len(self._tokens):
+                mine = view.index.get(instance, -2)
+                self._all_ours = bool((view.owners(self._tokens[known:])[:, 0] == mine).all())
+            self._checked = (view.version, len(self._tokens))
+            return self._all_ours
+
+    def _learn_tokens(self, head: Head) -> None:
+        if head.incarnation != self._incarnation:
+            self._tokens, self._incarnation = np.zeros(0, np.uint32), head.incarnation
+            self._checked = (-2, 0)
+        fresh = head.series_tokens(len(self._tokens), self._seed)
+        if len(fresh):
+            self._tokens = np.concatenate((self._tokens, fresh))
