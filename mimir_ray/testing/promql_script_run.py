@@ -299,4 +299,4 @@ def _pin(node: Node, time_ms: int) -> Node:
             changes[name] = _pin(child, time_ms)
     if isinstance(node, Call):
         changes["args"] = tuple(_pin(arg, time_ms) for arg in node.args)
-    return replace(node, **changes) if changes else node  # type: ignore[arg-type]
+    return replace(node, **changes) if changes else node
