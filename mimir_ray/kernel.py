@@ -52,10 +52,16 @@ def _use_cache_folder() -> None:
 _use_cache_folder()
 
 import numba  # noqa: E402  (reads NUMBA_CACHE_DIR when imported)
-from llvmlite import ir  # noqa: E402, F401  (for encoding/bits.py, which writes machine instructions)
+from llvmlite import ir as _ir  # noqa: E402
 from numba import types  # noqa: E402
-from numba.core import cgutils  # noqa: E402, F401
-from numba.extending import intrinsic  # noqa: E402, F401
+from numba.core import cgutils as _cgutils  # noqa: E402
+from numba.extending import intrinsic as _intrinsic  # noqa: E402
+
+# For encoding/bits.py, which writes machine instructions.
+ir: Any = _ir
+cgutils: Any = _cgutils
+intrinsic: Any = _intrinsic
+machine_types: Any = types
 
 
 def _array(dtype: Any, ndim: int = 1, readonly: bool = True) -> Any:

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mimir_ray.kernel import cgutils, intrinsic, ir, types
+from mimir_ray.kernel import cgutils, intrinsic, ir
+from mimir_ray.kernel import machine_types as types
 
 _WORD = ir.IntType(64)
 

@@ -178,7 +178,8 @@ def _fnv1a_32_all(data: U8) -> int:
 
 @kernel
 def _xxhash64_all(data: U8) -> int:
-    return xxhash64(data, 0, len(data))  # a Python int of 0..2^64 - 1
+    value: int = xxhash64(data, 0, len(data))  # 0..2^64 - 1
+    return value
 
 
 def fnv1_32_of(data: bytes) -> int:
