@@ -88,6 +88,11 @@ class Cursor:
         text += f", expected {expected}" if expected else ""
         raise ParseError(text, span, self.text)
 
+    def not_broken(self) -> None:
+        """Raises if the next characters are no token: upstream has read them before it judges what it has."""
+        if self.kinds[self.at] == ERROR:
+            self.unexpected()
+
     def fail(self, reason: str, span: Span) -> NoReturn:
         raise ParseError(reason, span, self.text)
 

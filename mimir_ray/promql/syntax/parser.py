@@ -55,6 +55,8 @@ _PRECEDENCE = {
 }
 _POWER = 6
 _CALLABLE = PREPROCESSORS | {IDENTIFIER}
+_STARTS = METRIC_NAMES | {NUMBER, DURATION, STRING, "(", "{", "+", "-"}
+"""Tokens that an expression may start with."""
 _FILLS = frozenset({"fill", "fill_left", "fill_right"})
 _AGGREGATION = ("aggregation", "")
 _ONE_TO_ONE = VectorMatching()
@@ -216,7 +218,8 @@ class _Parser(SelectorParser):
         while self.kinds[self.at] == ",":
             comma = self.at
             self.at += 1
-            if self.kinds[self.at] in (")", ","):
+            if self.kinds[self.at] not in _STARTS:
+                self.not_broken()
                 self.fail("trailing commas not allowed in function call args", self.token_span(comma))
             args.append(self.expression(0))
             height = max(height, self.height)
@@ -234,8 +237,10 @@ class _Parser(SelectorParser):
         if before:
             grouping, without = self.grouping()
         args = self.arguments()
-        if not before and self.kinds[self.at] in ("by", "without"):
-            grouping, without = self.grouping()
+        if not before:
+            self.not_broken()
+            if self.kinds[self.at] in ("by", "without"):
+                grouping, without = self.grouping()
         self.context = outer
         span = Span(start, self.ends[self.at - 1])
         if not args:

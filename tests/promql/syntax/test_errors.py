@@ -93,6 +93,9 @@ CASES = r"""
 1:1: sum() by (a) :: no arguments for aggregate expression provided
 1:1: topk(a) :: wrong number of arguments for aggregate expression provided, expected 2, got 1
 1:7: topk(a,) :: trailing commas not allowed in function call args
+1:7: topk(a, =) :: trailing commas not allowed in function call args
+1:8: topk(a, :: unclosed left parenthesis
+1:7: sum() ~ :: unexpected character: '~'
 1:6: topk(a, b) :: expected type scalar in aggregation parameter, got instant vector
 1:5: sum(1) :: expected type instant vector in aggregation expression, got scalar
 1:1: floor() :: expected 1 argument(s) in call to "floor", got 0
