@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mimir_ray.model.labels import LabelColumns, Labels, StringTable, labels_of
@@ -35,9 +35,6 @@ from mimir_ray.promql.kernels.windows import Window
 from mimir_ray.promql.operators.functions_labels import naturally_less
 from mimir_ray.promql.syntax import ast
 from mimir_ray.promql.syntax.signatures import SIGNATURES
-
-settings.register_profile("functions", deadline=None, max_examples=100)
-settings.load_profile("functions")
 
 SELECTOR = ast.VectorSelector("x")
 

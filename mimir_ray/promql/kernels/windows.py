@@ -42,9 +42,9 @@ def advance(timestamps, at, stop, bound):  # type: ignore[no-untyped-def]
 def leap(timestamps, at, stop, bound, guess):  # type: ignore[no-untyped-def]
     """As `advance`, but tries first to go on by `guess` samples: by what the step before went.
 
-    Regular scrapes take one comparison or two whatever the number of samples in a step. No guess is wrong.
+    Regular scrapes take a comparison or two however many samples a step has. No guess is wrong.
     """
-    if guess > 0 and at + guess <= stop and timestamps[at + guess - 1] <= bound:
+    if guess > 1 and at + guess <= stop and timestamps[at + guess - 1] <= bound:
         at += guess
     while at < stop and timestamps[at] <= bound:
         at += 1
