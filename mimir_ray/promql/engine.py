@@ -316,7 +316,7 @@ class _Run:
         execution = self._execution
         mint, maxt = root.window(steps)
         parts: list[SeriesBatch] = []
-        for batch in execution.select(root.matchers, mint, maxt, 1):
+        for batch in execution.select(root, steps):
             offsets = np.empty_like(batch.offsets)
             keep = np.empty(batch.samples, np.int64)
             bits = batch.values.view(np.uint64)

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.model.labels import LabelColumns, StringTable
-from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.series import SeriesBatch, StepMatrix
 from mimir_ray.promql.annotations import Annotations
 from mimir_ray.promql.limits import Cancellation, SampleBudget
@@ -34,6 +33,8 @@ POINTS_PER_BATCH = 1 << 18
 """Points (series times steps) of one StepMatrix of a selector: what a core's cache holds."""
 SAMPLES_PER_BATCH = 1 << 22
 """Raw samples that a selector wants at once, guessing 15 s between them."""
+SAMPLES_PER_SLICE = 1 << 18
+"""Raw samples of one slice of a batch: range functions go over them more than once."""
 _GUESSED_INTERVAL_MS = 15_000
 
 
@@ -97,17 +98,20 @@ class Execution:
         """Gives the points of a gathered matrix back to the budget."""
         self.budget.release(int(np.count_nonzero(matrix.present)))
 
-    def select(self, matchers: tuple[Matcher, ...], mint: int, maxt: int, steps: int) -> Iterator[SeriesBatch]:
-        """Samples of the selected series in [mint, maxt], in batches that suit `steps` evaluation times."""
+    def select(self, node: nodes.Select | nodes.RangeSelect, steps: nodes.Steps) -> Iterator[SeriesBatch]:
+        """Samples of the selected series that these steps may see, in batches that suit their number."""
+        mint, maxt = node.window(steps)
         guess = max(1, (maxt - mint) // _GUESSED_INTERVAL_MS)
         wanted = min(SERIES_PER_BATCH, max(64, SAMPLES_PER_BATCH // guess))
-        rows = max(1, POINTS_PER_BATCH // max(1, steps))
-        for batch in self.source.select(Selection(matchers, mint, maxt, batch_series=wanted)):
+        rows = max(1, POINTS_PER_BATCH // max(1, steps.count))
+        for batch in self.source.select(Selection(node.matchers, mint, maxt, batch_series=wanted)):
             self.check()
             if not len(batch):
                 continue
-            batch = SeriesBatch(self.intake.take(batch.labels), batch.offsets, batch.timestamps, batch.values)
-            yield from slices(batch, rows)
+            labels = batch.labels if node.labels is None else batch.labels.keep(node.labels)
+            batch = SeriesBatch(self.intake.take(labels), batch.offsets, batch.timestamps, batch.values)
+            each = max(1, batch.samples // len(batch))
+            yield from slices(batch, max(1, min(rows, SAMPLES_PER_SLICE // each)))
 
     def context(self, node: nodes.FunctionCall, steps: nodes.Steps) -> FunctionContext:
         return FunctionContext(node.call, steps.times, self.table, self.annotations, self.delayed_names)

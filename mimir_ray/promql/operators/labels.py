@@ -45,8 +45,8 @@ class Intake:
         new_codes = translation[codes]
         if new_codes.min() < 0:
             strings = labels.table.strings
-            for each in np.unique(codes[new_codes < 0]).tolist():
-                translation[each] = self.table.code(strings[each])
+            missing = np.unique(codes[new_codes < 0])
+            translation[missing] = self.table.add_all(map(strings.__getitem__, missing.tolist()))
             new_codes = translation[codes]
         return LabelColumns(labels.names, new_codes, self.table)
 

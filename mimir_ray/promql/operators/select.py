@@ -15,9 +15,8 @@ from .execution import Execution
 
 def select(node: nodes.Select, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
     """Series without a value at any step are left out with their whole batch, or stay as empty rows."""
-    mint, maxt = node.window(steps)
     ends = node.ends(steps)
-    for batch in execution.select(node.matchers, mint, maxt, steps.count):
+    for batch in execution.select(node, steps):
         shape = len(batch), steps.count
         values = np.empty(shape, np.float64)
         present = np.empty(shape, np.bool_)

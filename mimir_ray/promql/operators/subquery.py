@@ -22,8 +22,7 @@ RangeBatch = tuple[SeriesBatch, NDArray[np.bool_] | None]
 def range_batches(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> Iterator[RangeBatch]:
     """The samples that a range vector's windows at these steps are made of."""
     if isinstance(node, nodes.RangeSelect):
-        mint, maxt = node.window(steps)
-        for batch in execution.select(node.matchers, mint, maxt, steps.count):
+        for batch in execution.select(node, steps):
             yield batch, None
         return
     assert isinstance(node, nodes.Subquery), node

@@ -136,6 +136,7 @@ class Select(PlanNode):
     """An instant selector: at t the newest sample in (r - lookback_ms, r], r = (at_ms or t) - offset_ms.
 
     `sample_times`: the answer is the samples' own times in seconds, not their values (`timestamp(x)`).
+    `labels`: what anybody will read of the series' labels, so series may come out equal; None: all.
     """
 
     matchers: tuple[Matcher, ...]
@@ -143,6 +144,7 @@ class Select(PlanNode):
     offset_ms: int = 0
     at_ms: int | None = None
     sample_times: bool = False
+    labels: tuple[str, ...] | None = None
 
     def ends(self, steps: Steps) -> NDArray[np.int64]:
         """int64[T]: where each step's window ends, in sample time."""
@@ -156,12 +158,16 @@ class Select(PlanNode):
 
 @dataclass(frozen=True)
 class RangeSelect(PlanNode):
-    """A range selector: at t all samples in (r - range_ms, r], r = (at_ms or t) - offset_ms."""
+    """A range selector: at t all samples in (r - range_ms, r], r = (at_ms or t) - offset_ms.
+
+    `labels`: as of `Select`.
+    """
 
     matchers: tuple[Matcher, ...]
     range_ms: int
     offset_ms: int = 0
     at_ms: int | None = None
+    labels: tuple[str, ...] | None = None
 
     @property
     def type(self) -> ValueType:

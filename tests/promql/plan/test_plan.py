@@ -11,6 +11,7 @@ from mimir_ray.promql.plan.explain import explain
 from mimir_ray.promql.plan.rewrites import optimise
 from mimir_ray.promql.plan.rewrites.common_subexpressions import share_common
 from mimir_ray.promql.plan.rewrites.constant_folding import fold_constants
+from mimir_ray.promql.plan.rewrites.label_pruning import prune_labels
 from mimir_ray.promql.plan.rewrites.push_down import push_down
 from mimir_ray.promql.plan.rewrites.step_invariant import hoist_step_invariant
 from mimir_ray.promql.syntax.parser import parse
@@ -157,11 +158,29 @@ def test_per_series_work_and_aggregations_in_parts_move_to_the_series(query: str
     assert children == wanted
 
 
+@pytest.mark.parametrize(
+    ("query", "labels"),
+    [
+        ("sum by (b, a) (rate(x[5m]))", ("__name__", "a", "b")),
+        ("sum(x)", ("__name__",)),
+        ("max by (a) (abs(x) * 2)", ("__name__", "a")),
+        ("sum without (a) (x)", None),
+        ("sum by (a) (topk(1, x))", None),
+        ('sum by (a) (rate({b="1"}[5m]))', None),
+        ("topk by (a) (1, x)", None),
+        ("x", None),
+    ],
+)
+def test_labels_that_nobody_reads_are_not_carried(query: str, labels: tuple[str, ...] | None) -> None:
+    found = [node for node in nodes.walk(prune_labels(plan(query).root)) if hasattr(node, "matchers")]
+    assert [node.labels for node in found] == [labels]
+
+
 def test_explain_tells_kinds_settings_and_ranges() -> None:
     text = explain(optimise(plan("sum by (a) (rate(x[5m] offset 1m))")))
     assert text.splitlines() == [
         "11 steps of 60000 ms from 600000",
         "  Aggregate op=sum grouping=(a)",
         "    FunctionCall name=rate",
-        '      RangeSelect {__name__="x"} range_ms=300000 offset_ms=60000 reads=[240001, 1140000]',
+        '      RangeSelect {__name__="x"} range_ms=300000 offset_ms=60000 labels=(__name__, a) reads=[240001, 1140000]',
     ]

@@ -6,6 +6,7 @@ from mimir_ray.promql.plan import nodes
 
 from .common_subexpressions import share_common
 from .constant_folding import fold_constants
+from .label_pruning import prune_labels
 from .push_down import push_down
 from .step_invariant import hoist_step_invariant
 
@@ -22,4 +23,6 @@ def optimise(
     root = hoist_step_invariant(fold_constants(plan.root))
     if fragments:
         root = push_down(root, delayed_names)
-    return nodes.Plan(share_common(root) if share else root, plan.steps)
+    if share:
+        root = share_common(root)
+    return nodes.Plan(prune_labels(root, delayed_names), plan.steps)

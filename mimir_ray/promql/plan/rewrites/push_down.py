@@ -24,25 +24,25 @@ def push_down(node: nodes.PlanNode, delayed_names: bool = False) -> nodes.PlanNo
 
 def _is_movable(node: nodes.PlanNode, delayed: bool) -> bool:
     if isinstance(node, nodes.Aggregate):
-        return node.op in MERGEABLE and node.param is None and _is_per_series(node.expr, delayed)
+        return node.op in MERGEABLE and node.param is None and is_per_series(node.expr, delayed)
     if isinstance(node, nodes.Select) or node.type is not ValueType.VECTOR:
         return False
-    return _is_per_series(node, delayed) and any(isinstance(each, nodes.RangeSelect) for each in nodes.walk(node))
+    return is_per_series(node, delayed) and any(isinstance(each, nodes.RangeSelect) for each in nodes.walk(node))
 
 
-def _is_per_series(node: nodes.PlanNode, delayed: bool) -> bool:
+def is_per_series(node: nodes.PlanNode, delayed: bool) -> bool:
     """Whether each series of the one selector below comes out by itself, whatever others there are."""
     match node:
         case nodes.Select():
             return True
         case nodes.Negate():
-            return _stays_distinct(node.expr, delayed) and _is_per_series(node.expr, delayed)
+            return _stays_distinct(node.expr, delayed) and is_per_series(node.expr, delayed)
         case nodes.VectorScalar():
             vector_left = node.left.type is ValueType.VECTOR
             vector, scalar = (node.left, node.right) if vector_left else (node.right, node.left)
             if node.op not in ARITHMETIC and node.op not in COMPARISON:
                 return False
-            return _stays_distinct(vector, delayed) and _is_per_series(vector, delayed) and _is_free(scalar)
+            return _stays_distinct(vector, delayed) and is_per_series(vector, delayed) and _is_free(scalar)
         case nodes.FunctionCall():
             return _is_per_series_call(node, delayed)
     return False
@@ -58,13 +58,13 @@ def _is_per_series_call(node: nodes.FunctionCall, delayed: bool) -> bool:
         inner = isinstance(argument, nodes.RangeSelect) or (
             isinstance(argument, nodes.Subquery)
             and argument.expr.type is ValueType.VECTOR
-            and _is_per_series(argument.expr, delayed)
+            and is_per_series(argument.expr, delayed)
         )
         return inner and not RANGE_FUNCTIONS[node.name].absent
     function = VECTOR_FUNCTIONS.get(node.name)
     if function is None or function.needs_all or node.name in _RELABELLING or node.name == "absent":
         return False
-    return _is_per_series(inputs[0], delayed)
+    return is_per_series(inputs[0], delayed)
 
 
 def _stays_distinct(node: nodes.PlanNode, delayed: bool) -> bool:
