@@ -92,7 +92,13 @@ def _gateway(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]
         engine=engine_options(settings),
         peers=tuple(one.address for one in topology(settings) if one.address != spec.address),
     )
-    return GatewayActor, (about, RayTransport(), RayShardTasks(RayTransport()), partial(_ray_targets, settings.scraper.sd_file), ProcessSetUp(settings))
+    return GatewayActor, (
+        about,
+        RayTransport(),
+        RayShardTasks(RayTransport()),
+        partial(_ray_targets, settings.scraper.sd_file),
+        ProcessSetUp(settings),
+    )
 
 
 def _ray_targets(sd_file: str) -> list[Target]:
@@ -116,4 +122,3 @@ def stop(handle: Any, timeout_s: float) -> bool:
         orderly = False
     ray.kill(handle, no_restart=True)
     return orderly
-

@@ -131,14 +131,14 @@ def _enter_ray(settings: Settings, address: str, stack: ExitStack, progress: Pro
         stack.callback(ray.shutdown)
         progress.say(f"Joined the Ray at {address}.")
         return ""
-    local = stack.enter_context(
-        LocalRay(int(settings.deploy.object_store_memory), settings.deploy.ray_dashboard)
-    )
+    local = stack.enter_context(LocalRay(int(settings.deploy.object_store_memory), settings.deploy.ray_dashboard))
     progress.say(f"Ray is up at {local.address}.")
     return str(local.logs)
 
 
-def _start_actors(settings: Settings, attached: bool, stack: ExitStack, progress: Progress) -> list[tuple[ActorSpec, Any]]:
+def _start_actors(
+    settings: Settings, attached: bool, stack: ExitStack, progress: Progress
+) -> list[tuple[ActorSpec, Any]]:
     runtime_env = {"env_vars": MALLOC} if attached else None
     handles: list[tuple[ActorSpec, Any]] = []
     stack.callback(_stop_actors, handles, progress)
@@ -245,4 +245,3 @@ def _greet(settings: Settings, url: str, logs: str, progress: Progress) -> None:
     ]
     for line in lines:
         progress.say(line)
-

@@ -24,6 +24,7 @@ from mimir_ray.cluster.transport.base import NAMESPACE
 
 LOOPBACK = "127.0.0.1"
 
+
 class LocalRay:
     """Starts on entering, stops everything it started on leaving. The environment must be prepared (environment.py)."""
 

@@ -30,10 +30,16 @@ class DeployConfig:
         ["zone-a"], flag="deploy.zones", help="Availability zones; roles are spread over them round robin."
     )
     object_store_memory: Bytes = setting(
-        size("512MiB"), flag="deploy.object-store-memory", category="advanced", minimum=80 << 20, help="Shared memory of a local Ray's object store."
+        size("512MiB"),
+        flag="deploy.object-store-memory",
+        category="advanced",
+        minimum=80 << 20,
+        help="Shared memory of a local Ray's object store.",
     )
     ray_dashboard: bool = setting(
-        False, flag="deploy.ray-dashboard", help="Whether the local Ray starts its dashboard, with its metrics taken from here."
+        False,
+        flag="deploy.ray-dashboard",
+        help="Whether the local Ray starts its dashboard, with its metrics taken from here.",
     )
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -46,7 +52,7 @@ class Settings:
     """The root. Defaults are those of one machine: what `make run` runs with."""
 
     target: str = setting("all", flag="target", help="Which roles this deployment has. Only `all` for the time being.")
-    tenancy: TenancyConfig = block(TenancyConfig, inline=True)
+    tenancy: TenancyConfig = block(TenancyConfig(multitenancy_enabled=False), inline=True)
     data_dir: str = setting("./data", flag="data-dir", help="Root of every directory that is not set by itself. Ours.")
     deploy: DeployConfig = block(DeployConfig, help="Roles and the Ray that they run on. Ours.")
     api: ApiConfig = block(ApiConfig)
@@ -64,9 +70,12 @@ class Settings:
         if self.target != "all":
             yield "target", f"expected all, got {self.target!r}"
         if self.deploy.ingesters < self.ingester.ring.replication_factor // 2 + 1:
-            yield "deploy.ingesters", (
-                f"{self.deploy.ingesters} ingesters cannot form a quorum of a replication factor of "
-                f"{self.ingester.ring.replication_factor}"
+            yield (
+                "deploy.ingesters",
+                (
+                    f"{self.deploy.ingesters} ingesters cannot form a quorum of a replication factor of "
+                    f"{self.ingester.ring.replication_factor}"
+                ),
             )
 
     @property

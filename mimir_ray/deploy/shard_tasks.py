@@ -37,7 +37,9 @@ class RayShardTasks:
         count = shards or max(2, int(ray.cluster_resources().get("CPU", 1)))
         task = ray.remote(num_cpus=1, max_retries=3)(run_shard)
         waiting: list[Any] = [
-            task.remote(self.transport, view, tenant, replace(fragment, shard=Shard(index, count)), cancellation.remaining_s())
+            task.remote(
+                self.transport, view, tenant, replace(fragment, shard=Shard(index, count)), cancellation.remaining_s()
+            )
             for index in range(count)
         ]
         try:

@@ -28,6 +28,7 @@ from mimir_ray.roles.api import WriteBatch, WriteResult
 from mimir_ray.roles.distributor.distributor import Distributor
 from mimir_ray.roles.distributor.metrics import DistributorMetrics
 from mimir_ray.roles.querier.fragments import ShardTasks
+from mimir_ray.roles.querier.querier import Querier
 from mimir_ray.roles.querier.source import Ingesters
 from mimir_ray.roles.query_frontend.metrics import QueryFrontendMetrics
 from mimir_ray.roles.query_frontend.query_frontend import QueryFrontend
@@ -99,9 +100,7 @@ class GatewayActor:
         ingesters = Ingesters(lambda: self._watcher.view(INGESTER_RING), transport, self._fan_out)
         frontend = QueryFrontend(
             Engine(spec.engine),
-            ingesters,
-            settings.querier,
-            shard_tasks,
+            Querier(ingesters, settings.querier, shard_tasks),
             lambda tenant: self._runtime.limits(tenant),
             self._clock,
             QueryFrontendMetrics(self._registry),

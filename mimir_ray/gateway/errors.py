@@ -56,9 +56,7 @@ _TEXT_STATUSES: tuple[tuple[type[BaseException], int], ...] = (
 
 def text(message: str, status: int) -> HTTPResponse:
     """A plain text answer as Go's http.Error writes it."""
-    return HTTPResponse(
-        f"{message}\n", status=status, content_type=TEXT, headers={"X-Content-Type-Options": "nosniff"}
-    )
+    return HTTPResponse(f"{message}\n", status=status, content_type=TEXT, headers={"X-Content-Type-Options": "nosniff"})
 
 
 def api_error(error_type: str, message: str, status: int | None = None) -> HTTPResponse:
@@ -89,5 +87,7 @@ def _unexpected(error: BaseException, request: Request) -> str:
     if isinstance(error, SanicException):
         return str(error)
     known = isinstance(error, MimirRayError)
-    log.error("request failed", method=request.method, path=request.path, error=repr(error), exc_info=None if known else error)
+    log.error(
+        "request failed", method=request.method, path=request.path, error=repr(error), exc_info=None if known else error
+    )
     return str(error) or type(error).__name__

@@ -3,90 +3,25 @@
 Roles never import each other. A transport (cluster/transport) turns these protocols into actor calls;
 in one process they are plain method calls. Messages are small frozen dataclasses and numpy arrays:
 pickled whole, arrays arrive read-only.
-
-How samples travel. The distributor reads a request once. To each ingester of the replica set it sends
-a `WriteBatch`: samples of series that this ingester has named before go as (reference, timestamp,
-value) columns; series that are new to it go with their label bytes and come back with a reference.
-References are good for one `incarnation` of one tenant's head; after a restart or a series clean-up the
-incarnation differs, the ingester refuses the referenced part untouched, and the distributor sends it
-again with labels. Pushing a batch twice changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mimir_ray.errors import Unavailable
 from mimir_ray.model.metadata import Metadata
+from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.tenant import TenantId
+from mimir_ray.model.write import Refusal, WriteBatch, WriteResult
+from mimir_ray.promql.limits import Cancellation
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
-from mimir_ray.promql.source import Selection
+from mimir_ray.promql.source import SeriesSource
 
-
-@dataclass(slots=True)
-class WriteBatch:
-    """Samples of one tenant for one ingester, from one request.
-
-    Known series: `references` int32[N], `timestamps` int64[N] (ms), `values` float64[N], in the order
-    of the request. New series: `label_bytes` holds the label sections of R series back to back (remote
-    write's repeated `Label labels = 1` fields: valid, sorted by name, no empty values), `label_offsets`
-    int64[R + 1] cuts them; `new_series` int32[M] says which of the R each of M samples belongs to,
-    with `new_timestamps` int64[M], `new_values` float64[M].
-    """
-
-    tenant: TenantId
-    incarnation: int
-    references: NDArray[np.int32]
-    timestamps: NDArray[np.int64]
-    values: NDArray[np.float64]
-    label_bytes: bytes = b""
-    label_offsets: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
-    new_series: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
-    new_timestamps: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    new_values: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0, np.float64))
-    metadata: tuple[Metadata, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Samples that an ingester did not take, of one reason: the first one, and how many.
-
-    `reason`: Mimir's error id without prefix (`sample-out-of-order`, `sample-timestamp-too-old`,
-    `sample-duplicate-timestamp`, `max-series-per-user`, `max-series-per-metric`). `sample`: index of the
-    first refused sample: 0..N-1 among the known ones, N + m for new ones.
-    """
-
-    reason: str
-    sample: int
-    timestamp: int
-    count: int
-    series: str = ""
-    """The labels of the series of the first refused sample, as `{__name__="a", b="c"}`."""
-    limit: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class WriteResult:
-    """What became of a `WriteBatch`.
-
-    `incarnation`: of the head that answered. `stale`: it differs from the batch's, the known samples
-    were not looked at. `new_references`: int32[R]; -1 for a series that was refused. `unknown`: int32,
-    indices of known samples whose reference no longer exists (send them again with labels).
-    """
-
-    incarnation: int
-    stale: bool = False
-    new_references: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
-    unknown: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
-    refusals: tuple[Refusal, ...] = ()
-    error: Exception | None = None
-    """The whole batch failed (for instance: the tenant's disk is full); nothing was stored."""
+__all__ = ["Refusal", "WriteBatch", "WriteResult"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,3 +83,23 @@ class Ingester(Protocol):
 
     def tenant_stats(self) -> dict[TenantId, TenantStats]:
         """All tenants with an open head."""
+
+
+class TenantSource(SeriesSource, Protocol):
+    """All samples of one tenant, wherever they are, for one query."""
+
+    def label_names(self, selection: Selection) -> list[str]:
+        """Sorted names of all labels of the selected series."""
+
+    def label_values(self, name: str, selection: Selection) -> list[str]:
+        """Sorted values of one label of the selected series."""
+
+    def metadata(self, family: str = "") -> list[Metadata]:
+        """Metadata of all metric families, or of one."""
+
+
+class Querier(Protocol):
+    """Who has samples for queries."""
+
+    def source(self, tenant: TenantId, cancellation: Cancellation) -> TenantSource:
+        """A tenant's samples for one query, which stops when it is cancelled."""

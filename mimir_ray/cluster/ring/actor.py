@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
+
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from mimir_ray.clock import Clock, SystemClock
 from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId, InstanceState, RingDesc, RingName
 from mimir_ray.cluster.ring.ring import RingPolicy, Rings, RingStore
+from mimir_ray.telemetry.metrics import expose, on_scrape, process_registry
 
 WATCHERS_MAX = 64
 SWEEP_PERIOD_S = 2.0
@@ -39,6 +43,8 @@ class RingActor:
         self._rings = Rings(clock if clock is not None else SystemClock(), store, policy)
         self._waiting = threading.BoundedSemaphore(watchers_max)
         self._stop = threading.Event()
+        self._registry = process_registry()
+        on_scrape(self._registry, self._members)
         if sweep_period_s > 0:
             threading.Thread(target=self._sweep, args=(sweep_period_s,), name="ring-sweep", daemon=True).start()
 
@@ -73,6 +79,18 @@ class RingActor:
             return self._rings.watch(known, timeout_s)
         finally:
             self._waiting.release()
+
+    def metrics(self) -> bytes:
+        """This process' metrics in the text format: members of every ring by state, and the process itself."""
+        return expose(self._registry)
+
+    def _members(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily("cortex_ring_members", "Instances by state.", labels=("name", "state"))
+        for ring, desc in self._rings.watch(dict.fromkeys(self._rings.versions(), -1)).items():
+            counts = Counter(str(one.state) for one in desc.instances.values())
+            for state, count in sorted(counts.items()):
+                family.add_metric((ring, state), count)
+        yield family
 
     def close(self) -> None:
         self._stop.set()

@@ -42,7 +42,9 @@ def blueprint(prefix: str) -> Blueprint:
     routes = Blueprint("prometheus", url_prefix=prefix)
 
     def route(path: str, methods: tuple[str, ...] = GET_AND_POST) -> Callable[[Handler], Handler]:
-        return lambda handler: routes.add_route(_answering(handler), f"/api/v1/{path}", methods=methods, name=handler.__name__) or handler
+        return lambda handler: (
+            routes.add_route(_answering(handler), f"/api/v1/{path}", methods=methods, name=handler.__name__) or handler
+        )
 
     route("query")(query)
     route("query_range")(query_range)
@@ -151,7 +153,9 @@ async def label_values(request: Request, name: str) -> HTTPResponse:
     asked = _labels_request(Parameters(request))
 
     def work() -> bytes:
-        return _with_limit(query_json.encode_strings, services.frontend.label_values(tenant, wanted, asked), asked.limit)
+        return _with_limit(
+            query_json.encode_strings, services.frontend.label_values(tenant, wanted, asked), asked.limit
+        )
 
     return await _run(request, work)
 
@@ -278,7 +282,10 @@ def _limited(result: QueryResult, limit: int) -> QueryResult:
     else:
         points = int(value.offsets[limit])
         value = Matrix(
-            value.labels.take(slice(0, limit)), value.offsets[: limit + 1], value.timestamps[:points], value.values[:points]
+            value.labels.take(slice(0, limit)),
+            value.offsets[: limit + 1],
+            value.timestamps[:points],
+            value.values[:points],
         )
     return QueryResult(value, [*result.warnings, TRUNCATED], result.infos, result.stats)
 

@@ -56,7 +56,9 @@ def describe(view: RingView, now_ms: int) -> dict[str, Any]:
         "shards": [
             {
                 "id": one.id,
-                "state": str(one.state) if one.heartbeat_within(view.options.heartbeat_timeout_ms, now_ms) else "UNHEALTHY",
+                "state": str(one.state)
+                if one.heartbeat_within(view.options.heartbeat_timeout_ms, now_ms)
+                else "UNHEALTHY",
                 "address": one.address,
                 "timestamp": _moment(one.heartbeat_ms),
                 "registered_timestamp": _moment(one.registered_ms),
@@ -90,7 +92,18 @@ def _table(view: RingView, now_ms: int) -> str:
         ]
         for one in shown["shards"]
     ]
-    heads = ["Instance", "Zone", "State", "Address", "Last heartbeat", "Registered", "Read-only", "Tokens", "Ownership", ""]
+    heads = [
+        "Instance",
+        "Zone",
+        "State",
+        "Address",
+        "Last heartbeat",
+        "Registered",
+        "Read-only",
+        "Tokens",
+        "Ownership",
+        "",
+    ]
     return f"<p>Now: {shown['now']}. Replication factor {view.replication_factor}.</p>{table(heads, rows)}"
 
 

@@ -51,7 +51,9 @@ class IngesterSpec:
 
 def ring_options(config: IngesterConfig) -> RingOptions:
     """How the ring of ingesters is read, by whoever reads it."""
-    return RingOptions(config.ring.replication_factor, config.ring.zone_awareness_enabled, config.ring.heartbeat_timeout.ms)
+    return RingOptions(
+        config.ring.replication_factor, config.ring.zone_awareness_enabled, config.ring.heartbeat_timeout.ms
+    )
 
 
 class IngesterActor:

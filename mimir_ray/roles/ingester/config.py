@@ -34,7 +34,11 @@ class IngesterRingConfig:
         help="Tokens of each ingester in the ring.",
     )
     heartbeat_period: Duration = setting(
-        duration("15s"), flag="ingester.ring.heartbeat-period", category="advanced", minimum=1, help="Time between signs of life."
+        duration("15s"),
+        flag="ingester.ring.heartbeat-period",
+        category="advanced",
+        minimum=1,
+        help="Time between signs of life.",
     )
     heartbeat_timeout: Duration = setting(
         duration("1m"),
@@ -71,13 +75,23 @@ class TsdbConfig:
     """The `tsdb` block of `blocks_storage`."""
 
     dir: str = setting(
-        "", flag="blocks-storage.tsdb.dir", help="Where ingesters keep recent samples; empty: `tsdb` in the data directory."
+        "",
+        flag="blocks-storage.tsdb.dir",
+        help="Where ingesters keep recent samples; empty: `tsdb` in the data directory.",
     )
     wal_replay_concurrency: int = setting(
-        2, flag="blocks-storage.tsdb.wal-replay-concurrency", category="advanced", minimum=1, help="Tenants that are replayed at once."
+        2,
+        flag="blocks-storage.tsdb.wal-replay-concurrency",
+        category="advanced",
+        minimum=1,
+        help="Tenants that are replayed at once.",
     )
     wal_segment_size_bytes: Bytes = setting(
-        size("128MiB"), flag="blocks-storage.tsdb.wal-segment-size-bytes", category="advanced", minimum=1 << 20, help="A WAL segment is cut at this size."
+        size("128MiB"),
+        flag="blocks-storage.tsdb.wal-segment-size-bytes",
+        category="advanced",
+        minimum=1 << 20,
+        help="A WAL segment is cut at this size.",
     )
     wal_checkpoint_size_bytes: Bytes = setting(
         size("256MiB"),
@@ -94,7 +108,11 @@ class TsdbConfig:
         "the machine), every second, or before each acknowledgement. Ours.",
     )
     head_compaction_interval: Duration = setting(
-        duration("1m"), flag="blocks-storage.tsdb.head-compaction-interval", category="advanced", minimum=1, help="How often heads are tidied up."
+        duration("1m"),
+        flag="blocks-storage.tsdb.head-compaction-interval",
+        category="advanced",
+        minimum=1,
+        help="How often heads are tidied up.",
     )
     retention_period: Duration = setting(
         duration("13h"),

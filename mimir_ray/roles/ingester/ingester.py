@@ -133,7 +133,9 @@ class Ingester:
             tenant = validate_tenant(name)
 
             def tell(read: int, total: int) -> None:
-                progress(f"replaying the WAL of tenant {name}: {read >> 20} of {total >> 20} MiB, {done} of {len(found)} tenants done")
+                progress(
+                    f"replaying the WAL of tenant {name}: {read >> 20} of {total >> 20} MiB, {done} of {len(found)} tenants done"
+                )
 
             database = self._open_database(tenant, tell)
             with self._lock:
@@ -264,7 +266,10 @@ class Ingester:
 
     def tenant_stats(self) -> dict[TenantId, TenantStats]:
         with self._lock:
-            return {tenant: TenantStats(entry.database.stats.head.series, entry.rate) for tenant, entry in self._tenants.items()}
+            return {
+                tenant: TenantStats(entry.database.stats.head.series, entry.rate)
+                for tenant, entry in self._tenants.items()
+            }
 
     def maintain(self) -> None:
         """What is due now and then: checkpoints, idle series, rates, gauges."""

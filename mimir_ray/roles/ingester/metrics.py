@@ -19,7 +19,10 @@ class IngesterMetrics:
         self.failed_samples = counter("ingested_samples_failures_total", "Samples refused.", ("user",))
         self.ingested_metadata = counter("ingested_metadata_total", "Metadata entries taken.")
         self.discarded_samples = Counter(
-            "cortex_discarded_samples_total", "Samples refused, by reason.", ("user", "group", "reason"), registry=registry
+            "cortex_discarded_samples_total",
+            "Samples refused, by reason.",
+            ("user", "group", "reason"),
+            registry=registry,
         )
         self.memory_series = gauge("memory_series", "Series in memory.")
         self.memory_users = gauge("memory_users", "Tenants with an open head.")

@@ -15,15 +15,30 @@ class QuerierConfig:
     max_concurrent: int = setting(
         20, flag="querier.max-concurrent", minimum=1, help="Queries that one gateway evaluates at once; more wait."
     )
-    timeout: Duration = setting(duration("2m"), flag="querier.timeout", minimum=1, help="A query may run for this long.")
+    timeout: Duration = setting(
+        duration("2m"), flag="querier.timeout", minimum=1, help="A query may run for this long."
+    )
     max_samples: int = setting(
-        50_000_000, flag="querier.max-samples", category="advanced", minimum=1, unit="samples", help="Points that one query may hold in memory at once."
+        50_000_000,
+        flag="querier.max-samples",
+        category="advanced",
+        minimum=1,
+        unit="samples",
+        help="Points that one query may hold in memory at once.",
     )
     lookback_delta: Duration = setting(
-        duration("5m"), flag="querier.lookback-delta", category="advanced", minimum=1, help="How far back an instant selector looks for a sample."
+        duration("5m"),
+        flag="querier.lookback-delta",
+        category="advanced",
+        minimum=1,
+        help="How far back an instant selector looks for a sample.",
     )
     default_evaluation_interval: Duration = setting(
-        duration("1m"), flag="querier.default-evaluation-interval", category="advanced", minimum=1, help="The step of subqueries that name none."
+        duration("1m"),
+        flag="querier.default-evaluation-interval",
+        category="advanced",
+        minimum=1,
+        help="The step of subqueries that name none.",
     )
     wide_query_samples: int = setting(
         5_000_000,
@@ -35,5 +50,9 @@ class QuerierConfig:
         "run inside the ingesters. Ours.",
     )
     shards: int = setting(
-        0, flag="querier.shards", category="advanced", minimum=0, help="Shards of a wide query; 0 is one a CPU of the cluster. Ours."
+        0,
+        flag="querier.shards",
+        category="advanced",
+        minimum=0,
+        help="Shards of a wide query; 0 is one a CPU of the cluster. Ours.",
     )

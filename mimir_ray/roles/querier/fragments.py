@@ -64,9 +64,7 @@ class ClusterFragments:
 
     def _samples(self, fragment: Fragment) -> int:
         """How many samples the fragment reads, as the ingesters estimate it; replicas count once."""
-        reads = [
-            Selection(node.matchers, mint, maxt) for node, mint, maxt in selections(fragment.node, fragment.steps)
-        ]
+        reads = [Selection(node.matchers, mint, maxt) for node, mint, maxt in selections(fragment.node, fragment.steps)]
         found = [
             sum(estimate for _, estimate in self.ingesters.ask("estimate_samples", self.tenant, selection))
             for selection in reads

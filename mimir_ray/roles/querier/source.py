@@ -42,9 +42,13 @@ class Ingesters:
 
         Raises what made that impossible: `Unavailable` where too many are missing.
         """
-        return self.each(lambda one: self.transport.client(one.address).call(method, *args, timeout_s=timeout_s), timeout_s)
+        return self.each(
+            lambda one: self.transport.client(one.address).call(method, *args, timeout_s=timeout_s), timeout_s
+        )
 
-    def each(self, call: Callable[[InstanceDesc], Answer], timeout_s: float = CALL_TIMEOUT_S) -> list[tuple[InstanceDesc, Answer]]:
+    def each(
+        self, call: Callable[[InstanceDesc], Answer], timeout_s: float = CALL_TIMEOUT_S
+    ) -> list[tuple[InstanceDesc, Answer]]:
         """The same with a call of one's own."""
         asked = read_set(self.ring(), READ)
         answers = read_in_threads(ReadTracker(asked), call, self.executor, timeout_s)

@@ -19,10 +19,11 @@ from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.engine import Engine
 from mimir_ray.promql.limits import Cancellation
 from mimir_ray.promql.source import Selection
-from mimir_ray.roles.querier.config import QuerierConfig
-from mimir_ray.roles.querier.fragments import ClusterFragments, ShardTasks
-from mimir_ray.roles.querier.source import ClusterSource, Ingesters
+from mimir_ray.roles.api import Querier
 from mimir_ray.roles.query_frontend.metrics import QueryFrontendMetrics
+
+
+METADATA_TIMEOUT_S = 60.0
 
 
 @dataclass(eq=False)
@@ -57,17 +58,13 @@ class QueryFrontend:
     def __init__(
         self,
         engine: Engine,
-        ingesters: Ingesters,
-        querier: QuerierConfig,
-        tasks: ShardTasks | None,
+        querier: Querier,
         limits: Callable[[TenantId], Limits],
         clock: Clock,
         metrics: QueryFrontendMetrics,
     ) -> None:
         self._engine = engine
-        self._ingesters = ingesters
         self._querier = querier
-        self._tasks = tasks
         self._limits = limits
         self._clock = clock
         self._metrics = metrics
@@ -78,7 +75,7 @@ class QueryFrontend:
         """Errors: ParseError, EvaluationError, Unavailable, QueryTimeout, QueryCancelled, LimitExceeded."""
         self._check(tenant, query, "query")
         return self._engine.instant(
-            query, self._source(tenant, cancellation), time_ms, lookback_ms=lookback_ms, cancel=cancellation
+            query, self._querier.source(tenant, cancellation), time_ms, lookback_ms=lookback_ms, cancel=cancellation
         )
 
     def range(
@@ -94,20 +91,26 @@ class QueryFrontend:
         """The same at every step from `start_ms` to `end_ms`, both included."""
         self._check(tenant, query, "query_range")
         return self._engine.range(
-            query, self._source(tenant, cancellation), start_ms, end_ms, step_ms, lookback_ms=lookback_ms, cancel=cancellation
+            query,
+            self._querier.source(tenant, cancellation),
+            start_ms,
+            end_ms,
+            step_ms,
+            lookback_ms=lookback_ms,
+            cancel=cancellation,
         )
 
     def label_names(self, tenant: TenantId, request: LabelsRequest) -> list[str]:
-        source = ClusterSource(tenant, self._ingesters)
+        source = self._querier.source(tenant, Cancellation(METADATA_TIMEOUT_S))
         return _union([source.label_names(selection) for selection in _selections(request)])
 
     def label_values(self, tenant: TenantId, name: str, request: LabelsRequest) -> list[str]:
-        source = ClusterSource(tenant, self._ingesters)
+        source = self._querier.source(tenant, Cancellation(METADATA_TIMEOUT_S))
         return _union([source.label_values(name, selection) for selection in _selections(request)])
 
     def series(self, tenant: TenantId, request: LabelsRequest) -> list[Labels]:
         """Label sets, sorted, each once; at most one more than the limit, which tells that something was cut."""
-        source = ClusterSource(tenant, self._ingesters)
+        source = self._querier.source(tenant, Cancellation(METADATA_TIMEOUT_S))
         found: set[Labels] = set()
         for selection in _selections(request, labels_only=True):
             for batch in source.select(selection):
@@ -117,13 +120,9 @@ class QueryFrontend:
     def metadata(self, tenant: TenantId, family: str = "") -> dict[str, list[Metadata]]:
         """Metric family → its entries."""
         entries: dict[str, list[Metadata]] = {}
-        for entry in ClusterSource(tenant, self._ingesters).metadata(family):
+        for entry in self._querier.source(tenant, Cancellation(METADATA_TIMEOUT_S)).metadata(family):
             entries.setdefault(entry.family, []).append(entry)
         return entries
-
-    def _source(self, tenant: TenantId, cancellation: Cancellation) -> ClusterSource:
-        fragments = ClusterFragments(tenant, self._ingesters, self._querier, cancellation, self._tasks)
-        return ClusterSource(tenant, self._ingesters, cancellation, fragments)
 
     def _check(self, tenant: TenantId, query: str, operation: str) -> None:
         self._metrics.queries.labels(operation, tenant).inc()
@@ -135,7 +134,9 @@ class QueryFrontend:
 def _selections(request: LabelsRequest, labels_only: bool = False) -> list[Selection]:
     limit = request.limit + 1 if request.limit else 0
     return [
-        Selection(matchers, request.mint, request.maxt, labels_only=labels_only, limit_series=limit if labels_only else 0)
+        Selection(
+            matchers, request.mint, request.maxt, labels_only=labels_only, limit_series=limit if labels_only else 0
+        )
         for matchers in request.selectors or ((),)
     ]
 

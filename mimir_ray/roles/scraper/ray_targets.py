@@ -30,7 +30,11 @@ def targets_of_file(path: Path) -> list[Target]:
     try:
         groups = json.loads(path.read_bytes())
         return [
-            Target(address, "/metrics", tuple(sorted((str(name), str(value)) for name, value in group.get("labels", {}).items())))
+            Target(
+                address,
+                "/metrics",
+                tuple(sorted((str(name), str(value)) for name, value in group.get("labels", {}).items())),
+            )
             for group in groups
             for address in group["targets"]
         ]

@@ -82,7 +82,9 @@ class ScrapeLoop:
         if scrape.body is not None:
             try:
                 exposed = parse_exposition(scrape.body, scrape.content_type)
-                sections = {text: self._sections.get(text) or self._section(parse_series(text)) for text in exposed.series}
+                sections = {
+                    text: self._sections.get(text) or self._section(parse_series(text)) for text in exposed.series
+                }
             except InvalidExposition as error:
                 log.warning("target exposes no metrics", target=self.target.url, error=str(error))
                 exposed = None

@@ -1,0 +1,33 @@
+"""What is asked of storage: which samples of which series."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mimir_ray.model.matchers import Matcher
+
+SERIES_PER_BATCH = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Of `count` disjoint parts of all series the one with this index (0-based)."""
+
+    index: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which samples are wanted: of all series that satisfy every matcher, those in [mint, maxt] (ms).
+
+    `labels_only` asks for series with no samples. `limit_series` stops after so many series (0: all).
+    """
+
+    matchers: tuple[Matcher, ...]
+    mint: int
+    maxt: int
+    shard: Shard | None = None
+    batch_series: int = SERIES_PER_BATCH
+    labels_only: bool = False
+    limit_series: int = 0
