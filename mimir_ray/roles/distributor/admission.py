@@ -1,7 +1,7 @@
 """What of a request is sound: its series, samples and metadata become a `PreparedWrite`.
 
-Series that the tenant's cache knows were judged before. Nothing is remembered of refused ones: they are
-judged anew each time they come.
+Series that the tenant's cache knows were judged before. Of refused ones only the reason is remembered, for some
+thousands: senders repeat those too, and judging one costs as much as passing a thousand known ones on.
 """
 
 from __future__ import annotations
@@ -27,13 +27,19 @@ Owners = Callable[[NDArray[np.uint32]], NDArray[np.int16]]
 """From tokens uint32[M] to owners int16[M, RF], under the ring that the cache uses."""
 
 
+Refused = dict[tuple[int, int], str]
+"""Hash of a refused series → the reason under which it is counted."""
+REFUSED_MAX = 10_000
+
+
 @dataclass(slots=True)
 class Admission:
-    """Judges one request of one tenant. `error`: the first thing that was refused."""
+    """Judges one request of one tenant. `error`: the first thing that was refused; it is always judged in full."""
 
     tenant: TenantId
     token_seed: int
     cache: SeriesCache
+    refused: Refused
     limits: Limits
     owners: Owners
     now_ms: int
@@ -88,6 +94,10 @@ class Admission:
         )
         canonical = good.copy()
         for place in np.flatnonzero(~good).tolist():
+            key = int(scan.hash_low[new[place]]), int(scan.hash_high[new[place]])
+            if self.error is not None and key in self.refused:
+                self._discard(self.refused[key], 1)
+                continue
             raw = parse_labels(scan.data, int(starts[place]), int(ends[place]))
             labels = validation.canonical_labels(raw, self.limits)
             if not labels:
@@ -96,6 +106,9 @@ class Admission:
                 validation.validate_labels(labels, self.limits)
             except ClientError as error:
                 self._refuse(error)
+                if len(self.refused) >= REFUSED_MAX:
+                    self.refused.clear()
+                self.refused[key] = errors.discard_reason(error)
                 continue
             tokens[place] = validation.series_token(self.tenant, labels)
             good[place] = True

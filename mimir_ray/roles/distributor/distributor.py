@@ -26,7 +26,7 @@ from mimir_ray.encoding.hashing import hash_seeds
 from mimir_ray.errors import MimirRayError
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.distributor import errors, validation
-from mimir_ray.roles.distributor.admission import Admission
+from mimir_ray.roles.distributor.admission import Admission, Refused
 from mimir_ray.roles.distributor.config import DistributorConfig
 from mimir_ray.roles.distributor.delivery import Delivery
 from mimir_ray.roles.distributor.ingester_queue import IngesterClient
@@ -60,6 +60,7 @@ class _Tenant:
     rules: tuple[Any, ...]
     token_seed: int
     metrics: TenantMetrics
+    refused: Refused = field(default_factory=dict)
     requests: TokenBucket = field(default_factory=TokenBucket)
     items: TokenBucket = field(default_factory=TokenBucket)
 
@@ -151,7 +152,9 @@ class Distributor:
         view = self._ring(tenant)
         self._use_ring(state.cache, view)
         now_ms = self._clock.now_ms()
-        admission = Admission(tenant, state.token_seed, state.cache, limits, view.owners, now_ms, self._metrics)
+        admission = Admission(
+            tenant, state.token_seed, state.cache, state.refused, limits, view.owners, now_ms, self._metrics
+        )
         write = admission.prepare(scan)
         samples, families = len(write.timestamps), len(write.metadata)
         if samples + families == 0:
@@ -175,6 +178,7 @@ class Distributor:
         elif state.rules != rules:
             # What was sound under other rules may not be now.
             state.cache, state.rules = SeriesCache(series_max), rules
+            state.refused.clear()
         self._tenants.move_to_end(name)
         return state
 

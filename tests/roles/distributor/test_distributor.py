@@ -152,11 +152,22 @@ def test_sound_series_are_stored_where_others_are_refused() -> None:
     assert setup.metric(name, user=TENANT, group="", reason="missing_metric_name") == 1
 
 
-def test_refused_series_are_judged_each_time() -> None:
+def test_refused_series_are_refused_and_counted_each_time() -> None:
     setup = Setup()
-    for outcome in push_all(setup, *[request_of((named("a-b"), 0, 1.0))] * 3):
-        assert isinstance(outcome.error, errors.InvalidMetricName)
+    body = request_of((named("a-b"), 0, 1.0), (named("c-d"), 0, 1.0), (labels_of({"x": "y"}), 0, 1.0))
+    for outcome in push_all(setup, body, body, body):
+        assert str(outcome.error).startswith("received a series with invalid metric name: 'a-b'")
     assert setup.only.calls == []
+    name = "cortex_discarded_samples_total"
+    assert setup.metric(name, user=TENANT, group="", reason="metric_name_invalid") == 6
+    assert setup.metric(name, user=TENANT, group="", reason="missing_metric_name") == 3
+
+
+def test_refused_series_are_taken_once_the_rules_allow_them() -> None:
+    setup = Setup(max_label_names_per_series=1)
+    assert isinstance(push_all(setup, ONE)[0].error, errors.TooManyLabels)
+    setup.tenant_limits = type(setup.tenant_limits)()
+    assert push_all(setup, TWO) == [PushOutcome(2)]
 
 
 def test_changed_rules_judge_known_series_again() -> None:

@@ -1,0 +1,124 @@
+"""How fast requests are read and passed on: `python benchmarks/wire/bench_write_path.py`.
+
+Best case: every series is known and canonical. Worst cases: every series is new, or in another form. Ratios are
+to protobuf's own parser in the same run. CPU time, medians.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+
+from mimir_ray.model.labels import LabelColumns, labels_of
+from mimir_ray.model.result import Matrix, QueryResult
+from mimir_ray.model.tenant import TenantId
+from mimir_ray.roles.api import WriteBatch, WriteResult
+from mimir_ray.wire.exposition import parse_exposition
+from mimir_ray.wire.pb.prompb.remote_pb2 import WriteRequest
+from mimir_ray.wire.protobuf import encode_labels
+from mimir_ray.wire.query_json import query_response
+from mimir_ray.wire.remote_write import encode_write_request, scan_write_request
+from tests.roles.distributor.fakes import NOW_MS, TENANT, Setup
+
+SERIES = 2000
+KEY = (3, 5, 7, 9)
+
+
+def seconds(work: Callable[[], object], rounds: int = 50) -> float:
+    """Median CPU seconds of one call."""
+    work()
+    found = []
+    for _ in range(rounds):
+        start = time.process_time()
+        work()
+        found.append(time.process_time() - start)
+    return statistics.median(found)
+
+
+def request_of(canonical: bool = True) -> bytes:
+    """2,000 series with 11 labels, one sample each."""
+    series = []
+    for at in range(SERIES):
+        labels = labels_of(
+            {"__name__": f"http_requests_total_{at % 20}", "pod": f"deploy-{at:06d}-abcde", "instance": f"10.0.0.{at}"}
+            | {f"label_{place:02d}": f"value-{place * at % 97:04d}" for place in range(8)}
+        )
+        raw = [(name.encode(), value.encode()) for name, value in labels]
+        series.append((encode_labels(raw if canonical else raw[::-1]), [(NOW_MS, at * 1.5)]))
+    return encode_write_request(series)
+
+
+class Sink:
+    """An ingester that only hands out references."""
+
+    def __init__(self) -> None:
+        self._series = 0
+
+    async def push(self, batches: list[WriteBatch]) -> list[WriteResult]:
+        results = []
+        for batch in batches:
+            count = len(batch.label_offsets) - 1
+            results.append(WriteResult(1, new_references=np.arange(self._series, self._series + count, dtype=np.int32)))
+            self._series += count
+        return results
+
+
+def pushes(body: bytes, ingesters: int, replicas: int, new: bool) -> float:
+    """Median CPU seconds of one push."""
+    setup = Setup(ingesters, replicas, ingestion_rate=1e12, ingestion_burst_size=10**12)
+    setup.fakes = {name: Sink() for name in setup.fakes}  # type: ignore[misc]
+    found = []
+
+    async def work() -> None:
+        await setup.distributor.push(TENANT, body)
+        await setup.distributor.drain()
+        for number in range(50):
+            start = time.process_time()
+            await setup.distributor.push(TenantId(f"t{number}") if new else TENANT, body)
+            await setup.distributor.drain()
+            found.append(time.process_time() - start)
+
+    asyncio.run(work())
+    return statistics.median(found)
+
+
+def main() -> None:
+    body, odd = request_of(), request_of(canonical=False)
+    print(f"request: {SERIES} series, {len(body) / SERIES:.0f} bytes each")
+    peer = seconds(lambda: WriteRequest.FromString(body))
+    scan = seconds(lambda: scan_write_request(body, KEY))
+    print(f"scan                  {SERIES / scan / 1e6:8.2f} M samples/s, {peer / scan:.1f} x protobuf's parser")
+    for name, sent, new in (
+        ("known", body, False),
+        ("known, unsorted", odd, False),
+        ("new", body, True),
+        ("new, unsorted", odd, True),
+    ):
+        for ingesters, replicas in ((1, 1), (5, 3)):
+            spent = pushes(sent, ingesters, replicas, new)
+            print(
+                f"push {name:16} {replicas} of {ingesters} {spent * 1e6:8.0f} µs, {SERIES / spent / 1e6:.2f} M samples/s"
+            )
+    points = 500_000
+    labels = LabelColumns.from_labels([labels_of({"__name__": "m", "pod": f"p{at}"}) for at in range(500)])
+    times = np.tile(np.arange(points // 500) * 15_000 + NOW_MS, 500)
+    for name, values in (
+        ("random", np.random.default_rng(1).random(points) * 1000),
+        ("whole", np.arange(points) * 1.0),
+    ):
+        result = QueryResult(Matrix(labels, np.arange(501) * (points // 500), times, values))
+        print(f"query JSON, {name:9} {points / seconds(lambda: query_response(result), 5) / 1e6:8.2f} M points/s")  # noqa: B023
+    text = "".join(f'http_bucket{{path="/api/{at}",le="{at}"}} {at * 1.5}\n' for at in range(10_000)).encode()
+    print(f"exposition            {seconds(lambda: parse_exposition(text), 10) * 1e3:8.1f} ms for 10,000 samples")
+
+
+if __name__ == "__main__":
+    main()
