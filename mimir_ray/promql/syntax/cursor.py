@@ -37,8 +37,8 @@ _NEVER_NAMES = frozenset({"atan2", "bool", "group_left", "group_right", "ignorin
 _KEYWORDS = AGGREGATORS | MODIFIERS | PREPROCESSORS | WORD_OPERATORS
 METRIC_NAMES = (_KEYWORDS - _NEVER_NAMES) | {IDENTIFIER, METRIC_IDENTIFIER}
 """Tokens that are a metric's name where one may stand."""
-LABEL_NAMES = _KEYWORDS | {IDENTIFIER, METRIC_IDENTIFIER}
-"""Tokens that are a label's name in a list of labels."""
+LABEL_NAMES = (_KEYWORDS - {"without"}) | {IDENTIFIER, METRIC_IDENTIFIER}
+"""Tokens that are a label's name in a list of labels; upstream's grammar forgets `without`."""
 _SYMBOL_OPERATORS = frozenset(
     ("+", "/", "==", "=~", ">=", ">", "</", ">/", "<", "<=", "%", "*", "!=", "!~", "^", "-", "@")
 )

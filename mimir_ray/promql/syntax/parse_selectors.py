@@ -28,7 +28,7 @@ _MATCHER = ("label matching", 'identifier or "}"')
 _MATCHER_OP = ("label matching", "label matching operator")
 _MATCHER_VALUE = ("label matching", "string")
 _MATCHERS_END = ("label matching", '"," or "}"')
-_GROUPING = ("grouping opts", '"("')
+GROUPING = ("grouping opts", '"("')
 _GROUPING_LABEL = ("grouping opts", "label")
 _GROUPING_END = ("grouping opts", '"," or ")"')
 _LABEL = ("label set", 'identifier or "}"')
@@ -228,7 +228,7 @@ class SelectorParser(DurationParser):
     # Lists of labels.
 
     def grouping_labels(self) -> tuple[str, ...]:
-        self.expect("(", _GROUPING)
+        self.expect("(", GROUPING)
         if self.kinds[self.at] == ")":
             self.at += 1
             return ()

@@ -29,7 +29,7 @@ from .durations import format_duration, parse_duration
 from .errors import ParseError
 from .lexer import DURATION, EOF, IDENTIFIER, MODIFIERS, NUMBER, PREPROCESSORS, STRING
 from .literals import unquote
-from .parse_selectors import POSTFIX, SelectorParser
+from .parse_selectors import GROUPING, POSTFIX, SelectorParser
 from .signatures import AGGREGATORS, AGGREGATORS_WITH_PARAM, EXPERIMENTAL_AGGREGATORS, SIGNATURES
 
 __all__ = [
@@ -283,6 +283,8 @@ class _Parser(SelectorParser):
                 cardinality = Cardinality.MANY_TO_ONE if kind == "group_left" else Cardinality.ONE_TO_MANY
                 if kinds[self.at] == "(":
                     include = self.grouping_labels()
+                elif kinds[self.at] not in _STARTS:
+                    self.unexpected(GROUPING)
         left, right = self.fills()
         return VectorMatching(cardinality, labels, on, include, left, right), return_bool
 

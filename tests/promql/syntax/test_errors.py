@@ -38,6 +38,8 @@ CASES = r"""
 1:1: 1 or on(bar) foo :: vector matching only allowed between instant vectors
 1:1: 1 + fill (0) foo :: filling in missing series only allowed between instant vectors
 1:1: a and fill (0) b :: filling in missing series not allowed for set operators
+1:22: a + on(b) group_left =c :: unexpected "=" in grouping opts, expected "("
+1:21: a + on(b) group_left :: unexpected end of input in grouping opts, expected "("
 1:5: a + group_left(b) c :: unexpected <group_left>
 1:1: a and on(b) group_left(c) d :: no grouping allowed for "and" operation
 1:3: a + on(b) group_left(b) c :: label "b" must not occur in ON and GROUP clause at once
@@ -86,6 +88,7 @@ CASES = r"""
 1:17: sum without(foo,,)(a) :: unexpected "," in grouping opts, expected label
 1:8: sum by foo (a) :: unexpected identifier "foo" in grouping opts, expected "("
 1:13: sum by (foo bar) (a) :: unexpected identifier "bar" in grouping opts, expected "," or ")"
+1:9: sum by (without) (a) :: unexpected <without> in grouping opts, expected label
 1:9: sum by ("") (a) :: invalid label name for grouping: ""
 1:12: sum by (a) + :: unexpected <op:+> in aggregation
 1:11: sum by (a) :: unexpected end of input in aggregation
