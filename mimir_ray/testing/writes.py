@@ -10,7 +10,7 @@ from mimir_ray.encoding.varint import encode_uvarint
 from mimir_ray.model.labels import Labels
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
-from mimir_ray.roles.api import WriteBatch
+from mimir_ray.model.write import WriteBatch
 
 
 def label_section(labels: Labels) -> bytes:

@@ -20,9 +20,9 @@ from pathlib import Path
 from mimir_ray.clock import Clock
 from mimir_ray.errors import MimirRayError
 from mimir_ray.model.metadata import Metadata
+from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
-from mimir_ray.promql.source import Selection
-from mimir_ray.roles.api import WriteBatch, WriteResult
+from mimir_ray.model.write import WriteBatch, WriteResult
 
 from .chunks.files import ChunkFiles
 from .head.head import Head, HeadStats

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from mimir_ray.errors import ClientError, MimirRayError
 from mimir_ray.model.matchers import Matcher, quote
 from mimir_ray.model.metadata import Metadata
+from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
-from mimir_ray.promql.source import Selection
-from mimir_ray.roles.api import Refusal, WriteBatch, WriteResult
+from mimir_ray.model.write import Refusal, WriteBatch, WriteResult
 from mimir_ray.tsdb.chunks.files import ChunkFiles
 from mimir_ray.tsdb.chunks.open_chunks import OpenChunks
 from mimir_ray.tsdb.index.columns import strings_of
