@@ -104,9 +104,8 @@ def main() -> None:
     ):
         for ingesters, replicas in ((1, 1), (5, 3)):
             spent = pushes(sent, ingesters, replicas, new)
-            print(
-                f"push {name:16} {replicas} of {ingesters} {spent * 1e6:8.0f} µs, {SERIES / spent / 1e6:.2f} M samples/s"
-            )
+            rate = SERIES / spent / 1e6
+            print(f"push {name:16} {replicas} of {ingesters} {spent * 1e6:8.0f} µs, {rate:.2f} M samples/s")
     points = 500_000
     labels = LabelColumns.from_labels([labels_of({"__name__": "m", "pod": f"p{at}"}) for at in range(500)])
     times = np.tile(np.arange(points // 500) * 15_000 + NOW_MS, 500)

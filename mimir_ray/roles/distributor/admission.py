@@ -17,6 +17,7 @@ from mimir_ray.errors import ClientError
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.distributor import errors, validation
+from mimir_ray.roles.distributor.canonical import sort_sections
 from mimir_ray.roles.distributor.metrics import DistributorMetrics
 from mimir_ray.roles.distributor.request import PreparedWrite
 from mimir_ray.roles.distributor.series_cache import SeriesCache
@@ -89,10 +90,10 @@ class Admission:
         """Judges the series without id (-1) and gives the sound ones theirs."""
         new = np.flatnonzero(ids < 0)
         starts, ends = scan.label_start[new], scan.label_end[new]
-        good, tokens = validation.judge_sections(
-            np.frombuffer(scan.data, np.uint8), starts, ends, self.token_seed, self.limits
-        )
+        data = np.frombuffer(scan.data, np.uint8)
+        good, tokens = validation.judge_sections(data, starts, ends, self.token_seed, self.limits)
         canonical = good.copy()
+        self._judge_sorted(data, starts, ends, good, tokens)
         for place in np.flatnonzero(~good).tolist():
             key = int(scan.hash_low[new[place]]), int(scan.hash_high[new[place]])
             if self.error is not None and key in self.refused:
@@ -121,6 +122,25 @@ class Admission:
                 canonical[good],
                 self.owners(tokens[good]),
             )
+
+    def _judge_sorted(
+        self,
+        data: NDArray[np.uint8],
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        good: NDArray[np.bool_],
+        tokens: NDArray[np.uint32],
+    ) -> None:
+        """Marks those as good, and sets their tokens, that only had to be sorted."""
+        others = np.flatnonzero(~good)
+        if not len(others) or not validation.only_sorts(self.limits):
+            return
+        sections, sorted_starts, sorted_ends = sort_sections(data, starts[others], ends[others])
+        plain = sorted_ends > sorted_starts
+        others = others[plain]
+        good[others], tokens[others] = validation.judge_sections(
+            sections, sorted_starts[plain], sorted_ends[plain], self.token_seed, self.limits
+        )
 
     def _sound_samples(
         self, scan: WriteScan, ids: NDArray[np.int32], some_new: bool

@@ -17,8 +17,9 @@ from mimir_ray.kernel import I32, I64, U8, I32x2, OutI32, OutI64, OutU8, kernel
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.api import WriteBatch
+from mimir_ray.roles.distributor.canonical import sort_sections
 from mimir_ray.roles.distributor.series_cache import NOBODY, SeriesCache
-from mimir_ray.roles.distributor.validation import canonical_labels
+from mimir_ray.roles.distributor.validation import canonical_labels, only_sorts
 from mimir_ray.wire.protobuf import encode_labels, parse_labels
 
 _NONE = np.zeros(0, np.int32)
@@ -52,17 +53,27 @@ class PreparedWrite:
 
     def canonicalise(self, series: NDArray[np.integer]) -> None:
         """Gives these series canonical labels, behind the data, where they came in another form."""
-        sections = []
+        rows = series[~self.canonical[series]]
+        if not len(rows):
+            return
+        pieces = [self.data]
         size = len(self.data)
-        for row in series[~self.canonical[series]].tolist():
+        if only_sorts(self.limits):
+            data = np.frombuffer(self.data, np.uint8)
+            sections, starts, ends = sort_sections(data, self.starts[rows], self.ends[rows])
+            plain = ends >= 0
+            pieces.append(sections.tobytes())
+            self.starts[rows[plain]], self.ends[rows[plain]] = starts[plain] + size, ends[plain] + size
+            self.canonical[rows[plain]] = True
+            size += len(sections)
+        for row in rows[~self.canonical[rows]].tolist():
             raw = parse_labels(self.data, int(self.starts[row]), int(self.ends[row]))
             section = encode_labels(canonical_labels(raw, self.limits))
             self.starts[row], self.ends[row] = size, size + len(section)
             self.canonical[row] = True
-            sections.append(section)
+            pieces.append(section)
             size += len(section)
-        if sections:
-            self.data = b"".join((self.data, *sections))
+        self.data = b"".join(pieces)
 
 
 @dataclass(slots=True)

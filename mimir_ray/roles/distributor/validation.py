@@ -82,6 +82,11 @@ def judge_sections(
     return good, tokens
 
 
+def only_sorts(limits: Limits) -> bool:
+    """Whether labels are only ever brought into canonical form: this tenant's rules drop and replace nothing."""
+    return not limits.drop_labels and limits.label_value_length_over_limit_strategy == "error"
+
+
 def canonical_labels(labels: Sequence[RawLabel], limits: Limits) -> list[RawLabel]:
     """Sorted, without empty values, without `drop_labels`, over-long values replaced where the tenant wants that."""
     dropped = {name.encode() for name in limits.drop_labels}
@@ -200,6 +205,41 @@ def _name_is_plain(data: Any, start: Any, end: Any, colon: Any) -> Any:
 
 
 @device
+def _is_utf8_text(data: Any, start: Any, end: Any) -> Any:
+    """Whether data[start:end] is UTF-8 (RFC 3629, section 4)."""
+    at = start
+    while at < end:
+        byte = data[at]
+        at += 1
+        if byte < 0x80:
+            continue
+        low, high = np.uint8(0x80), np.uint8(0xBF)
+        if 0xC2 <= byte <= 0xDF:
+            more = 1
+        elif 0xE0 <= byte <= 0xEF:
+            more = 2
+            if byte == 0xE0:
+                low = np.uint8(0xA0)
+            elif byte == 0xED:
+                high = np.uint8(0x9F)
+        elif 0xF0 <= byte <= 0xF4:
+            more = 3
+            if byte == 0xF0:
+                low = np.uint8(0x90)
+            elif byte == 0xF4:
+                high = np.uint8(0x8F)
+        else:
+            return False
+        if end - at < more or data[at] < low or data[at] > high:
+            return False
+        for place in range(at + 1, at + more):
+            if data[place] < 0x80 or data[place] > 0xBF:
+                return False
+        at += more
+    return True
+
+
+@device
 def _judge_section(data: Any, start: Any, end: Any, seed: Any, names_max: Any, name_max: Any, value_max: Any) -> Any:
     """(True, token) for a canonical section within all limits; (False, 0) for anything else, malformed included."""
     at = start
@@ -244,9 +284,8 @@ def _judge_section(data: Any, start: Any, end: Any, seed: Any, names_max: Any, n
                 named = True
                 if not _name_is_plain(data, value, stop, True):
                     return False, np.uint32(0)
-        for place in range(value, stop):
-            if data[place] >= 128:
-                return False, np.uint32(0)
+        if not _is_utf8_text(data, value, stop):
+            return False, np.uint32(0)
         state = fnv1_32(data, name, name_stop, state)
         state = fnv1_32(data, value, stop, state)
         count += 1

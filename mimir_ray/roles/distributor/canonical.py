@@ -1,0 +1,127 @@
+"""Label sections in canonical form: sorted by name, no empty values, shortest lengths.
+
+What ingesters get is always canonical. Well-behaved senders send nothing else; for others a kernel sorts, as
+long as the section is plain: at most 64 labels, each a name and then a value.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mimir_ray.encoding.bits import copy_bytes
+from mimir_ray.encoding.varint import write_uvarint
+from mimir_ray.kernel import I64, U8, OutI64, OutU8, device, kernel
+from mimir_ray.wire.protobuf import read_length
+
+LABELS_MAX = 64
+
+
+def sort_sections(
+    data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """(bytes, int64[M] starts, int64[M] ends) of the canonical sections; end -1 where a section is not plain.
+
+    Nothing is judged: names may repeat, or be empty.
+    """
+    offsets = np.zeros(len(starts) + 1, np.int64)
+    np.cumsum(ends - starts, out=offsets[1:])
+    out = np.empty(int(offsets[-1]), np.uint8)
+    out_ends = np.empty(len(starts), np.int64)
+    _sort_sections(data, starts, ends, offsets, np.empty(4 * LABELS_MAX, np.int64), out, out_ends)
+    return out, offsets[:-1], out_ends
+
+
+@device
+def _greater(data: Any, one: Any, one_end: Any, other: Any, other_end: Any) -> Any:
+    """Whether data[one:one_end] sorts after data[other:other_end], bytewise."""
+    while one < one_end and other < other_end:
+        if data[one] != data[other]:
+            return data[one] > data[other]
+        one += 1
+        other += 1
+    return one < one_end
+
+
+@device
+def _length_bytes(length: Any) -> Any:
+    size = np.int64(1)
+    while length >= 128:
+        length >>= 7
+        size += 1
+    return size
+
+
+@device
+def _read_label(data: Any, at: Any, end: Any) -> Any:
+    """(name, its end, value, its end) of a label that begins at data[at] and is plain; value end -1 otherwise."""
+    bad = np.int64(-1)
+    if data[at] != 0x0A:
+        return at, at, at, bad
+    length, inner = read_length(data, at + 1, end)
+    stop = inner + length
+    if length < 2 or data[inner] != 0x0A:
+        return at, at, at, bad
+    size, name = read_length(data, inner + 1, stop)
+    name_end = name + size
+    if size < 0 or name_end >= stop or data[name_end] != 0x12:
+        return at, at, at, bad
+    size, value = read_length(data, name_end + 1, stop)
+    if size < 0 or value + size != stop:
+        return at, at, at, bad
+    return name, name_end, value, stop
+
+
+@kernel
+def _sort_sections(
+    data: U8, starts: I64, ends: I64, offsets: I64, scratch: OutI64, out: OutU8, out_ends: OutI64
+) -> None:
+    """Writes section i in canonical form to out[offsets[i]:out_ends[i]]; it is never longer than it was.
+
+    Args:
+        scratch: int64[4 * LABELS_MAX].
+        out_ends: -1 where the section is not plain.
+    """
+    for row in range(len(starts)):
+        at, end = starts[row], ends[row]
+        count = np.int64(0)
+        plain = True
+        while at < end:
+            name, name_end, value, stop = _read_label(data, at, end)
+            if stop < 0 or count == LABELS_MAX:
+                plain = False
+                break
+            at = stop
+            if value == stop:
+                continue
+            place = count
+            while place > 0 and _greater(data, scratch[4 * place - 4], scratch[4 * place - 3], name, name_end):
+                for part in range(4):
+                    scratch[4 * place + part] = scratch[4 * place - 4 + part]
+                place -= 1
+            scratch[4 * place] = name
+            scratch[4 * place + 1] = name_end
+            scratch[4 * place + 2] = value
+            scratch[4 * place + 3] = stop
+            count += 1
+        if not plain:
+            out_ends[row] = -1
+            continue
+        to = offsets[row]
+        for place in range(count):
+            name, name_size = scratch[4 * place], scratch[4 * place + 1] - scratch[4 * place]
+            value, value_size = scratch[4 * place + 2], scratch[4 * place + 3] - scratch[4 * place + 2]
+            inner = 2 + _length_bytes(name_size) + name_size + _length_bytes(value_size) + value_size
+            out[to] = 0x0A
+            to = write_uvarint(out, to + 1, np.uint64(inner))
+            out[to] = 0x0A
+            to = write_uvarint(out, to + 1, np.uint64(name_size))
+            copy_bytes(out, to, data, name, name_size)
+            to += name_size
+            out[to] = 0x12
+            to = write_uvarint(out, to + 1, np.uint64(value_size))
+            copy_bytes(out, to, data, value, value_size)
+            to += value_size
+        out_ends[row] = to
