@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from mimir_ray.kernel import F64, I32, I64, Bool2, F64x2, OutBool2, OutF64, OutF64x2, OutI64, device, kernel
+from mimir_ray.kernel import F64, I32, I64, Bool2, F64x2, OutBool2, OutF64, OutF64x2, OutI64, OutI64x2, device, kernel
 
 
 @device
@@ -248,12 +248,12 @@ def _before(a, b, bottom):  # type: ignore[no-untyped-def]
 
 
 @device
-def _sift_up(heap_values, heap_rows, base, at, bottom):  # type: ignore[no-untyped-def]
+def _sift_up(heap_values, heap_rows, at, bottom):  # type: ignore[no-untyped-def]
     while at > 0:
         parent = (at - 1) // 2
-        if parent == at or not _before(heap_values[base + at], heap_values[base + parent], bottom):
+        if parent == at or not _before(heap_values[at], heap_values[parent], bottom):
             break
-        _swap(heap_values, heap_rows, base + at, base + parent)
+        _swap(heap_values, heap_rows, at, parent)
         at = parent
 
 
@@ -268,76 +268,76 @@ def _swap(heap_values, heap_rows, i, j):  # type: ignore[no-untyped-def]
 
 
 @device
-def _sift_down(heap_values, heap_rows, base, count, bottom):  # type: ignore[no-untyped-def]
+def _sift_down(heap_values, heap_rows, count, bottom):  # type: ignore[no-untyped-def]
     at = 0
     while True:
         child = 2 * at + 1
         if child >= count:
             break
-        if child + 1 < count and _before(heap_values[base + child + 1], heap_values[base + child], bottom):
+        if child + 1 < count and _before(heap_values[child + 1], heap_values[child], bottom):
             child += 1
-        if not _before(heap_values[base + child], heap_values[base + at], bottom):
+        if not _before(heap_values[child], heap_values[at], bottom):
             break
-        _swap(heap_values, heap_rows, base + at, base + child)
+        _swap(heap_values, heap_rows, at, child)
         at = child
 
 
 @kernel
 def select_extremes(
     values: F64x2, present: Bool2, starts: I64, rows: I64, ks: I64, bottom: bool,
-    heap_values: OutF64, heap_rows: OutI64, keep: OutBool2, ranked: OutI64,
+    heap_values: OutF64x2, heap_rows: OutI64x2, counts: OutI64, keep: OutBool2, ranked: OutI64,
 ) -> int:  # fmt: skip
     """topk or bottomk: which series each group keeps at each step.
 
     Args:
         starts, rows: rows of each group in the order in which ties are decided, see `rows_by_group`.
         ks: int64[T]; below 1 keeps nothing.
-        heap_values, heap_rows: scratch, as long as the largest group.
-        keep: bool[S, T], written.
+        heap_values, heap_rows: [T, largest k that any group can fill], counts: int64[T]; scratch.
+        keep: bool[S, T], False, written.
         ranked: int64[S]; the kept rows of the last step, best first, group after group.
 
     Returns how many are in `ranked`. Ties and NaN as upstream's heap decides: promql/engine.go aggregationK.
+    One heap a step, so that series are read in the order in which they lie in memory.
     """
     listed = 0
     steps = values.shape[1]
     for g in range(len(starts) - 1):
-        for t in range(steps):
-            k = min(ks[t], starts[g + 1] - starts[g])
-            if k < 1:
-                continue
-            count = 0
-            for i in range(starts[g], starts[g + 1]):
-                row = rows[i]
+        size = starts[g + 1] - starts[g]
+        counts[:] = 0
+        for i in range(starts[g], starts[g + 1]):
+            row = rows[i]
+            for t in range(steps):
                 if not present[row, t]:
                     continue
-                value = values[row, t]
-                if count < k:
-                    heap_values[count] = value
-                    heap_rows[count] = row
-                    count += 1
-                    _sift_up(heap_values, heap_rows, 0, count - 1, bottom)
+                k = min(ks[t], size)
+                if k < 1:
                     continue
-                worst = heap_values[0]
+                value = values[row, t]
+                count = counts[t]
+                if count < k:
+                    heap_values[t, count] = value
+                    heap_rows[t, count] = row
+                    counts[t] = count + 1
+                    _sift_up(heap_values[t], heap_rows[t], count, bottom)
+                    continue
+                worst = heap_values[t, 0]
                 better = value < worst if bottom else value > worst
                 if better or (math.isnan(worst) and not math.isnan(value)):
-                    heap_values[0] = value
-                    heap_rows[0] = row
-                    _sift_down(heap_values, heap_rows, 0, count, bottom)
-            for i in range(count):
-                keep[heap_rows[i], t] = True
-            if t == steps - 1:
-                for i in range(1, count):  # insertion sort: best first, NaN last
-                    at = i
-                    while (
-                        at > 0
-                        and _before(heap_values[at - 1], heap_values[at], bottom)
-                        and not (math.isnan(heap_values[at - 1]) and math.isnan(heap_values[at]))
-                    ):
-                        _swap(heap_values, heap_rows, at - 1, at)
-                        at -= 1
-                for i in range(count):
-                    ranked[listed] = heap_rows[i]
-                    listed += 1
+                    heap_values[t, 0] = value
+                    heap_rows[t, 0] = row
+                    _sift_down(heap_values[t], heap_rows[t], count, bottom)
+        for t in range(steps):
+            for i in range(counts[t]):
+                keep[heap_rows[t, i], t] = True
+        best, best_rows = heap_values[steps - 1], heap_rows[steps - 1]
+        for i in range(1, counts[steps - 1]):  # insertion sort: best first, NaN last
+            at = i
+            while at > 0 and _before(best[at - 1], best[at], bottom) and not math.isnan(best[at]):
+                _swap(best, best_rows, at - 1, at)
+                at -= 1
+        for i in range(counts[steps - 1]):
+            ranked[listed] = best_rows[i]
+            listed += 1
     return listed
 
 

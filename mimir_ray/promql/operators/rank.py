@@ -34,13 +34,13 @@ def rank(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> Ite
     whole = execution.gather(node.expr, steps)
     ks = _checked_counts(counts)
     if ks is not None and len(whole):
-        whole, starts, rows = _grouped(node, whole, execution)
-        largest = int(np.diff(starts).max())
+        starts, rows = _grouped(node, whole, execution)
+        heap = steps.count, max(1, min(int(np.diff(starts).max()), int(ks.max())))
         keep = np.zeros(whole.present.shape, np.bool_)
         ranked = np.empty(len(whole), np.int64)
         listed = select_extremes(
             whole.values, whole.present, starts, rows, ks, node.op == "bottomk",
-            np.empty(largest, np.float64), np.empty(largest, np.int64), keep, ranked,
+            np.empty(heap, np.float64), np.empty(heap, np.int64), np.empty(steps.count, np.int64), keep, ranked,
         )  # fmt: skip
         chosen = ranked[:listed] if steps.count == 1 else np.flatnonzero(keep.any(axis=1))
         yield _kept(whole, keep, chosen)
@@ -55,7 +55,7 @@ def limit(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> It
     if node.op == "limitk":
         ks = _checked_counts(param)
         if ks is not None and len(whole):
-            whole, starts, rows = _grouped(node, whole, execution)
+            starts, rows = _grouped(node, whole, execution)
             keep = np.zeros(whole.present.shape, np.bool_)
             select_first(whole.present, starts, rows, ks, keep)
             yield _kept(whole, keep, np.flatnonzero(keep.any(axis=1)))
@@ -69,15 +69,15 @@ def limit(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> It
 
 def _grouped(
     node: nodes.Aggregate, whole: StepMatrix, execution: Execution
-) -> tuple[StepMatrix, NDArray[np.int64], NDArray[np.int64]]:
-    """(series in the order of labels, starts, rows): see `rows_by_group`."""
-    whole = whole.take(label_order(whole.labels))
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(starts, rows) of the groups as `rows_by_group` has them, rows in the order of their labels."""
+    order = label_order(whole.labels)
     groups = groups_of(node.grouping, node.without, execution.table)
-    of_row = groups.assign(whole.labels)
+    of_row = groups.assign(whole.labels.take(order))
     starts = np.zeros(len(groups) + 1, np.int64)
     rows = np.empty(len(whole), np.int64)
     rows_by_group(of_row, starts, rows)
-    return whole, starts, rows
+    return starts, order[rows]
 
 
 def _kept(whole: StepMatrix, keep: NDArray[np.bool_], chosen: NDArray[np.int64]) -> StepMatrix:

@@ -252,8 +252,9 @@ def test_topk_and_bottomk_keep_what_upstreams_heap_keeps(case, ks, bottom) -> No
     ranked = np.empty(len(groups), np.int64)
     size = len(groups)
     listed = select_extremes(
-        values, present, starts, rows, ks, bottom, np.empty(size), np.empty(size, np.int64), keep, ranked
-    )
+        values, present, starts, rows, ks, bottom,
+        np.empty((3, size)), np.empty((3, size), np.int64), np.empty(3, np.int64), keep, ranked,
+    )  # fmt: skip
     order = []
     for group in range(3):
         for step in range(3):
