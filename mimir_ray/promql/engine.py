@@ -196,8 +196,8 @@ class _Run:
         self._started_s = self._monotonic_s()
         self._timings = Timings()
         timeout_s = limits.timeout_s if limits.timeout_s is not None else options.timeout_s
-        if cancel is None and timeout_s is not None:
-            cancel = Cancellation(timeout_s, self._monotonic_s)
+        if timeout_s is not None:
+            cancel = Cancellation(timeout_s, self._monotonic_s, parent=cancel)
         self._execution = Execution(
             source,
             VECTOR_OPERATORS,

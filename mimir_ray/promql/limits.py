@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from mimir_ray.errors import ClientError, MimirRayError, Unavailable
 
 DEFAULT_MAX_SAMPLES = 50_000_000
+CELLS_PER_SAMPLE_MAX = 8
+"""Matrices hold a cell for every series and step, sparse series too; so many cells per allowed sample."""
 EXPRESSION_EVALUATION = "expression evaluation"
 QUERY_EXECUTION = "query execution"
 
@@ -57,16 +59,19 @@ class QueryCancelled(MimirRayError):
 class Cancellation:
     """Tells a running query to stop: by `cancel()` from any thread, or when the deadline passes.
 
-    `timeout_s` counts from now on the given monotonic clock; None for no deadline.
+    `timeout_s` counts from now on the given monotonic clock; None for no deadline. What stops `parent`
+    stops this one too.
     """
 
-    __slots__ = ("_cancelled", "_deadline_s", "_monotonic_s")
+    __slots__ = ("_cancelled", "_deadline_s", "_monotonic_s", "_parent")
 
     def __init__(
         self,
         timeout_s: float | None = None,
         monotonic_s: Callable[[], float] = time.monotonic,
+        parent: Cancellation | None = None,
     ) -> None:
+        self._parent = parent
         self._cancelled = threading.Event()
         self._monotonic_s = monotonic_s
         self._deadline_s = None if timeout_s is None else monotonic_s() + timeout_s
@@ -76,14 +81,18 @@ class Cancellation:
 
     @property
     def cancelled(self) -> bool:
-        return self._cancelled.is_set()
+        return self._cancelled.is_set() or (self._parent is not None and self._parent.cancelled)
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline, not below 0; None without one."""
-        return None if self._deadline_s is None else max(0.0, self._deadline_s - self._monotonic_s())
+        mine = None if self._deadline_s is None else max(0.0, self._deadline_s - self._monotonic_s())
+        parents = None if self._parent is None else self._parent.remaining_s()
+        return min((each for each in (mine, parents) if each is not None), default=None)
 
     def check(self, stage: str = EXPRESSION_EVALUATION) -> None:
         """Raises `QueryCancelled` or `QueryTimeout`."""
+        if self._parent is not None:
+            self._parent.check(stage)
         if self._cancelled.is_set():
             raise QueryCancelled(stage)
         if self._deadline_s is not None and self._monotonic_s() >= self._deadline_s:
@@ -115,6 +124,11 @@ class SampleBudget:
             self.peak = self.current
             if self.current > self.max_samples:
                 raise TooManySamples
+
+    def check_cells(self, cells: int) -> None:
+        """Raises `TooManySamples` where a dense matrix would be out of proportion to what may be in it."""
+        if cells > CELLS_PER_SAMPLE_MAX * self.max_samples:
+            raise TooManySamples
 
     def release(self, points: int) -> None:
         self.current -= points

@@ -234,12 +234,32 @@ def test_a_query_stops_at_its_deadline() -> None:
 
 def test_the_earlier_of_two_deadlines_counts() -> None:
     now = [0.0]
-    cancel = Cancellation(10.0, lambda: now[0])
-    assert cancel.remaining_s() == 10.0
-    cancel.check()
+    outer = Cancellation(10.0, lambda: now[0])
+    inner = Cancellation(20.0, lambda: now[0], parent=outer)
+    assert inner.remaining_s() == 10.0
+    inner.check()
     now[0] = 10.0
     with pytest.raises(QueryTimeout):
-        cancel.check()
+        inner.check()
+
+
+def test_a_callers_cancellation_works_beside_the_engines_deadline() -> None:
+    cancel = Cancellation()
+    with pytest.raises(QueryCancelled):
+        Engine(EngineOptions(timeout_s=60.0)).instant("x", Slow(cancel.cancel), 0, cancel=cancel)
+
+
+def test_sparse_series_on_very_many_steps_are_refused_before_they_fill_memory() -> None:
+    data = ListSource([(series(f"x i={i}"), [(0, 1.0)]) for i in range(10)])
+    limits = QueryLimits(max_samples=100)
+    for query in ("x", "sum by (i) (x)"):
+        assert Engine().range(query, data, 0, 79, 1, lookback_ms=1, limits=limits)
+        with pytest.raises(TooManySamples):
+            Engine().range(query, data, 0, 80, 1, lookback_ms=1, limits=limits)
+
+
+def test_a_shared_part_that_the_limit_has_no_room_for_is_evaluated_again() -> None:
+    assert len(Engine().instant("count(x) + sum(x)", PODS, 0, limits=QueryLimits(max_samples=5)).value) == 1  # type: ignore[arg-type]
 
 
 def test_annotations_say_where() -> None:

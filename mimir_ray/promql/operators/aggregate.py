@@ -46,6 +46,7 @@ def folded(
     drop = None
     for batch in execution.vector(node.expr, steps):
         of_row = groups.assign(batch.labels)
+        execution.budget.check_cells(len(groups) * steps.count)
         accumulator.grow(len(groups))
         accumulator.fold(batch.values, batch.present, of_row)
         if batch.drop_name is not None:

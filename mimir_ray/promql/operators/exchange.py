@@ -55,6 +55,7 @@ def _groups(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> 
     drop = None
     for part in _parts(node, steps, execution):
         of_row = groups.assign(execution.intake.take(part.labels))
+        execution.budget.check_cells(len(groups) * steps.count)
         accumulator.grow(len(groups))
         accumulator.merge(part.arrays, of_row)
         if part.drop_name is not None:

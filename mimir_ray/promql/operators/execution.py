@@ -52,6 +52,8 @@ class Execution:
     samples_per_step: dict[nodes.Steps, NDArray[np.int64]] | None = None
     """Samples that selectors looked at, by the steps they ran on; None if nobody wants to know."""
     shared: dict[tuple[nodes.PlanNode, nodes.Steps], Any] = field(default_factory=dict)
+    shared_points: int = 0
+    """Cells of the vectors in `shared`."""
     table: StringTable = field(default_factory=StringTable)
     intake: Intake = field(init=False)
     fragments: FragmentRunner | None = None
@@ -84,8 +86,10 @@ class Execution:
     def gather_batches(self, batches: Iterator[StepMatrix], steps: int) -> StepMatrix:
         """All series of these batches; see `gather`."""
         parts: list[StepMatrix] = []
-        held = 0
+        held = cells = 0
         for batch in batches:
+            cells += batch.values.size
+            self.budget.check_cells(cells)
             # The producer has released the batch before this one by now.
             if held:
                 self.budget.take(held)

@@ -12,7 +12,8 @@ from mimir_ray.promql.plan import nodes
 from .execution import Execution
 
 SHARED_POINTS_MAX = 4_000_000
-"""A shared vector with more points than this is evaluated again rather than kept."""
+"""Cells that a query keeps of shared vectors; what is beyond is evaluated again. No part of the sample limit:
+keeping them must not fail a query that would pass without."""
 
 
 def step_invariant(node: nodes.StepInvariant, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
@@ -44,8 +45,8 @@ def shared(node: nodes.Shared, steps: nodes.Steps, execution: Execution) -> Iter
     for batch in execution.vector(node.expr, steps):
         if kept is not None:
             points += batch.values.size
-            kept = None if points > SHARED_POINTS_MAX else [*kept, batch]
+            kept = None if execution.shared_points + points > SHARED_POINTS_MAX else [*kept, batch]
         yield batch
     if kept is not None and key not in execution.shared:
-        execution.budget.take(points)
+        execution.shared_points += points
         execution.shared[key] = kept
