@@ -6,7 +6,8 @@ thousands: senders repeat those too, and judging one costs as much as passing a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,31 +32,66 @@ Owners = Callable[[NDArray[np.uint32]], NDArray[np.int16]]
 Refused = dict[tuple[int, int], str]
 """Hash of a refused series → the reason under which it is counted."""
 REFUSED_MAX = 10_000
+PAUSE_AFTER = 256
+"""Series without a kernel's blessing are judged in Python; after so many, others get their turn."""
+
+
+@dataclass(slots=True)
+class _Verdicts:
+    """Of S series: whether they were judged, are sound, came in canonical form (bool[S]); tokens, uint32[S]."""
+
+    judged: NDArray[np.bool_]
+    good: NDArray[np.bool_]
+    canonical: NDArray[np.bool_]
+    tokens: NDArray[np.uint32]
+
+    @classmethod
+    def of_nothing(cls, series: int) -> _Verdicts:
+        nothing = np.zeros((3, series), np.bool_)
+        return cls(nothing[0], nothing[1], nothing[2], np.zeros(series, np.uint32))
 
 
 @dataclass(slots=True)
 class Admission:
-    """Judges one request of one tenant. `error`: the first thing that was refused; it is always judged in full."""
+    """Judges one request of one tenant: `judge`, then `prepare`.
+
+    `error`: the first thing that was refused; it is always judged in full.
+    """
 
     tenant: TenantId
     token_seed: int
     cache: SeriesCache
     refused: Refused
     limits: Limits
-    owners: Owners
     now_ms: int
     metrics: DistributorMetrics
+    scan: WriteScan
     error: ClientError | None = None
+    _found: tuple[NDArray[np.int32], int] | None = None
+    """What the cache said, for as long as nobody else had a turn."""
+    _verdicts: _Verdicts | None = None
 
-    def prepare(self, scan: WriteScan) -> PreparedWrite:
-        """Raises `MalformedProtobuf` where the labels of a new series are not what they should be."""
-        cache = self.cache
-        ids, missing = cache.find(scan.hash_low, scan.hash_high)
+    async def judge(self) -> None:
+        """Judges the series that the cache does not know. Raises `MalformedProtobuf`.
+
+        Lets others have their turn where that takes long: the ring and the cache may have changed afterwards.
+        """
+        ids, missing = self._found = self.cache.find(self.scan.hash_low, self.scan.hash_high)
+        if missing:
+            self._verdicts = _Verdicts.of_nothing(len(self.scan))
+            for _ in self._judge_series(np.flatnonzero(ids < 0)):
+                self._found = None
+                await asyncio.sleep(0)
+
+    def prepare(self, owners: Owners) -> PreparedWrite:
+        """What is to be written; gives sound new series their place in the cache."""
+        cache, scan = self.cache, self.scan
+        ids, missing = self._found or cache.find(scan.hash_low, scan.hash_high)
         if missing:
             if cache.make_room(missing):
                 ids, missing = cache.find(scan.hash_low, scan.hash_high)
-            self._admit_series(scan, ids)
-        rows, timestamps, values = self._sound_samples(scan, ids, bool(missing))
+            self._admit_series(ids, owners)
+        rows, timestamps, values = self._sound_samples(ids, bool(missing))
         starts, ends = scan.label_start, scan.label_end
         if rows is not None:
             used = np.unique(rows)
@@ -86,42 +122,62 @@ class Admission:
     def _discard(self, reason: str, samples: int) -> None:
         self.metrics.discarded_samples.labels(self.tenant, "", reason).inc(samples)
 
-    def _admit_series(self, scan: WriteScan, ids: NDArray[np.int32]) -> None:
-        """Judges the series without id (-1) and gives the sound ones theirs."""
+    def _admit_series(self, ids: NDArray[np.int32], owners: Owners) -> None:
+        """Gives the sound ones among the series without id (-1) theirs."""
         new = np.flatnonzero(ids < 0)
-        starts, ends = scan.label_start[new], scan.label_end[new]
-        data = np.frombuffer(scan.data, np.uint8)
-        good, tokens = validation.judge_sections(data, starts, ends, self.token_seed, self.limits)
-        canonical = good.copy()
-        self._judge_sorted(data, starts, ends, good, tokens)
-        for place in np.flatnonzero(~good).tolist():
-            key = int(scan.hash_low[new[place]]), int(scan.hash_high[new[place]])
-            if self.error is not None and key in self.refused:
-                self._discard(self.refused[key], 1)
-                continue
-            raw = parse_labels(scan.data, int(starts[place]), int(ends[place]))
-            labels = validation.canonical_labels(raw, self.limits)
-            if not labels:
-                continue  # as upstream: without a word
-            try:
-                validation.validate_labels(labels, self.limits)
-            except ClientError as error:
-                self._refuse(error)
-                if len(self.refused) >= REFUSED_MAX:
-                    self.refused.clear()
-                self.refused[key] = errors.discard_reason(error)
-                continue
-            tokens[place] = validation.series_token(self.tenant, labels)
-            good[place] = True
-        sound = new[good]
+        if self._verdicts is None:
+            self._verdicts = _Verdicts.of_nothing(len(self.scan))
+        verdicts = self._verdicts
+        for _ in self._judge_series(new[~verdicts.judged[new]]):
+            pass  # only what was forgotten in the meantime
+        sound = new[verdicts.good[new]]
         if len(sound):
             ids[sound] = self.cache.add(
-                scan.hash_low[sound],
-                scan.hash_high[sound],
-                tokens[good],
-                canonical[good],
-                self.owners(tokens[good]),
+                self.scan.hash_low[sound],
+                self.scan.hash_high[sound],
+                verdicts.tokens[sound],
+                verdicts.canonical[sound],
+                owners(verdicts.tokens[sound]),
             )
+
+    def _judge_series(self, rows: NDArray[np.intp]) -> Iterator[None]:
+        """Fills in the verdicts of these series; yields now and then."""
+        scan, verdicts = self.scan, self._verdicts
+        assert verdicts is not None
+        verdicts.judged[rows] = True
+        starts, ends = scan.label_start[rows], scan.label_end[rows]
+        data = np.frombuffer(scan.data, np.uint8)
+        good, tokens = validation.judge_sections(data, starts, ends, self.token_seed, self.limits)
+        verdicts.canonical[rows] = good
+        self._judge_sorted(data, starts, ends, good, tokens)
+        verdicts.good[rows], verdicts.tokens[rows] = good, tokens
+        for count, row in enumerate(rows[~good].tolist(), 1):
+            token = self._judge_one(row)
+            if token is not None:
+                verdicts.good[row], verdicts.tokens[row] = True, token
+            if count % PAUSE_AFTER == 0:
+                yield
+
+    def _judge_one(self, row: int) -> int | None:
+        """The token of a series, or None if it is refused (which is noted)."""
+        scan = self.scan
+        key = int(scan.hash_low[row]), int(scan.hash_high[row])
+        if self.error is not None and key in self.refused:
+            self._discard(self.refused[key], 1)
+            return None
+        raw = parse_labels(scan.data, int(scan.label_start[row]), int(scan.label_end[row]))
+        labels = validation.canonical_labels(raw, self.limits)
+        if not labels:
+            return None  # as upstream: without a word
+        try:
+            validation.validate_labels(labels, self.limits)
+        except ClientError as error:
+            self._refuse(error)
+            if len(self.refused) >= REFUSED_MAX:
+                self.refused.clear()
+            self.refused[key] = errors.discard_reason(error)
+            return None
+        return validation.series_token(self.tenant, labels)
 
     def _judge_sorted(
         self,
@@ -143,9 +199,10 @@ class Admission:
         )
 
     def _sound_samples(
-        self, scan: WriteScan, ids: NDArray[np.int32], some_new: bool
+        self, ids: NDArray[np.int32], some_new: bool
     ) -> tuple[NDArray[np.int32] | None, NDArray[np.int64], NDArray[np.float64]]:
         """(rows, timestamps, values) of the samples to be written; rows None: series s has just sample s."""
+        scan = self.scan
         earliest, latest = validation.sample_bounds(self.limits, self.now_ms)
         in_bounds = scan.latest <= latest and scan.earliest >= earliest
         if in_bounds and not scan.repeated and not (some_new and int(ids.min()) < 0):

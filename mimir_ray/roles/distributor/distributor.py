@@ -149,13 +149,13 @@ class Distributor:
         self._check_request_rate(tenant, state, limits)
         scan = scan_write_request(body, self._hash_key)
         self._count_scan(state, scan)
+        cache, now_ms = state.cache, self._clock.now_ms()
+        admission = Admission(tenant, state.token_seed, cache, state.refused, limits, now_ms, self._metrics, scan)
+        await admission.judge()
+        # From here to the write nobody else has a turn: ring, cache and ids belong together.
         view = self._ring(tenant)
-        self._use_ring(state.cache, view)
-        now_ms = self._clock.now_ms()
-        admission = Admission(
-            tenant, state.token_seed, state.cache, state.refused, limits, view.owners, now_ms, self._metrics
-        )
-        write = admission.prepare(scan)
+        self._use_ring(cache, view)
+        write = admission.prepare(view.owners)
         samples, families = len(write.timestamps), len(write.metadata)
         if samples + families == 0:
             return PushOutcome(error=admission.error)
@@ -163,7 +163,7 @@ class Distributor:
         state.metrics.received_requests.inc()
         state.metrics.received_samples.inc(samples)
         state.metrics.received_metadata.inc(families)
-        error = await self._delivery.write(write, state.cache, view)
+        error = await self._delivery.write(write, cache, view)
         return PushOutcome(samples, families, error or admission.error)
 
     def _tenant(self, name: TenantId, limits: Limits) -> _Tenant:

@@ -163,6 +163,25 @@ def test_refused_series_are_refused_and_counted_each_time() -> None:
     assert setup.metric(name, user=TENANT, group="", reason="missing_metric_name") == 3
 
 
+def test_judging_many_odd_series_lets_others_have_their_turn() -> None:
+    async def work() -> None:
+        setup = Setup()
+        odd = [(named("a-b", n=str(n)), 0, 1.0) for n in range(600)]
+        first = asyncio.create_task(setup.distributor.push(TENANT, request_of(*odd, (UP, 0, 1.0))))
+        await asyncio.sleep(0)
+        assert not setup.only.series
+        # Meanwhile the ring changes, and another request brings one of the series.
+        setup.ring = ring_of(list(setup.fakes), version=2)
+        assert (await setup.distributor.push(TENANT, ONE)).error is None
+        outcome = await first
+        assert outcome.samples == 1 and isinstance(outcome.error, errors.InvalidMetricName)
+        assert setup.only.series == [UP, DOWN] and len(setup.only.stored) == 3
+        reason = "metric_name_invalid"
+        assert setup.metric("cortex_discarded_samples_total", user=TENANT, group="", reason=reason) == 600
+
+    run(work())
+
+
 def test_refused_series_are_taken_once_the_rules_allow_them() -> None:
     setup = Setup(max_label_names_per_series=1)
     assert isinstance(push_all(setup, ONE)[0].error, errors.TooManyLabels)
