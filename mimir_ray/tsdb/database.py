@@ -46,7 +46,7 @@ class DatabaseSettings:
     checkpoint_interval_ms: int = 2 * 3_600_000
     """... or that long ago, if anything was logged since."""
     retention_ms: int = 0
-    """Series whose newest sample is older than this are dropped; 0: never."""
+    """Series whose newest sample is older than this are dropped, and full chunks that are; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,7 @@ class Database:
         """What is due: retention, WAL sync, checkpoints. Raises `Unavailable` if the disk fails."""
         if self.settings.retention_ms:
             self.head.drop_older_than(now_ms - self.settings.retention_ms)
+            self.head.drop_chunks_before(now_ms - self.settings.retention_ms)
         self._wal.sync()
         logged = self._wal.bytes_written - self._wal_bytes_at_checkpoint
         late = now_ms - self._checkpoint_time_ms >= self.settings.checkpoint_interval_ms
@@ -178,6 +179,9 @@ class Database:
             self._checkpoints_written += 1
             self._wal.truncate_before(number)
             drop_checkpoints_before(self._checkpoints, number)
+            with self.head.exclusive():
+                # Only now: a restart from the older checkpoint would have needed them.
+                self._files.drop_before(int(facts["first_segment"]))
 
     @property
     def stats(self) -> DatabaseStats:

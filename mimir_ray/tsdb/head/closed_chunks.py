@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.kernel import I32, OutI32, kernel
+from mimir_ray.kernel import I32, Bool, OutI32, kernel
 from mimir_ray.tsdb.append_file import StorageFailed
-from mimir_ray.tsdb.chunks.files import ChunkFiles
+from mimir_ray.tsdb.chunks.files import ChunkFiles, segment_of
 from mimir_ray.tsdb.chunks.open_chunks import ClosedChunks
 
 _COLUMNS: tuple[tuple[str, Any], ...] = (
@@ -32,6 +32,27 @@ def link_chunks(series: I32, first: int, last: OutI32, previous: OutI32) -> None
     for c in range(len(series)):
         previous[first + c] = last[series[c]]
         last[series[c]] = np.int32(first + c)
+
+
+@kernel
+def relink_chunks(kept: Bool, numbers: I32, previous: I32, relinked: OutI32) -> None:
+    """relinked[numbers[c]] = for a kept chunk c, the new number of the nearest older kept chunk of its series."""
+    for c in range(len(previous)):
+        if kept[c]:
+            older = np.int64(previous[c])
+            while older >= 0 and not kept[older]:
+                older = np.int64(previous[older])
+            relinked[numbers[c]] = numbers[older] if older >= 0 else np.int32(-1)
+
+
+@kernel
+def relink_ends(kept: Bool, numbers: I32, previous: I32, last: OutI32) -> None:
+    """The same for the newest chunk of every series."""
+    for s in range(len(last)):
+        chunk = np.int64(last[s])
+        while chunk >= 0 and not kept[chunk]:
+            chunk = np.int64(previous[chunk])
+        last[s] = numbers[chunk] if chunk >= 0 else np.int32(-1)
 
 
 class ClosedTable:
@@ -92,6 +113,36 @@ class ClosedTable:
             positions[: self.length][inside] += base
             # New arrays, since readers may hold the old ones.
             self.positions, self.spilled = positions, np.zeros(0, np.uint8)
+
+    def drop_before(self, time_ms: int, *ends: NDArray[np.int32]) -> int:
+        """Forgets chunks whose samples are all older, if they are many; returns how many.
+
+        `ends` are the arrays that chains start from, changed in place. Readers keep the old columns; the files stay
+        until the caller drops those before `first_segment`.
+        """
+        kept = self.maxts[: self.length] >= time_ms
+        left = int(kept.sum())
+        if 4 * (self.length - left) < self.length or left == self.length:
+            return 0
+        numbers = (np.cumsum(kept) - 1).astype(np.int32)
+        previous = self.previous[: self.length]
+        relinked = np.empty(left, np.int32)
+        relink_chunks(kept, numbers, previous, relinked)
+        for last in ends:
+            relink_ends(kept, numbers, previous, last)
+        for name, dtype in _COLUMNS:
+            column = np.zeros(left + left // 8 + 64, dtype)
+            column[:left] = relinked if name == "previous" else getattr(self, name)[: self.length][kept]
+            setattr(self, name, column)
+        dropped, self.length = self.length - left, left
+        return dropped
+
+    @property
+    def first_segment(self) -> int:
+        """The lowest segment of the chunk files that has a chunk of the table (or will get the next one)."""
+        if not self.length:
+            return segment_of(self._files.end)
+        return segment_of(int(self.positions[: self.length].min()))
 
     def columns(self) -> tuple[NDArray[Any], ...]:
         return tuple(getattr(self, name) for name, _ in _COLUMNS)

@@ -392,9 +392,7 @@ class Head:
                 offsets = np.zeros(len(some) + 1, np.int64)
                 timestamps, values = np.zeros(0, np.int64), np.zeros(0, np.float64)
             else:
-                offsets, timestamps, values = read_samples(
-                    look, first, len(some), selection.mint, selection.maxt, self._files.view
-                )
+                offsets, timestamps, values = read_samples(look, first, len(some), selection.mint, selection.maxt)
                 with_samples = offsets[1:] > offsets[:-1]
                 if not with_samples.all():
                     some = some[with_samples]
@@ -441,7 +439,7 @@ class Head:
             self._chunk_last[references],
             self._late_chunk_last[references],
             chunks.arena,
-            self._closed.spilled,
+            {0: self._closed.spilled} | {one: self._files.view(one) for one in self._files.segments},
             self._closed.columns(),
             self._log.records,
             self._late_log.records,
@@ -543,6 +541,14 @@ class Head:
             self._drop(references)
             return len(references)
 
+    def drop_chunks_before(self, time_ms: int) -> int:
+        """Forgets full chunks whose samples are all older, once they are a quarter of all; returns how many."""
+        with self._lock:
+            dropped = self._closed.drop_before(time_ms, self._chunk_last, self._late_chunk_last)
+            if dropped:
+                self._marks[MIN_TIME] = max(int(self._marks[MIN_TIME]), min(time_ms, int(self._marks[MAX_TIME])))
+            return dropped
+
     def _drop(self, references: NDArray[np.int32]) -> None:
         self._flush_log(self._log.capacity)
         self._flush_late_log()
@@ -578,7 +584,8 @@ class Head:
                 parts[f"head.{name}"] = getattr(self, f"_{name}")[:count].copy()
             parts["head.marks"] = self._marks.copy()
             parts["metadata"] = wal_records.encode_metadata(list(self._metadata.values()))[1][0]
-            return {"chunks_end": self._files.end, "series": count}, parts
+            facts = {"chunks_end": self._files.end, "first_segment": self._closed.first_segment, "series": count}
+            return facts, parts
 
     def restore(self, parts: dict[str, Any]) -> None:
         """Takes over what `checkpoint` gave; only into an empty head. The chunk files end where the facts say."""

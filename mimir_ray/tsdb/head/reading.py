@@ -8,7 +8,6 @@ series to the range, merges late samples, and closes the gaps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +48,8 @@ class Look:
     chunk_last: NDArray[np.int32]
     late_chunk_last: NDArray[np.int32]
     arena: NDArray[np.uint8]
-    spilled: NDArray[np.uint8]
+    segments: dict[int, NDArray[np.uint8]]
+    """Bytes of the chunk files by segment, and what is in memory as 0. Held here, so that files may be removed."""
     table: tuple[NDArray[Any], ...]
     log: NDArray[np.int64]
     late_log: NDArray[np.int64]
@@ -203,11 +203,11 @@ def trim(mint: int, maxt: int, offsets: I64, late: Bool, timestamps: OutI64, val
 
 
 def read_samples(
-    look: Look, first: int, count: int, mint: int, maxt: int, view: Callable[[int], NDArray[np.uint8]]
+    look: Look, first: int, count: int, mint: int, maxt: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """(offsets int64[count + 1], timestamps, values) of series first..first + count - 1 of the look.
 
-    `view` gives the bytes of a segment. Raises `DamagedChunk`.
+    Raises `DamagedChunk`.
     """
     mints, maxts, positions, lengths, counts, previous = look.table
     offsets = np.empty(count + 1, np.int64)
@@ -229,7 +229,7 @@ def read_samples(
     )  # fmt: skip
     for source in np.unique(sources).tolist():
         rows = np.flatnonzero(sources == source)
-        data = look.arena if source == ARENA else look.spilled if source == 0 else view(source)
+        data = look.arena if source == ARENA else look.segments[source]
         done = decode_chunks(data, starts[rows], ends[rows], outs[rows], timestamps, values)
         if done < 0:
             raise DamagedChunk(source, int(starts[rows[-done - 1]]))
