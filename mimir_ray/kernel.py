@@ -131,8 +131,7 @@ def kernel(function: Function) -> Function:
         given = tuple(numba.typeof(arg) for arg in args)
         context = dispatcher.typingctx
         fits = len(given) == len(signature) and all(
-            context.can_convert(one, declared) is not None
-            for one, declared in zip(given, signature, strict=True)
+            context.can_convert(one, declared) is not None for one, declared in zip(given, signature, strict=True)
         )
         if kwargs or not fits:
             raise TypeError(f"kernel {function.__module__}.{function.__name__} takes {signature}, got {given}")
@@ -140,11 +139,24 @@ def kernel(function: Function) -> Function:
         return dispatcher.overloads[signature].entry_point
 
     def compile_now() -> None:
-        if not dispatcher.signatures:
+        if signature not in dispatcher.overloads:
             dispatcher.compile(signature)
             dispatcher.disable_compile()  # from now on arguments convert safely or are refused
 
+    typed_call = dispatcher.get_call_template
+
+    def call_from_kernel(args: Any, kwargs: Any) -> Any:
+        # Another kernel may pass writable arrays to be read, a type of its own to numba: that is compiled.
+        disabled = not dispatcher._can_compile
+        dispatcher._can_compile = True
+        try:
+            return typed_call(args, kwargs)
+        finally:
+            if disabled:
+                dispatcher.disable_compile()
+
     dispatcher._compile_for_args = compile_declared
+    dispatcher.get_call_template = call_from_kernel
     dispatcher.compile_now = compile_now
     REGISTRY[f"{function.__module__}.{function.__name__}"] = dispatcher
     return dispatcher  # type: ignore[no-any-return]

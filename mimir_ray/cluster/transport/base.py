@@ -69,8 +69,18 @@ class Client(Protocol):
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
         """Blocks the calling thread. `timeout_s` covers all attempts; None is the client's own default."""
 
+    def begin(self, method: str, *args: Any, timeout_s: float | None = None) -> Pending:
+        """Begins a call and does not wait: one thread can have several under way."""
+
     async def acall(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
         """The same for asyncio. Cancelling the awaiting task gives up on the answer, not on the call."""
+
+
+class Pending(Protocol):
+    """A call that is under way."""
+
+    def result(self) -> Any:
+        """Its answer, within the time that it was begun with; tried again as `call` does. Once only."""
 
 
 class Transport(Protocol):

@@ -163,6 +163,9 @@ class InProcessClient:
             self._transport.clock.sleep(pause)
         raise AssertionError("unreachable: the last attempt raises")
 
+    def begin(self, method: str, *args: Any, timeout_s: float | None = None) -> InProcessPending:
+        return InProcessPending(self, method, args, timeout_s)
+
     async def acall(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
         deadline = self._deadline(timeout_s)
         for attempt in range(self._transport.retry.attempts_max):
@@ -218,3 +221,16 @@ class InProcessClient:
 
 class _Unreached(Exception):
     """One attempt that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class InProcessPending:
+    """Runs when its answer is asked for: here nothing is gained by running before."""
+
+    client: InProcessClient
+    method: str
+    args: tuple[Any, ...]
+    timeout_s: float | None
+
+    def result(self) -> Any:
+        return self.client.call(self.method, *self.args, timeout_s=self.timeout_s)

@@ -128,6 +128,14 @@ class RayClient:
             time.sleep(pause)
         raise AssertionError("unreachable: the last attempt raises")
 
+    def begin(self, method: str, *args: Any, timeout_s: float | None = None) -> RayPending:
+        deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+        try:
+            ref = getattr(self._actor(), method).remote(*args)
+        except (ValueError, *UNREACHED):
+            ref = None  # `result` looks for the actor again
+        return RayPending(self, method, args, deadline, ref)
+
     async def acall(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
         deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         for attempt in range(self._retry.attempts_max):
@@ -144,6 +152,10 @@ class RayClient:
                 pause = self._pause_s(method, attempt, deadline, error)
             await asyncio.sleep(pause)
         raise AssertionError("unreachable: the last attempt raises")
+
+    def look_up_again(self) -> None:
+        """The handle in use belongs to an actor that died."""
+        self._handle = None
 
     def _actor(self) -> ActorHandle:
         handle = self._handle
@@ -169,6 +181,36 @@ class RayClient:
 
 class _NoSuchActor(Exception):
     """It is not there, or not yet."""
+
+
+class RayPending:
+    """See `Pending`."""
+
+    __slots__ = ("_args", "_client", "_deadline", "_method", "_ref")
+
+    def __init__(
+        self, client: RayClient, method: str, args: tuple[Any, ...], deadline: float, ref: ray.ObjectRef | None
+    ) -> None:
+        self._client = client
+        self._method = method
+        self._args = args
+        self._deadline = deadline
+        self._ref = ref
+
+    def result(self) -> Any:
+        if self._ref is not None:
+            try:
+                return ray.get(self._ref, timeout=max(0.0, self._deadline - time.monotonic()))
+            except RayTaskError as error:
+                raise _cause(error) from None
+            except GetTimeoutError:
+                raise PeerTimeout(self._client.peer, self._method, "time-out") from None
+            except ActorDiedError:
+                self._client.look_up_again()
+            except UNREACHED:
+                pass  # tried again below, where a failure is reported
+        left = max(0.0, self._deadline - time.monotonic())
+        return self._client.call(self._method, *self._args, timeout_s=left)
 
 
 def _cause(error: RayTaskError) -> BaseException:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from mimir_ray.cluster.quorum import ReadTracker, read_in_threads
 from mimir_ray.cluster.ring.lookup import RingView
@@ -25,7 +25,6 @@ from mimir_ray.promql.source import Selection
 from mimir_ray.roles.api import Page
 from mimir_ray.roles.querier.merge import merge_batches
 
-Answer = TypeVar("Answer")
 CALL_TIMEOUT_S = 120.0
 
 
@@ -42,17 +41,20 @@ class Ingesters:
 
         Raises what made that impossible: `Unavailable` where too many are missing.
         """
-        return self.each(
-            lambda one: self.transport.client(one.address).call(method, *args, timeout_s=timeout_s), timeout_s
-        )
-
-    def each(
-        self, call: Callable[[InstanceDesc], Answer], timeout_s: float = CALL_TIMEOUT_S
-    ) -> list[tuple[InstanceDesc, Answer]]:
-        """The same with a call of one's own."""
         asked = read_set(self.ring(), READ)
-        answers = read_in_threads(ReadTracker(asked), call, self.executor, timeout_s)
-        return [(one, answers[one.id]) for one in sorted(asked.instances, key=lambda one: one.id) if one.id in answers]
+        instances = sorted(asked.instances, key=lambda one: one.id)
+        if asked.failures_max == 0 and not asked.zone_aware:
+            # All must answer: one thread begins all calls and then waits, which costs no thread hops.
+            calls = [self.transport.client(one.address).begin(method, *args, timeout_s=timeout_s) for one in instances]
+            return [(one, call.result()) for one, call in zip(instances, calls, strict=True)]
+        tracker: ReadTracker[Any] = ReadTracker(asked)
+        answers = read_in_threads(
+            tracker,
+            lambda one: self.transport.client(one.address).call(method, *args, timeout_s=timeout_s),
+            self.executor,
+            timeout_s,
+        )
+        return [(one, answers[one.id]) for one in instances if one.id in answers]
 
 
 class ClusterSource:
