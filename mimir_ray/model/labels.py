@@ -80,6 +80,12 @@ class StringTable:
             found.append(code)
         return found
 
+    def adopt(self, other: StringTable) -> None:
+        """Takes over all strings of another table, codes and all. This one must hold nothing yet."""
+        assert len(self.strings) == 1
+        self.strings[1:] = other.strings[1:]
+        self._codes = None
+
     def find(self, text: str) -> int:
         """The string's code, or -1 if it is not here."""
         return self._index().get(text, -1)

@@ -15,6 +15,8 @@ METADATA_LABELS = (METRIC_NAME, "__type__", "__unit__")
 """What goes when a metric's name goes. Upstream: model/metadata schema.IsMetadataLabel."""
 SAME_LABELSET = "vector cannot contain metrics with the same labelset"
 _SMALL = 512
+_TABLES_MAX = 16
+"""Tables whose translation is remembered: one a source that answers in turns, not one a batch of all."""
 
 
 class Intake:
@@ -41,6 +43,10 @@ class Intake:
                     new = known[each] = code(strings[each])
                 out.append(new)
             return LabelColumns(labels.names, np.array(out, np.int32).reshape(codes.shape), self.table)
+        if len(self.table) == 1 and len(labels.table) <= codes.size:
+            # The first strings of a query: all of them as they are, rather than one by one.
+            self.table.adopt(labels.table)
+            self._remember(labels.table, np.arange(len(self.table), dtype=np.int32))
         translation = self._translation(labels.table)
         new_codes = translation[codes]
         if new_codes.min() < 0:
@@ -57,8 +63,13 @@ class Intake:
             grown[: len(translation)] = translation
             grown[0] = 0
             translation = grown
-            self._known[id(table)] = table, translation
+            self._remember(table, translation)
         return translation
+
+    def _remember(self, table: StringTable, translation: NDArray[np.int32]) -> None:
+        self._known[id(table)] = table, translation
+        if len(self._known) > _TABLES_MAX:
+            del self._known[next(iter(self._known))]
 
 
 class Groups:

@@ -45,6 +45,15 @@ def test_labels_of_any_table_arrive_as_they_were(batches: list[list[Labels]], ma
         assert taken.to_labels() == repeated
 
 
+def test_any_number_of_tables_can_take_turns() -> None:
+    intake = Intake(StringTable())
+    batches = [[labels_of({"a": str(table), "b": str(i)}) for i in range(300)] for table in range(40)]
+    tables = [StringTable() for _ in batches]
+    for _ in range(2):
+        for series, table in zip(batches, tables, strict=True):
+            assert intake.take(LabelColumns.from_labels(series, table)).to_labels() == series
+
+
 @given(st.lists(st.lists(label_sets, max_size=6), max_size=4), st.booleans())
 def test_groups_have_the_labels_they_are_named_by(batches: list[list[Labels]], without: bool) -> None:
     table = StringTable()
