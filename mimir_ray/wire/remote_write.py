@@ -299,7 +299,7 @@ def _scan(
     scattered = np.int64(0)
     repeated = np.int64(0)
     earliest = np.int64(0x7FFFFFFFFFFFFFFF)
-    latest = np.int64(-0x7FFFFFFFFFFFFFFF)
+    latest = np.int64(-0x7FFFFFFFFFFFFFFF - 1)
     error = 0
     at = np.int64(0)
     while at < size:
