@@ -32,7 +32,6 @@ from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.write import Refusal, WriteBatch, WriteResult
 from mimir_ray.tsdb.chunks.files import ChunkFiles
-from mimir_ray.tsdb.chunks.open_chunks import OpenChunks
 from mimir_ray.tsdb.index.columns import strings_of
 from mimir_ray.tsdb.index.interning import shard_filter
 from mimir_ray.tsdb.index.postings import Postings, walk_pairs
@@ -41,9 +40,9 @@ from mimir_ray.tsdb.index.tokens import series_tokens
 from mimir_ray.tsdb.wal import records as wal_records
 
 from . import sample_log
-from .closed_chunks import ClosedTable
+from .memory import SampleMemory
 from .reading import Look, read_samples
-from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX, NO_TIME_MIN, SampleLog
+from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX
 from .settings import NO_LIMITS, HeadSettings, PushLimits
 
 _REASONS = {
@@ -53,16 +52,6 @@ _REASONS = {
     sample_log.REFUSED_USER_LIMIT: "max-series-per-user",
     sample_log.REFUSED_METRIC_LIMIT: "max-series-per-metric",
 }
-_COLUMNS: tuple[tuple[str, Any, int], ...] = (
-    ("last_times", np.int64, NO_TIME_MAX),
-    ("last_values", np.float64, 0),
-    ("min_times", np.int64, NO_TIME_MIN),
-    ("log_last", np.int32, -1),
-    ("late_last", np.int32, -1),
-    ("chunk_last", np.int32, -1),
-    ("late_chunk_last", np.int32, -1),
-)
-_FIRST_CAPACITY = 1024
 
 Journal = Callable[[list[wal_records.Record]], None]
 
@@ -97,25 +86,11 @@ class Head:
         self._lock = threading.RLock()
         self._index = SeriesIndex()
         self._postings = Postings(self._index)
-        self._open = OpenChunks(settings.chunk_range_ms, settings.samples_per_chunk)
-        self._closed = ClosedTable(files)
-        self._log = SampleLog(min(_FIRST_CAPACITY, settings.log_capacity_min))
-        self._late_log = SampleLog(min(64, settings.late_log_capacity_max))
-        self._marks = np.array([0, 0, NO_TIME_MIN, NO_TIME_MAX], np.int64)
+        self._memory = SampleMemory(files, settings)
         self._counts = np.zeros(sample_log.STATUSES, np.int64)
         self._metadata: dict[str, Metadata] = {}
         self._unwritten: list[wal_records.Record] = []
         self._min_valid_time = NO_TIME_MAX
-        self._flushes = 0
-        self._last_times: NDArray[np.int64]
-        self._last_values: NDArray[np.float64]
-        self._min_times: NDArray[np.int64]
-        self._log_last: NDArray[np.int32]
-        self._late_last: NDArray[np.int32]
-        self._chunk_last: NDArray[np.int32]
-        self._late_chunk_last: NDArray[np.int32]
-        for name, dtype, initial in _COLUMNS:
-            setattr(self, f"_{name}", np.full(64, initial, dtype))
 
     # Writing
 
@@ -190,7 +165,7 @@ class Head:
             batch.label_bytes, offsets, limits.series_max, limits.metric_series_max
         )
         if len(created):
-            self._reserve(len(self._index))
+            self._memory.reserve(len(self._index))
             data: Any = batch.label_bytes
             if len(created) < count or offsets[0] or offsets[-1] != len(data):
                 parts = [data[offsets[r] : offsets[r + 1]] for r in created.tolist()]
@@ -216,15 +191,24 @@ class Head:
         if known and len(references) and int(references.min()) < 0:
             # Negative ones mean "refused by a limit" to the kernel; from outside they are just unknown.
             references = np.where(references < 0, np.int32(2**31 - 1), references)
-        newest = int(self._marks[MAX_TIME])
+        newest = int(self._memory.marks[MAX_TIME])
         if newest == NO_TIME_MAX:
             newest = int(timestamps[0])
         # Upstream: tsdb/head.go appendableMinValidTime.
         min_valid = max(newest - self.settings.chunk_range_ms // 2, self._min_valid_time, NO_TIME_MAX + 1)
-        late_min = max(newest - limits.out_of_order_window_ms, NO_TIME_MAX + 1)
+        window = limits.out_of_order_window_ms
+        late_min = max(newest - window, NO_TIME_MAX + 1)
         counts = np.zeros(sample_log.STATUSES, np.int64)
-        statuses = self._store(
-            references, timestamps, values, False, min_valid, limits.out_of_order_window_ms, late_min, counts
+        statuses = self._memory.store(
+            references,
+            timestamps,
+            values,
+            self._index.dropped,
+            False,
+            min_valid,
+            limits.out_of_order_window_ms,
+            late_min,
+            counts,
         )
         self._counts += counts
         taken = int(counts[sample_log.IN_ORDER] + counts[sample_log.OUT_OF_ORDER])
@@ -235,56 +219,6 @@ class Head:
             rows = np.flatnonzero(statuses <= sample_log.OUT_OF_ORDER)
             records.append(wal_records.encode_samples(references[rows], timestamps[rows], values[rows]))
         return statuses
-
-    def _store(
-        self,
-        references: NDArray[np.int32],
-        timestamps: NDArray[np.int64],
-        values: NDArray[np.float64],
-        replay: bool,
-        min_valid: int,
-        late_window: int,
-        late_min: int,
-        counts: NDArray[np.int64],
-    ) -> NDArray[np.uint8]:
-        statuses = np.empty(len(references), np.uint8)
-        at = 0
-        while True:
-            at = sample_log.append_samples(
-                references, timestamps, values, at, replay, min_valid, late_window, late_min,
-                len(self._index), self._index.dropped, self._marks, self._log.records, self._late_log.records,
-                self._last_times, self._last_values, self._min_times, self._log_last, self._late_last,
-                statuses, counts,
-            )  # fmt: skip
-            if at == len(references):
-                return statuses
-            self._make_room()
-
-    def _make_room(self) -> None:
-        """Grows a log that is full, or flushes it once it has the size that suits the number of series."""
-        settings = self.settings
-        wanted = settings.log_samples_per_series * len(self._index)
-        wanted = min(max(wanted, settings.log_capacity_min), settings.log_capacity_max)
-        if self._marks[LOG_LENGTH] == self._log.capacity:
-            if self._log.capacity < wanted // 2:
-                self._log.grow(min(wanted, 4 * self._log.capacity))
-            else:
-                self._flush_log(wanted)
-        if self._marks[LATE_LENGTH] == self._late_log.capacity:
-            wanted = min(wanted // 2, settings.late_log_capacity_max)
-            if self._late_log.capacity < wanted:
-                self._late_log.grow(min(wanted, 4 * self._late_log.capacity))
-            else:
-                self._flush_late_log()
-
-    def _reserve(self, count: int) -> None:
-        """Makes per-series columns at least this long."""
-        length = len(self._last_times)
-        if count > length:
-            for name, dtype, initial in _COLUMNS:
-                longer = np.full(max(count, length * 3 // 2), initial, dtype)
-                longer[:length] = getattr(self, f"_{name}")
-                setattr(self, f"_{name}", longer)
 
     def _refuse(
         self,
@@ -332,44 +266,7 @@ class Head:
     def flush(self) -> None:
         """Packs both logs into chunks. What readers look at is not touched."""
         with self._lock:
-            self._flush_log(self._log.capacity)
-            self._flush_late_log()
-
-    def _flush_log(self, capacity: int) -> None:
-        length = int(self._marks[LOG_LENGTH])
-        if length:
-            runs, starts, ends, timestamps, values = self._sorted(self._log, length, self._log_last)
-            self._open.reserve(len(self._index))
-            self._closed.append(self._open.append(runs, starts, ends, timestamps, values), self._chunk_last)
-            self._marks[LOG_LENGTH] = 0
-            self._flushes += 1
-        self._log.clear(capacity)
-
-    def _flush_late_log(self) -> None:
-        length = int(self._marks[LATE_LENGTH])
-        if not length:
-            return
-        runs, starts, ends, timestamps, values = self._sorted(self._late_log, length, self._late_last)
-        total = sample_log.sort_runs(starts, ends, len(runs), timestamps, values)
-        packer = OpenChunks(self.settings.chunk_range_ms, self.settings.samples_per_chunk)
-        packer.reserve(len(runs))
-        rows = np.arange(len(runs), dtype=np.int32)
-        for chunks in (packer.append(rows, starts, ends, timestamps[:total], values[:total]), packer.close(rows)):
-            chunks.series = runs[chunks.series]
-            self._closed.append(chunks, self._late_chunk_last)
-        self._marks[LATE_LENGTH] = 0
-        self._late_log.clear(self._late_log.capacity)
-
-    def _sorted(self, log: SampleLog, length: int, last: NDArray[np.int32]) -> tuple[Any, ...]:
-        series = len(self._index)
-        most = min(series, length)
-        runs = np.empty(most, np.int32)
-        starts, ends = np.empty(most, np.int64), np.empty(most, np.int64)
-        timestamps, values = np.empty(length, np.int64), np.empty(length, np.float64)
-        count = sample_log.sort_log(
-            log.records, length, last, np.zeros(series + 1, np.int64), runs, starts, ends, timestamps, values
-        )
-        return runs[:count], starts[:count], ends[:count], timestamps, values
+            self._memory.flush()
 
     # Reading
 
@@ -378,7 +275,7 @@ class Head:
         with self._lock:
             references = self._references(selection)
             view = self._index.view()
-            look = None if selection.labels_only else self._look(references)
+            look = None if selection.labels_only else self._memory.look(references)
         return self._batches(selection, references, view, look)
 
     def _batches(
@@ -410,8 +307,8 @@ class Head:
     def _references(self, selection: Selection) -> NDArray[np.int32]:
         """Of the selected series that may have samples in range, ascending. Caller holds the lock."""
         references = self._postings.select(selection.matchers)
-        times = self._last_times[references]
-        in_range = (self._min_times[references] <= selection.maxt) & (
+        times = self._memory.last_times[references]
+        in_range = (self._memory.min_times[references] <= selection.maxt) & (
             # Series that have late samples only have no last time in order.
             (times >= selection.mint) | (times == NO_TIME_MAX)
         )
@@ -423,30 +320,6 @@ class Head:
             found = shard_filter(references, hashes, selection.shard.index, selection.shard.count, kept)
             references = kept[:found]
         return references
-
-    def _look(self, references: NDArray[np.int32]) -> Look:
-        self._open.reserve(len(self._index))
-        chunks = self._open
-        starts = chunks.starts[references]
-        look = Look(
-            starts,
-            starts + ((chunks.bit_lengths[references].astype(np.int64) + 7) >> 3),
-            chunks.counts[references],
-            chunks.mints[references],
-            chunks.last_timestamps[references],
-            self._log_last[references],
-            self._late_last[references],
-            self._chunk_last[references],
-            self._late_chunk_last[references],
-            chunks.arena,
-            {0: self._closed.spilled} | {one: self._files.view(one) for one in self._files.segments},
-            self._closed.columns(),
-            self._log.records,
-            self._late_log.records,
-        )
-        self._log.pin(look)
-        self._late_log.pin(look)
-        return look
 
     def label_names(self, selection: Selection) -> list[str]:
         """Sorted names of all labels of the selected series."""
@@ -472,7 +345,7 @@ class Head:
         return view.values(references, name_id)
 
     def _covers(self, selection: Selection) -> bool:
-        return selection.mint <= self._marks[MIN_TIME] and selection.maxt >= self._marks[MAX_TIME]
+        return selection.mint <= self._memory.marks[MIN_TIME] and selection.maxt >= self._memory.marks[MAX_TIME]
 
     def metadata(self, family: str = "") -> list[Metadata]:
         """Of all metric families by name, or of one."""
@@ -494,7 +367,7 @@ class Head:
     @property
     def stats(self) -> HeadStats:
         with self._lock:
-            marks = self._marks.tolist()
+            marks = self._memory.marks.tolist()
             empty = marks[MAX_TIME] == NO_TIME_MAX
             return HeadStats(
                 series=self._index.live,
@@ -503,24 +376,18 @@ class Head:
                 max_time=None if empty else marks[MAX_TIME],
                 log_samples=marks[LOG_LENGTH],
                 late_log_samples=marks[LATE_LENGTH],
-                closed_chunks=len(self._closed),
-                bytes=self._bytes(),
+                closed_chunks=len(self._memory.closed),
+                bytes=self._memory.bytes + self._index.bytes + self._postings.bytes,
                 appended=int(self._counts[sample_log.IN_ORDER] + self._counts[sample_log.OUT_OF_ORDER]),
                 appended_late=int(self._counts[sample_log.OUT_OF_ORDER]),
-                flushes=self._flushes,
+                flushes=self._memory.flushes,
             )
-
-    def _bytes(self) -> int:
-        columns = sum(int(getattr(self, f"_{name}").nbytes) for name, *_ in _COLUMNS)
-        opened = sum(int(part.nbytes) for part in self._open.state().values())
-        logs = self._log.records.nbytes + self._late_log.records.nbytes
-        return columns + opened + logs + self._closed.bytes + self._index.bytes + self._postings.bytes
 
     def active_since(self, time_ms: int) -> int:
         """How many live series have an in-order sample at or after a time."""
         with self._lock:
             count = len(self._index)
-            return int(((self._last_times[:count] >= time_ms) & ~self._index.dropped[:count]).sum())
+            return int(((self._memory.last_times[:count] >= time_ms) & ~self._index.dropped[:count]).sum())
 
     # Series that are over
 
@@ -532,32 +399,26 @@ class Head:
         with self._lock:
             # Late samples may be newer than the last one in order where there is none of those: flushed chunks know.
             count = len(self._index)
-            last = self._last_times[:count]
+            last = self._memory.last_times[:count]
             doomed = (last < time_ms) & (last != NO_TIME_MAX) & ~self._index.dropped[:count]
             references = np.flatnonzero(doomed).astype(np.int32)
             if not len(references):
                 return 0
-            self._write_journal([wal_records.encode_dropped(references)])
+            self._write_journal([])
             self._drop(references)
+            # Should this fail, the record is kept and comes before anything else in the log.
+            self._write_journal([wal_records.encode_dropped(references)])
             return len(references)
 
     def drop_chunks_before(self, time_ms: int) -> int:
         """Forgets full chunks whose samples are all older, once they are a quarter of all; returns how many."""
         with self._lock:
-            dropped = self._closed.drop_before(time_ms, self._chunk_last, self._late_chunk_last)
-            if dropped:
-                self._marks[MIN_TIME] = max(int(self._marks[MIN_TIME]), min(time_ms, int(self._marks[MAX_TIME])))
-            return dropped
+            return self._memory.drop_chunks_before(time_ms)
 
     def _drop(self, references: NDArray[np.int32]) -> None:
-        self._flush_log(self._log.capacity)
-        self._flush_late_log()
+        self._memory.drop(references)
         self._index.drop(references)
         self._postings.note_dropped(len(references))
-        self._open.reserve(len(self._index))
-        self._open.drop(references)
-        self._chunk_last[references] = -1
-        self._late_chunk_last[references] = -1
 
     # Restart
 
@@ -573,18 +434,10 @@ class Head:
         with self._lock:
             self.flush()
             self._write_journal([])
-            self._closed.settle()
-            self._open.reserve(len(self._index))
-            count = len(self._index)
-            parts: dict[str, Any] = dict(self._index.state())
-            parts |= {f"open.{name}": column.copy() for name, column in self._open.state().items() if name != "arena"}
-            parts["open.arena"] = self._open.arena[: self._open.arena_used]
-            parts |= self._closed.state()
-            for name in ("last_times", "last_values", "min_times", "chunk_last", "late_chunk_last"):
-                parts[f"head.{name}"] = getattr(self, f"_{name}")[:count].copy()
-            parts["head.marks"] = self._marks.copy()
+            parts = self._index.state() | self._memory.state()
             parts["metadata"] = wal_records.encode_metadata(list(self._metadata.values()))[1][0]
-            facts = {"chunks_end": self._files.end, "first_segment": self._closed.first_segment, "series": count}
+            first_segment = self._memory.closed.first_segment
+            facts = {"chunks_end": self._files.end, "first_segment": first_segment, "series": len(self._index)}
             return facts, parts
 
     def restore(self, parts: dict[str, Any]) -> None:
@@ -592,13 +445,7 @@ class Head:
         with self._lock:
             assert not len(self._index)
             self._index.restore(parts)
-            count = len(self._index)
-            self._open.restore({name[5:]: part for name, part in parts.items() if name.startswith("open.")})
-            self._closed.restore(parts)
-            self._reserve(count)
-            for name in ("last_times", "last_values", "min_times", "chunk_last", "late_chunk_last"):
-                getattr(self, f"_{name}")[:count] = parts[f"head.{name}"]
-            self._marks = np.array(parts["head.marks"])
+            self._memory.restore(parts, len(self._index))
             self._metadata = {one.family: one for one in wal_records.decode_metadata(parts["metadata"])}
 
     def replay(self, kind: int, payload: bytes) -> None:
@@ -611,11 +458,13 @@ class Head:
                 _, created = self._index.intern(series.label_bytes, series.offsets)
                 if len(created) != len(series):
                     raise wal_records.InvalidRecord(kind, "a series that is there already")
-                self._reserve(len(self._index))
+                self._memory.reserve(len(self._index))
             elif kind == wal_records.SAMPLES:
                 samples = wal_records.decode_samples(payload)
                 counts = np.zeros(sample_log.STATUSES, np.int64)
-                self._store(samples.references, samples.timestamps, samples.values, True, 0, 1, 0, counts)
+                self._memory.store(
+                    samples.references, samples.timestamps, samples.values, self._index.dropped, True, 0, 1, 0, counts
+                )
             elif kind == wal_records.METADATA:
                 self._metadata.update((one.family, one) for one in wal_records.decode_metadata(payload))
             elif kind == wal_records.DROPPED:

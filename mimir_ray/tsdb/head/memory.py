@@ -1,0 +1,226 @@
+"""The samples of a head: two logs, open and full chunks, and the per-series columns that tie them together.
+
+`SampleMemory` knows series by their number only, and no lock: `Head` holds its own around every call.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mimir_ray.tsdb.chunks.files import ChunkFiles
+from mimir_ray.tsdb.chunks.open_chunks import OpenChunks
+
+from . import sample_log
+from .closed_chunks import ClosedTable
+from .reading import Look
+from .sample_log import LATE_LENGTH, LOG_LENGTH, NO_TIME_MAX, NO_TIME_MIN, SampleLog
+from .settings import HeadSettings
+
+_COLUMNS: tuple[tuple[str, Any, int], ...] = (
+    ("last_times", np.int64, NO_TIME_MAX),
+    ("last_values", np.float64, 0),
+    ("min_times", np.int64, NO_TIME_MIN),
+    ("log_last", np.int32, -1),
+    ("late_last", np.int32, -1),
+    ("chunk_last", np.int32, -1),
+    ("late_chunk_last", np.int32, -1),
+)
+_STORED = ("last_times", "last_values", "min_times", "chunk_last", "late_chunk_last")
+_FIRST_CAPACITY = 1024
+
+
+class SampleMemory:
+    """Columns by series: `last_times`, `last_values` of the last sample in order, `min_times` of the first one,
+    the newest record in either log, the newest full chunk of either chain (-1: none). `marks`: sample_log.py."""
+
+    def __init__(self, files: ChunkFiles, settings: HeadSettings) -> None:
+        self.settings = settings
+        self.series = 0
+        self.flushes = 0
+        self.open = OpenChunks(settings.chunk_range_ms, settings.samples_per_chunk)
+        self.closed = ClosedTable(files)
+        self.marks = np.array([0, 0, NO_TIME_MIN, NO_TIME_MAX], np.int64)
+        self._files = files
+        self._log = SampleLog(min(_FIRST_CAPACITY, settings.log_capacity_min))
+        self._late_log = SampleLog(min(64, settings.late_log_capacity_max))
+        self.last_times: NDArray[np.int64]
+        self.last_values: NDArray[np.float64]
+        self.min_times: NDArray[np.int64]
+        self.log_last: NDArray[np.int32]
+        self.late_last: NDArray[np.int32]
+        self.chunk_last: NDArray[np.int32]
+        self.late_chunk_last: NDArray[np.int32]
+        for name, dtype, initial in _COLUMNS:
+            setattr(self, name, np.full(64, initial, dtype))
+
+    def reserve(self, count: int) -> None:
+        """So many series there are; makes their columns at least this long."""
+        self.series = count
+        length = len(self.last_times)
+        if count > length:
+            for name, dtype, initial in _COLUMNS:
+                longer = np.full(max(count, length * 3 // 2), initial, dtype)
+                longer[:length] = getattr(self, name)
+                setattr(self, name, longer)
+
+    def store(
+        self,
+        references: NDArray[np.int32],
+        timestamps: NDArray[np.int64],
+        values: NDArray[np.float64],
+        dropped: NDArray[np.bool_],
+        replay: bool,
+        min_valid: int,
+        late_window: int,
+        late_min: int,
+        counts: NDArray[np.int64],
+    ) -> NDArray[np.uint8]:
+        """The status of each sample; flushes and grows as needed. Args: as `sample_log.append_samples`."""
+        statuses = np.empty(len(references), np.uint8)
+        at = 0
+        while True:
+            at = sample_log.append_samples(
+                references, timestamps, values, at, replay, min_valid, late_window, late_min,
+                self.series, dropped, self.marks, self._log.records, self._late_log.records,
+                self.last_times, self.last_values, self.min_times, self.log_last, self.late_last,
+                statuses, counts,
+            )  # fmt: skip
+            if at == len(references):
+                return statuses
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Grows a log that is full, or flushes it once it has the size that suits the number of series."""
+        settings = self.settings
+        wanted = settings.log_samples_per_series * self.series
+        wanted = min(max(wanted, settings.log_capacity_min), settings.log_capacity_max)
+        if self.marks[LOG_LENGTH] == self._log.capacity:
+            if self._log.capacity < wanted // 2:
+                self._log.grow(min(wanted, 4 * self._log.capacity))
+            else:
+                self._flush_log(wanted)
+        if self.marks[LATE_LENGTH] == self._late_log.capacity:
+            wanted = min(wanted // 2, settings.late_log_capacity_max)
+            if self._late_log.capacity < wanted:
+                self._late_log.grow(min(wanted, 4 * self._late_log.capacity))
+            else:
+                self._flush_late_log()
+
+    def flush(self) -> None:
+        """Packs both logs into chunks. What readers look at is not touched."""
+        self._flush_log(self._log.capacity)
+        self._flush_late_log()
+
+    def _flush_log(self, capacity: int) -> None:
+        length = int(self.marks[LOG_LENGTH])
+        if length:
+            runs, starts, ends, timestamps, values = self._sorted(self._log, length, self.log_last)
+            self.open.reserve(self.series)
+            self.closed.append(self.open.append(runs, starts, ends, timestamps, values), self.chunk_last)
+            self.marks[LOG_LENGTH] = 0
+            self.flushes += 1
+        self._log.clear(capacity)
+
+    def _flush_late_log(self) -> None:
+        length = int(self.marks[LATE_LENGTH])
+        if not length:
+            return
+        runs, starts, ends, timestamps, values = self._sorted(self._late_log, length, self.late_last)
+        total = sample_log.sort_runs(starts, ends, len(runs), timestamps, values)
+        packer = OpenChunks(self.settings.chunk_range_ms, self.settings.samples_per_chunk)
+        packer.reserve(len(runs))
+        rows = np.arange(len(runs), dtype=np.int32)
+        for chunks in (packer.append(rows, starts, ends, timestamps[:total], values[:total]), packer.close(rows)):
+            chunks.series = runs[chunks.series]
+            self.closed.append(chunks, self.late_chunk_last)
+        self.marks[LATE_LENGTH] = 0
+        self._late_log.clear(self._late_log.capacity)
+
+    def _sorted(self, log: SampleLog, length: int, last: NDArray[np.int32]) -> tuple[Any, ...]:
+        series = self.series
+        most = min(series, length)
+        runs = np.empty(most, np.int32)
+        starts, ends = np.empty(most, np.int64), np.empty(most, np.int64)
+        timestamps, values = np.empty(length, np.int64), np.empty(length, np.float64)
+        count = sample_log.sort_log(
+            log.records, length, last, np.zeros(series + 1, np.int64), runs, starts, ends, timestamps, values
+        )
+        return runs[:count], starts[:count], ends[:count], timestamps, values
+
+    def look(self, references: NDArray[np.int32]) -> Look:
+        """What a reader of these series needs, as of now."""
+        self.open.reserve(self.series)
+        chunks = self.open
+        starts = chunks.starts[references]
+        look = Look(
+            starts,
+            starts + ((chunks.bit_lengths[references].astype(np.int64) + 7) >> 3),
+            chunks.counts[references],
+            chunks.mints[references],
+            chunks.last_timestamps[references],
+            self.log_last[references],
+            self.late_last[references],
+            self.chunk_last[references],
+            self.late_chunk_last[references],
+            chunks.arena,
+            {0: self.closed.spilled} | {one: self._files.view(one) for one in self._files.segments},
+            self.closed.columns(),
+            self._log.records,
+            self._late_log.records,
+        )
+        self._log.pin(look)
+        self._late_log.pin(look)
+        return look
+
+    def drop(self, references: NDArray[np.int32]) -> None:
+        """Forgets the samples of these series."""
+        self.flush()
+        self.open.reserve(self.series)
+        self.open.drop(references)
+        self.chunk_last[references] = -1
+        self.late_chunk_last[references] = -1
+
+    def drop_chunks_before(self, time_ms: int) -> int:
+        """Forgets full chunks whose samples are all older, once they are a quarter of all; returns how many."""
+        dropped = self.closed.drop_before(time_ms, self.chunk_last, self.late_chunk_last)
+        if dropped:
+            self.marks[sample_log.MIN_TIME] = max(
+                int(self.marks[sample_log.MIN_TIME]), min(time_ms, int(self.marks[sample_log.MAX_TIME]))
+            )
+        return dropped
+
+    @property
+    def bytes(self) -> int:
+        """Memory of all arrays."""
+        columns = sum(int(getattr(self, name).nbytes) for name, *_ in _COLUMNS)
+        opened = sum(int(part.nbytes) for part in self.open.state().values())
+        logs = self._log.records.nbytes + self._late_log.records.nbytes
+        return columns + opened + logs + self.closed.bytes
+
+    def state(self) -> dict[str, Any]:
+        """Named arrays for a checkpoint, which later writes do not change. Both logs are empty (`flush`).
+
+        Raises `StorageFailed` while full chunks cannot be written to the disk.
+        """
+        self.closed.settle()
+        self.open.reserve(self.series)
+        parts: dict[str, Any] = {
+            f"open.{name}": column.copy() for name, column in self.open.state().items() if name != "arena"
+        }
+        parts["open.arena"] = self.open.arena[: self.open.arena_used]
+        parts |= self.closed.state()
+        for name in _STORED:
+            parts[f"head.{name}"] = getattr(self, name)[: self.series].copy()
+        return parts | {"head.marks": self.marks.copy()}
+
+    def restore(self, parts: dict[str, Any], series: int) -> None:
+        """Takes over what `state` gave."""
+        self.open.restore({name[5:]: part for name, part in parts.items() if name.startswith("open.")})
+        self.closed.restore(parts)
+        self.reserve(series)
+        for name in _STORED:
+            getattr(self, name)[:series] = parts[f"head.{name}"]
+        self.marks = np.array(parts["head.marks"])
