@@ -54,6 +54,7 @@ _use_cache_folder()
 import numba  # noqa: E402  (reads NUMBA_CACHE_DIR when imported)
 from llvmlite import ir as _ir  # noqa: E402
 from numba import types  # noqa: E402
+from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
 from numba.core import cgutils as _cgutils  # noqa: E402
 from numba.extending import intrinsic as _intrinsic  # noqa: E402
 
@@ -139,21 +140,24 @@ def kernel(function: Function) -> Function:
         return dispatcher.overloads[signature].entry_point
 
     def compile_now() -> None:
-        if signature not in dispatcher.overloads:
-            dispatcher.compile(signature)
+        with global_compiler_lock:
+            if signature not in dispatcher.overloads:
+                dispatcher._can_compile = True
+                dispatcher.compile(signature)
             dispatcher.disable_compile()  # from now on arguments convert safely or are refused
 
     typed_call = dispatcher.get_call_template
 
     def call_from_kernel(args: Any, kwargs: Any) -> Any:
         # Another kernel may pass writable arrays to be read, a type of its own to numba: that is compiled.
-        disabled = not dispatcher._can_compile
-        dispatcher._can_compile = True
-        try:
-            return typed_call(args, kwargs)
-        finally:
-            if disabled:
-                dispatcher.disable_compile()
+        with global_compiler_lock:
+            disabled = not dispatcher._can_compile
+            dispatcher._can_compile = True
+            try:
+                return typed_call(args, kwargs)
+            finally:
+                if disabled:
+                    dispatcher.disable_compile()
 
     dispatcher._compile_for_args = compile_declared
     dispatcher.get_call_template = call_from_kernel
