@@ -29,7 +29,7 @@ _STEP = 15_000
 
 
 def _example() -> list[Series]:
-    """40 series of three metrics, of 1 to 200 samples; one has a stale marker, a NaN, an infinity and a negative zero."""
+    """40 series of three metrics, 1 to 200 samples each; one has a stale marker, NaN, infinity and negative zero."""
     series: list[Series] = []
     for number in range(40):
         labels = [("__name__", f"m{number % 3}"), ("instance", f"host-{number:02d}")]

@@ -42,7 +42,7 @@ from mimir_ray.tsdb.wal import records as wal_records
 from . import sample_log
 from .memory import SampleMemory
 from .reading import Look, read_samples
-from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX
+from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX, NO_TIME_MIN
 from .settings import NO_LIMITS, HeadSettings, PushLimits
 
 _REASONS = {
@@ -392,15 +392,16 @@ class Head:
     # Series that are over
 
     def drop_older_than(self, time_ms: int) -> int:
-        """Forgets every series whose newest sample is older; returns how many.
+        """Forgets every series whose newest sample is older, and those without any; returns how many.
 
-        Their references answer "unknown" from now on; a new sample of the same labels makes a new series.
+        Their references answer "unknown" from now on; a new sample of the same labels makes a new series. Series that
+        have had late samples only are kept.
         """
         with self._lock:
-            # Late samples may be newer than the last one in order where there is none of those: flushed chunks know.
             count = len(self._index)
             last = self._memory.last_times[:count]
-            doomed = (last < time_ms) & (last != NO_TIME_MAX) & ~self._index.dropped[:count]
+            empty = self._memory.min_times[:count] == NO_TIME_MIN
+            doomed = (last < time_ms) & ((last != NO_TIME_MAX) | empty) & ~self._index.dropped[:count]
             references = np.flatnonzero(doomed).astype(np.int32)
             if not len(references):
                 return 0

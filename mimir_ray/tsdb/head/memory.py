@@ -96,7 +96,7 @@ class SampleMemory:
         """Grows a log that is full, or flushes it once it has the size that suits the number of series."""
         settings = self.settings
         wanted = settings.log_samples_per_series * self.series
-        wanted = min(max(wanted, settings.log_capacity_min), settings.log_capacity_max)
+        wanted = min(max(wanted, settings.log_capacity_min), max(settings.log_capacity_max, 2 * self.series))
         if self.marks[LOG_LENGTH] == self._log.capacity:
             if self._log.capacity < wanted // 2:
                 self._log.grow(min(wanted, 4 * self._log.capacity))

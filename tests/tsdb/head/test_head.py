@@ -228,3 +228,11 @@ def test_a_reader_sees_every_push_before_it_and_nothing_half(make_head: Callable
         thread.join()
     assert not problems
     assert head.stats.closed_chunks > 0
+
+
+def test_series_that_never_got_a_sample_are_invisible_and_dropped_with_the_old_ones(head: Head) -> None:
+    hour = 3_600_000
+    head.push([write_batch(new=[(A, [(10 * hour, 1.0)]), (B, [(hour, 1.0)]), (C, [])])], 0)
+    assert content(head).keys() == {A}
+    assert head.drop_older_than(2 * hour) == 2
+    assert head.stats.series == 1
