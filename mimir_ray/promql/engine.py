@@ -19,7 +19,9 @@ from mimir_ray.model.labels import LabelColumns
 from mimir_ray.model.result import Matrix, QueryResult, QueryStats, SampleCounts, Scalar, String, Timings, Value, Vector
 from mimir_ray.model.series import SeriesBatch, StepMatrix
 
+from .kernels.extended import extended_window
 from .kernels.steps import select_window
+from .kernels.windows import without_stale
 from .limits import DEFAULT_MAX_SAMPLES, Cancellation, QueryLimits, SampleBudget
 from .operators.execution import Execution
 from .operators.fragment import samples_by_step
@@ -317,6 +319,12 @@ class _Run:
         mint, maxt = root.window(steps)
         parts: list[SeriesBatch] = []
         for batch in execution.select(root, steps):
+            if root.extended is not None:
+                part = _extended_window(without_stale(batch), root, steps)
+                execution.budget.take(part.samples)
+                execution.count_samples(steps, np.array([part.samples], np.int64))
+                parts.append(part)
+                continue
             offsets = np.empty_like(batch.offsets)
             keep = np.empty(batch.samples, np.int64)
             bits = batch.values.view(np.uint64)
@@ -326,6 +334,19 @@ class _Run:
             keep = keep[:count]
             parts.append(SeriesBatch(batch.labels, offsets, batch.timestamps[keep], batch.values[keep]))
         return _sorted_samples(parts, execution)
+
+
+def _extended_window(batch: SeriesBatch, root: nodes.RangeSelect, steps: nodes.Steps) -> SeriesBatch:
+    """The samples of an anchored or smoothed selector that is the whole query."""
+    room = batch.samples + 2 * len(batch)
+    offsets = np.empty_like(batch.offsets)
+    timestamps = np.empty(room, np.int64)
+    values = np.empty(room, np.float64)
+    count = extended_window(
+        batch.offsets, batch.timestamps, batch.values, int(root.ends(steps)[0]), root.range_ms, root.lookback_ms,
+        root.extended == "smoothed", offsets, timestamps, values,
+    )  # fmt: skip
+    return SeriesBatch(batch.labels, offsets, timestamps[:count], values[:count])
 
 
 def _sorted_samples(parts: list[SeriesBatch], execution: Execution) -> Matrix:

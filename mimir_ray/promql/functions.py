@@ -26,7 +26,8 @@ What callers do, not the functions:
   metrics with the same labelset`. Upstream: engine.go rangeEval, mergeSeriesWithSameLabelset.
 - `absent_over_time` (its `absent` is True) gives presence only: fold `present.any(axis=0)` over all batches, then
   answer `absent_series(any_present, context)`. `absent` gets all series, or the same folding without them.
-- `anchored` and `smoothed` selectors: `ANCHORED_FUNCTIONS`, `SMOOTHED_FUNCTIONS` name what would take them.
+- `anchored` and `smoothed` selectors: only `ANCHORED_FUNCTIONS` and `SMOOTHED_FUNCTIONS` take them; these stand in
+  `EXTENDED_FUNCTIONS` by modifier and name.
 - A series whose row of `present` is all False has no result and is left out.
 
 Arrays passed in are C-contiguous and may be read-only; results are new, or parts of what was passed in.
@@ -47,12 +48,13 @@ from .operators.functions_base import (
     VectorFunction,
 )
 from .operators.functions_labels import absent_series
-from .operators.functions_range import RANGE_FUNCTIONS
+from .operators.functions_range import EXTENDED_FUNCTIONS, RANGE_FUNCTIONS
 from .operators.functions_vector import QUERY_CONSTANTS, SCALAR_FUNCTIONS, query_constant, scalar_of, vector_of
 
 __all__ = [
     "ANCHORED_FUNCTIONS",
     "CONVERSIONS",
+    "EXTENDED_FUNCTIONS",
     "QUERY_CONSTANTS",
     "RANGE_FUNCTIONS",
     "SCALAR_FUNCTIONS",
@@ -96,9 +98,9 @@ STEP_DEPENDENT_FUNCTIONS = frozenset(
 Upstream: AtModifierUnsafeFunctions (where `timestamp(selector @ t)` is an exception).
 """
 
-ANCHORED_FUNCTIONS = frozenset({"changes", "delta", "increase", "rate", "resets"})
+ANCHORED_FUNCTIONS = frozenset(EXTENDED_FUNCTIONS["anchored"])
 """May be used with the `anchored` modifier. Upstream: AnchoredSafeFunctions."""
-SMOOTHED_FUNCTIONS = frozenset({"delta", "increase", "rate"})
+SMOOTHED_FUNCTIONS = frozenset(EXTENDED_FUNCTIONS["smoothed"])
 """May be used with the `smoothed` modifier. Upstream: SmoothedSafeFunctions."""
 
 

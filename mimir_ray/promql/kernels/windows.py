@@ -23,11 +23,13 @@ class Window:
     `ends`: int64[T], ms, not descending, the right edges (inclusive) with offset and `@` already applied.
     `range_ms`: > 0; step t sees samples in (ends[t] - range_ms, ends[t]]: left-open, as in Prometheus 3.
     `times`: int64[T], ms, the evaluation times of the steps, for functions that speak of the query's time.
+    `lookback_ms`: how far beyond their edges `anchored` and `smoothed` windows see.
     """
 
     ends: NDArray[np.int64]
     range_ms: int
     times: NDArray[np.int64]
+    lookback_ms: int = 0
 
 
 @device

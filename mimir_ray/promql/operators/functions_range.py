@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mimir_ray.model.labels import METRIC_NAME
 from mimir_ray.model.series import SeriesBatch
+from mimir_ray.promql.kernels import extended as kernels_extended
 from mimir_ray.promql.kernels import over_time, quantile, rate, regression
 from mimir_ray.promql.kernels.windows import Window
 
@@ -106,6 +107,40 @@ def _go_f(value: float) -> str:
     """A number as Go's %f writes it."""
     return f"{value:.6f}" if np.isfinite(value) else "NaN" if np.isnan(value) else "+Inf" if value > 0 else "-Inf"
 
+
+def extended(smoothed: bool, is_counter: bool, is_rate: bool) -> RangeFunction:
+    """rate, increase and delta of anchored or smoothed windows."""
+
+    def run(batch: SeriesBatch, window: Window, params: tuple[ScalarSteps, ...], context: FunctionContext) -> Dense:
+        values, present = _call(
+            kernels_extended.extended_rate, batch, window, window.lookback_ms, smoothed, is_counter, is_rate
+        )
+        if is_counter:
+            _note_non_counters(batch, present, context)
+        return values, present
+
+    return RangeFunction(run)
+
+
+def anchored_events(resets: bool) -> RangeFunction:
+    """resets and changes of anchored windows."""
+
+    def run(batch: SeriesBatch, window: Window, params: tuple[ScalarSteps, ...], context: FunctionContext) -> Dense:
+        return _call(kernels_extended.anchored_events, batch, window, window.lookback_ms, resets)
+
+    return RangeFunction(run)
+
+
+EXTENDED_FUNCTIONS: dict[str, dict[str, RangeFunction]] = {
+    modifier: {
+        "rate": extended(modifier == "smoothed", True, True),
+        "increase": extended(modifier == "smoothed", True, False),
+        "delta": extended(modifier == "smoothed", False, False),
+    }
+    for modifier in ("anchored", "smoothed")
+}
+"""Modifier -> name -> what it does with windows that look beyond their edges."""
+EXTENDED_FUNCTIONS["anchored"] |= {"resets": anchored_events(True), "changes": anchored_events(False)}
 
 RANGE_FUNCTIONS: dict[str, RangeFunction] = {
     "rate": counter(is_rate=True),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.model.series import SeriesBatch, StepMatrix
-from mimir_ray.promql.functions import RANGE_FUNCTIONS, absent_series
+from mimir_ray.promql.functions import EXTENDED_FUNCTIONS, RANGE_FUNCTIONS, absent_series
 from mimir_ray.promql.kernels.steps import window_sizes
 from mimir_ray.promql.kernels.windows import Window
 from mimir_ray.promql.plan import nodes
@@ -71,15 +71,24 @@ def _evaluate(
 ) -> Iterator[tuple[SeriesBatch, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_] | None]]:
     argument = _range_argument(node)
     function = RANGE_FUNCTIONS[node.name]
+    range_ms, looked_at = argument.range_ms, argument.ends(steps)
+    lookback_ms = 0
+    if isinstance(argument, nodes.RangeSelect) and argument.extended is not None:
+        function = EXTENDED_FUNCTIONS[argument.extended][node.name]
+        lookback_ms = argument.lookback_ms
+        range_ms += lookback_ms
+        if argument.extended == "smoothed":
+            range_ms += lookback_ms
+            looked_at = looked_at + lookback_ms
     params = tuple(execution.scalar(each, steps) for each in node.args if each.type is ValueType.SCALAR)
-    window = Window(argument.ends(steps), argument.range_ms, steps.times)
+    window = Window(argument.ends(steps), argument.range_ms, steps.times, lookback_ms)
     context = execution.context(node, steps)
     for batch, drop in range_batches(argument, steps, execution):
         execution.check()
         if execution.samples_per_step is not None:
             sizes = np.zeros(steps.count, np.int64)
             bits = batch.values.view(np.uint64)
-            window_sizes(batch.offsets, batch.timestamps, bits, window.ends, window.range_ms, sizes)
+            window_sizes(batch.offsets, batch.timestamps, bits, looked_at, range_ms, sizes)
             execution.count_samples(steps, sizes)
         values, present = function(batch, window, params, context)
         yield batch, values, present, drop

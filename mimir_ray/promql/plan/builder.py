@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mimir_ray.promql.functions import ANCHORED_FUNCTIONS, SMOOTHED_FUNCTIONS
 from mimir_ray.promql.limits import EvaluationError
 from mimir_ray.promql.syntax import ast
 from mimir_ray.promql.syntax.ast import ValueType
@@ -57,31 +58,27 @@ class _Builder:
         return self._builders[type(tree)](tree)
 
     def _select(self, tree: ast.VectorSelector) -> nodes.PlanNode:
-        self._refuse_modifiers(tree)
         return nodes.Select(
             tree.matchers,
             self._options.lookback_ms,
             self._times.duration_ms(tree.offset_expr, tree.offset_ms, negative=True),
             self._times.anchor(tree.at),
+            smoothed=tree.smoothed,
             span=tree.span,
         )
 
     def _range_select(self, tree: ast.MatrixSelector) -> nodes.PlanNode:
         inner = tree.selector
-        self._refuse_modifiers(inner)
+        extended: nodes.Extended | None = "anchored" if inner.anchored else "smoothed" if inner.smoothed else None
         return nodes.RangeSelect(
             inner.matchers,
             self._times.duration_ms(tree.range_expr, tree.range_ms),
             self._times.duration_ms(inner.offset_expr, inner.offset_ms, negative=True),
             self._times.anchor(inner.at),
+            extended=extended,
+            lookback_ms=self._options.lookback_ms if extended else 0,
             span=tree.span,
         )
-
-    @staticmethod
-    def _refuse_modifiers(tree: ast.VectorSelector) -> None:
-        for name in ("anchored", "smoothed"):
-            if getattr(tree, name):
-                raise EvaluationError(f"{name} modifier is not supported")
 
     def _subquery(self, tree: ast.Subquery) -> nodes.PlanNode:
         step_ms = self._times.duration_ms(tree.step_expr, tree.step_ms)
@@ -123,6 +120,9 @@ class _Builder:
         if not tree.args and tree.name in ("start", "end", "range", "step"):
             return nodes.Number(self._context_value(tree.name), span=tree.span)
         args = tuple(self.node(argument) for argument in tree.args)
+        for argument in args:
+            if isinstance(argument, nodes.RangeSelect) and argument.extended is not None:
+                _check_extended(argument.extended, tree.name)
         if tree.name == "timestamp" and isinstance(args[0], nodes.Select):
             select = args[0]
             args = (nodes.Select(
@@ -139,3 +139,11 @@ class _Builder:
         if name == "range":
             return (times.end_ms - times.start_ms) / 1000
         return 0.0 if times.start_ms == times.end_ms else times.step_ms / 1000
+
+
+def _check_extended(modifier: nodes.Extended, function: str) -> None:
+    """Upstream: promql/engine.go eval, case *parser.Call."""
+    allowed = ANCHORED_FUNCTIONS if modifier == "anchored" else SMOOTHED_FUNCTIONS
+    if function not in allowed:
+        names = ", ".join(sorted(allowed))
+        raise EvaluationError(f"{modifier} modifier can only be used with: {names} - not with {function}")

@@ -11,12 +11,17 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.model.matchers import Matcher
 from mimir_ray.promql.syntax.ast import NOWHERE, Call, Span, ValueType, VectorMatching
+
+
+Extended = Literal["anchored", "smoothed"]
+"""Modifiers of selectors that have windows look beyond their edges."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,7 @@ class Select(PlanNode):
 
     `sample_times`: the answer is the samples' own times in seconds, not their values (`timestamp(x)`).
     `labels`: what anybody will read of the series' labels, so series may come out equal; None: all.
+    `smoothed`: instead the value on the line between the samples around r, not further away than lookback_ms.
     """
 
     matchers: tuple[Matcher, ...]
@@ -145,6 +151,7 @@ class Select(PlanNode):
     at_ms: int | None = None
     sample_times: bool = False
     labels: tuple[str, ...] | None = None
+    smoothed: bool = False
 
     def ends(self, steps: Steps) -> NDArray[np.int64]:
         """int64[T]: where each step's window ends, in sample time."""
@@ -153,14 +160,15 @@ class Select(PlanNode):
     def window(self, steps: Steps) -> tuple[int, int]:
         """(mint, maxt), both included: the samples that any of the steps may see."""
         first, last = _edges(self, steps)
-        return first - self.lookback_ms + 1, last
+        return first - self.lookback_ms + 1, last + self.lookback_ms if self.smoothed else last
 
 
 @dataclass(frozen=True)
 class RangeSelect(PlanNode):
     """A range selector: at t all samples in (r - range_ms, r], r = (at_ms or t) - offset_ms.
 
-    `labels`: as of `Select`.
+    `labels`: as of `Select`. `extended`: the window is `anchored` (it begins with the sample before its left edge) or
+    `smoothed` (its edges lie on lines between samples) and looks beyond the edges by lookback_ms; see kernels/extended.
     """
 
     matchers: tuple[Matcher, ...]
@@ -168,6 +176,8 @@ class RangeSelect(PlanNode):
     offset_ms: int = 0
     at_ms: int | None = None
     labels: tuple[str, ...] | None = None
+    extended: Extended | None = None
+    lookback_ms: int = 0
 
     @property
     def type(self) -> ValueType:
@@ -178,7 +188,9 @@ class RangeSelect(PlanNode):
 
     def window(self, steps: Steps) -> tuple[int, int]:
         first, last = _edges(self, steps)
-        return first - self.range_ms + 1, last
+        if self.extended is not None:
+            first -= self.lookback_ms
+        return first - self.range_ms + 1, last + self.lookback_ms if self.extended == "smoothed" else last
 
 
 @dataclass(frozen=True)
