@@ -19,6 +19,7 @@ METRIC_NAME = "__name__"
 Labels = tuple[tuple[str, str], ...]
 """One label set: sorted by name (bytewise), names unique, no empty values."""
 
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")
 _METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\Z")
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 
@@ -31,6 +32,11 @@ def is_legacy_metric_name(name: str) -> bool:
 def is_legacy_label_name(name: str) -> bool:
     """Whether the name needs no quotes. Upstream: model.LabelName.IsValidLegacy."""
     return _LABEL_NAME.match(name) is not None
+
+
+def is_utf8(text: str) -> bool:
+    """Whether the text came from UTF-8: broken bytes are kept as lone surrogates (Python's "surrogateescape")."""
+    return text.isascii() or _NOT_UTF8.search(text) is None
 
 
 def labels_of(pairs: Mapping[str, str] | Iterable[tuple[str, str]]) -> Labels:

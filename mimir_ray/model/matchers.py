@@ -16,7 +16,7 @@ import re2
 
 from mimir_ray.errors import InvalidArgument
 
-from .labels import is_legacy_label_name
+from .labels import is_legacy_label_name, is_utf8
 
 
 class MatchType(enum.Enum):
@@ -39,6 +39,8 @@ class InvalidRegex(InvalidArgument):
 
 @lru_cache(maxsize=4096)
 def _compile(pattern: str) -> Callable[[str], object | None]:
+    if not is_utf8(pattern):
+        raise InvalidRegex(pattern, "invalid UTF-8")
     options = re2.Options()
     options.log_errors = False
     options.dot_nl = True
@@ -78,7 +80,7 @@ class Matcher:
     value: str
 
     def __post_init__(self) -> None:
-        if self.is_regex and self.alternatives is None and self.prefix is None:
+        if self.is_regex and ((self.alternatives is None and self.prefix is None) or not is_utf8(self.value)):
             _compile(self.value)
 
     @property
@@ -124,7 +126,7 @@ class Matcher:
             shortest = len(literal) + more
             return lambda value: len(value) >= shortest and value.startswith(literal)
         fullmatch = _compile(self.value)
-        return lambda value: fullmatch(value) is not None
+        return lambda value: is_utf8(value) and fullmatch(value) is not None
 
     @property
     def accepts_empty(self) -> bool:
@@ -143,7 +145,17 @@ class Matcher:
         return f"{name}{self.type.value}{quote(self.value)}"
 
 
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
+_ESCAPES = {
+    '"': '\\"',
+    "\\": "\\\\",
+    "\a": "\\a",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+    "\v": "\\v",
+}
 
 
 def quote(text: str) -> str:
@@ -154,7 +166,11 @@ def quote(text: str) -> str:
             out.append(_ESCAPES[char])
         elif char.isprintable() and char != "\ufeff":
             out.append(char)
+        elif "\udc80" <= char <= "\udcff":  # a byte that is no UTF-8
+            out.append(f"\\x{ord(char) - 0xDC00:02x}")
         else:
             point = ord(char)
-            out.append(f"\\x{point:02x}" if point < 0x80 else f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}")
+            out.append(
+                f"\\x{point:02x}" if point < 0x80 else f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
+            )
     return f'"{"".join(out)}"'

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mimir_ray.encoding.bits import copy_bytes
 from mimir_ray.kernel import F64, I64, U8, I32x2, OutI64, OutU8, device, kernel
-from mimir_ray.model.labels import LabelColumns, Labels
+from mimir_ray.model.labels import LabelColumns, Labels, is_utf8
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.result import Matrix, QueryResult, QueryStats, Scalar, String, Value, Vector
 
@@ -29,6 +29,7 @@ _POINT_BYTES_MAX = 64
 
 _PLAIN = re.compile(r'[\x00-\x1f"\\]')
 _HTML = re.compile('[\\x00-\\x1f"\\\\<>&\u2028\u2029]')
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -40,7 +41,9 @@ def _escape(match: re.Match[str]) -> str:
 def encode_string(text: str, html: bool = True) -> bytes:
     """A JSON string as json-iterator writes it; `html`: with `<`, `>`, `&` escaped, as everywhere but in label sets."""
     escaped = (_HTML if html else _PLAIN).sub(_escape, text)
-    return b'"' + escaped.encode("utf-8", "replace") + b'"'
+    if not is_utf8(escaped):
+        escaped = _SURROGATE.sub("\ufffd", escaped)
+    return b'"' + escaped.encode() + b'"'
 
 
 def encode_float(value: float) -> str:

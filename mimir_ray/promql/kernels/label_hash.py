@@ -90,6 +90,6 @@ def label_hashes(labels: LabelColumns) -> NDArray[np.uint64]:
 
 
 def _sized(text: str) -> bytes:
-    encoded = text.encode()
+    encoded = text.encode("utf-8", "surrogateescape")
     size = len(encoded)
     return (bytes((size,)) if size < 255 else b"\xff" + size.to_bytes(3, "little")) + encoded

@@ -16,7 +16,7 @@ import numpy as np
 import re2
 from numpy.typing import NDArray
 
-from mimir_ray.model.labels import METRIC_NAME, LabelColumns, labels_of
+from mimir_ray.model.labels import METRIC_NAME, LabelColumns, is_utf8, labels_of
 from mimir_ray.model.matchers import MatchType
 from mimir_ray.model.series import StepMatrix
 from mimir_ray.promql.syntax import ast
@@ -32,7 +32,7 @@ def _texts(params: tuple[ScalarSteps | str, ...]) -> tuple[str, ...]:
 
 def _is_label_name(name: str) -> bool:
     """Any text that is valid UTF-8 and not empty. Upstream: model.UTF8Validation.IsValidLabelName."""
-    return bool(name) and not any("\ud800" <= char <= "\udfff" for char in name)
+    return bool(name) and is_utf8(name)
 
 
 def _relabelled(matrix: StepMatrix, name: str, codes: NDArray[np.int32], changed: NDArray[np.bool_]) -> StepMatrix:
@@ -55,7 +55,7 @@ def _label_replace(matrix: StepMatrix, params: tuple[ScalarSteps | str, ...], co
     target, replacement, source, pattern = _texts(params)
     try:
         regex = _compiled(pattern)
-    except re2.error:
+    except (re2.error, UnicodeEncodeError):
         raise InvalidFunctionArgument(f"invalid regular expression in label_replace(): {pattern}") from None
     if not _is_label_name(target):
         raise InvalidFunctionArgument(f"invalid destination label name in label_replace(): {target}")
@@ -66,7 +66,7 @@ def _label_replace(matrix: StepMatrix, params: tuple[ScalarSteps | str, ...], co
     new_codes = np.zeros(len(used), np.int32)
     matches = np.zeros(len(used), np.bool_)
     for i, code in enumerate(used.tolist()):
-        found = regex.search(strings[code])
+        found = regex.search(strings[code]) if is_utf8(strings[code]) else None
         if found is not None:
             matches[i] = True
             new_codes[i] = labels.table.code(expand(found))

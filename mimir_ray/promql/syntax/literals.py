@@ -19,7 +19,7 @@ _INT64_MAX = (1 << 63) - 1
 
 
 def unquote(token: str) -> str:
-    """The text of a quoted string. Bytes that are no UTF-8 (`"\\xff"`) become U+FFFD."""
+    """The text of a quoted string. Bytes that are no UTF-8 (`"\\xff"`) become lone surrogates: see `is_utf8`."""
     body = token[1:-1]
     if token[0] == "`" or "\\" not in body:
         return body
@@ -35,7 +35,7 @@ def unquote(token: str) -> str:
             out += chr(int(short or long, 16)).encode("utf-8", "replace")
         else:
             out += _SIMPLE.get(simple) or simple.encode()
-    return (bytes(out) + body[at:].encode()).decode("utf-8", "replace")
+    return (bytes(out) + body[at:].encode()).decode("utf-8", "surrogateescape")
 
 
 def parse_number(token: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from mimir_ray.model.labels import METRIC_NAME
+from mimir_ray.model.labels import METRIC_NAME, is_utf8
 from mimir_ray.model.matchers import InvalidRegex, Matcher, MatchType, quote
 
 from .ast import Anchor, MatrixSelector, Node, NumberLiteral, Span, Subquery, VectorSelector
@@ -246,7 +246,7 @@ class SelectorParser(DurationParser):
         kind, name = self.kinds[at], self.values[at]
         if kind == STRING:
             name = unquote(name)
-            if not name or "\ufffd" in name:
+            if not name or not is_utf8(name):
                 self.fail(f"invalid label name for grouping: {quote(name)}", self.token_span(at))
         elif kind not in LABEL_NAMES:
             self.unexpected(_GROUPING_LABEL)
