@@ -15,7 +15,8 @@ syntax/signatures.py) is in exactly one of these:
 - `CONVERSIONS`: `scalar` and `vector`, done by `scalar_of(matrix)` (all series) and `vector_of(scalar, context)`.
 - `QUERY_CONSTANTS`: start, end, range, step: `query_constant(name, start_ms, end_ms, step_ms)`, always of the
   whole query, also inside a subquery.
-- `UNSUPPORTED`: name -> why; `require_supported(name)` raises `UnsupportedFunction`.
+- `JOINS`: info, which is a node of its own in the plan (plan/nodes.py InfoJoin).
+- `require_supported(name)` raises `UnsupportedFunction` for what is in none of them.
 
 What callers do, not the functions:
 
@@ -55,12 +56,12 @@ __all__ = [
     "ANCHORED_FUNCTIONS",
     "CONVERSIONS",
     "EXTENDED_FUNCTIONS",
+    "JOINS",
     "QUERY_CONSTANTS",
     "RANGE_FUNCTIONS",
     "SCALAR_FUNCTIONS",
     "SMOOTHED_FUNCTIONS",
     "STEP_DEPENDENT_FUNCTIONS",
-    "UNSUPPORTED",
     "VECTOR_FUNCTIONS",
     "FunctionContext",
     "InvalidFunctionArgument",
@@ -83,9 +84,8 @@ VECTOR_FUNCTIONS: dict[str, VectorFunction] = {
 
 CONVERSIONS = frozenset({"scalar", "vector"})
 
-UNSUPPORTED: dict[str, str] = {
-    "info": "it joins with info metrics by their identifying labels, which is not built yet",
-}
+JOINS = frozenset({"info"})
+"""Not called like the others: a node of the plan."""
 
 STEP_DEPENDENT_FUNCTIONS = frozenset(
     {
@@ -106,17 +106,16 @@ SMOOTHED_FUNCTIONS = frozenset(EXTENDED_FUNCTIONS["smoothed"])
 
 @dataclass(eq=False)
 class UnsupportedFunction(InvalidArgument):
-    """Upstream has the function, we do not have it (yet), or nobody has it."""
+    """A function that is not in the tables."""
 
     name: str
 
     def describe(self) -> str:
-        reason = UNSUPPORTED.get(self.name, "there is no such function")
-        return f"unknown or unsupported function {self.name}: {reason}"
+        return f"unknown function {self.name}"
 
 
 def require_supported(name: str) -> None:
     """Raises `UnsupportedFunction` for a name that is in none of the tables."""
-    tables = (RANGE_FUNCTIONS, VECTOR_FUNCTIONS, SCALAR_FUNCTIONS, CONVERSIONS, QUERY_CONSTANTS)
+    tables = (RANGE_FUNCTIONS, VECTOR_FUNCTIONS, SCALAR_FUNCTIONS, CONVERSIONS, QUERY_CONSTANTS, JOINS)
     if not any(name in table for table in tables):
         raise UnsupportedFunction(name)

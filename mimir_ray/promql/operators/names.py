@@ -22,7 +22,7 @@ def name_of(node: nodes.PlanNode) -> str | None:
     match node:
         case nodes.Select() | nodes.RangeSelect():
             return _asked_name(node.matchers)
-        case nodes.Subquery() | nodes.StepInvariant() | nodes.Shared() | nodes.Exchange():
+        case nodes.Subquery() | nodes.InfoJoin() | nodes.StepInvariant() | nodes.Shared() | nodes.Exchange():
             return name_of(node.expr)
         case nodes.Aggregate():
             if node.op in ("topk", "bottomk", "limitk", "limit_ratio"):

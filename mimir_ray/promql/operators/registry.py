@@ -8,6 +8,7 @@ from .aggregate import aggregate
 from .arithmetic import negate, vector_scalar
 from .exchange import exchange
 from .execution import ScalarOperator, VectorOperator
+from .info import info_join
 from .join import join
 from .repeat import shared, step_invariant
 from .scalars import negate_scalar, number, scalar_binary, scalar_call, scalar_step_invariant, shared_scalar
@@ -18,6 +19,7 @@ from .vector_function import function_call
 VECTOR_OPERATORS: dict[type, VectorOperator] = {
     nodes.Select: select,
     nodes.FunctionCall: function_call,
+    nodes.InfoJoin: info_join,
     nodes.Aggregate: aggregate,
     nodes.Negate: negate,
     nodes.VectorScalar: vector_scalar,

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mimir_ray.model.labels import is_utf8
+from mimir_ray.model.matchers import Matcher, quote
 from mimir_ray.promql.functions import ANCHORED_FUNCTIONS, SMOOTHED_FUNCTIONS
 from mimir_ray.promql.limits import EvaluationError
 from mimir_ray.promql.syntax import ast
@@ -111,14 +113,16 @@ class _Builder:
         param = None if tree.param is None else self.node(tree.param)
         if tree.op == "count_values":
             assert isinstance(param, nodes.Text)
-            if not param.value or "\ufffd" in param.value:
-                raise EvaluationError(f'invalid label name "{param.value}"')
+            if not param.value or not is_utf8(param.value):
+                raise EvaluationError(f"invalid label name {quote(param.value)}")
         grouping = tuple(sorted(set(tree.grouping)))
         return nodes.Aggregate(tree.op, self.node(tree.expr), grouping, tree.without, param, span=tree.span)
 
     def _call(self, tree: ast.Call) -> nodes.PlanNode:
         if not tree.args and tree.name in ("start", "end", "range", "step"):
             return nodes.Number(self._context_value(tree.name), span=tree.span)
+        if tree.name == "info":
+            return self._info(tree)
         args = tuple(self.node(argument) for argument in tree.args)
         for argument in args:
             if isinstance(argument, nodes.RangeSelect) and argument.extended is not None:
@@ -130,6 +134,16 @@ class _Builder:
             ),)  # fmt: skip
         return nodes.FunctionCall(tree.name, args, tree.returns, tree, span=tree.span)
 
+    def _info(self, tree: ast.Call) -> nodes.PlanNode:
+        expr = self.node(tree.args[0])
+        matchers: tuple[Matcher, ...] = ()
+        if len(tree.args) > 1:
+            assert isinstance(tree.args[1], ast.VectorSelector)
+            matchers = tree.args[1].matchers
+        offset_ms, at_ms = _reference_time(expr) or (0, None)
+        lookback_ms, selective = self._options.lookback_ms, len(tree.args) > 1
+        return nodes.InfoJoin(expr, matchers, lookback_ms, offset_ms, at_ms, selective, span=tree.span)
+
     def _context_value(self, name: str) -> float:
         times = self._times
         if name == "start":
@@ -139,6 +153,26 @@ class _Builder:
         if name == "range":
             return (times.end_ms - times.start_ms) / 1000
         return 0.0 if times.start_ms == times.end_ms else times.step_ms / 1000
+
+
+def _reference_time(node: nodes.PlanNode) -> tuple[int, int | None] | None:
+    """(offset_ms, at_ms) of the first selector in the node, subqueries around it included; None without one.
+
+    Upstream: promql/info.go infoSelectTimestampAndOffset.
+    """
+    if isinstance(node, nodes.Select | nodes.RangeSelect):
+        return node.offset_ms, node.at_ms
+    children = list(node.children())
+    if isinstance(node, nodes.Aggregate):
+        children.sort(key=lambda child: child is not node.expr)
+    for child in children:
+        found = _reference_time(child)
+        if found is None:
+            continue
+        if isinstance(node, nodes.Subquery) and found[1] is None:
+            return found[0] + node.offset_ms, node.at_ms
+        return found
+    return None
 
 
 def _check_extended(modifier: nodes.Extended, function: str) -> None:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from mimir_ray.model.matchers import Matcher
 from mimir_ray.promql.syntax.ast import NOWHERE, Call, Span, ValueType, VectorMatching
 
-
 Extended = Literal["anchored", "smoothed"]
 """Modifiers of selectors that have windows look beyond their edges."""
 
@@ -251,6 +250,21 @@ class FunctionCall(PlanNode):
     @property
     def type(self) -> ValueType:
         return self.returns
+
+
+@dataclass(frozen=True)
+class InfoJoin(PlanNode):
+    """`info(expr, {matchers})`: at t labels of info series as of (at_ms or t) - offset_ms on the series of expr.
+
+    `selective`: there was a second argument.
+    """
+
+    expr: PlanNode
+    matchers: tuple[Matcher, ...]
+    lookback_ms: int
+    offset_ms: int = 0
+    at_ms: int | None = None
+    selective: bool = False
 
 
 @dataclass(frozen=True)

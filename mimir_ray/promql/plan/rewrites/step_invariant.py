@@ -49,6 +49,12 @@ def _hoist(node: nodes.PlanNode) -> tuple[nodes.PlanNode, bool]:
             if inner is not node.expr:
                 node = dataclasses.replace(node, expr=inner)
             return node, invariant
+        case nodes.InfoJoin():
+            # Upstream counts the second argument, a selector without `@`, as something that moves.
+            inner, invariant = _hoist(node.expr)
+            if node.selective and invariant:
+                inner, invariant = _wrap(inner), False
+            return (node if inner is node.expr else dataclasses.replace(node, expr=inner)), invariant
         case nodes.Negate():
             inner, invariant = _hoist(node.expr)
             return (node if inner is node.expr else dataclasses.replace(node, expr=inner)), invariant
