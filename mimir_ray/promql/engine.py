@@ -22,7 +22,7 @@ from mimir_ray.model.series import SeriesBatch, StepMatrix
 from .kernels.extended import extended_window
 from .kernels.steps import select_window
 from .kernels.windows import without_stale
-from .limits import DEFAULT_MAX_SAMPLES, Cancellation, QueryLimits, SampleBudget
+from .limits import DEFAULT_MAX_SAMPLES, Cancellation, QueryLimits, ReadBudget, SampleBudget
 from .operators.execution import Execution
 from .operators.fragment import samples_by_step
 from .operators.labels import label_order, merge_same_labels, without_names
@@ -30,6 +30,7 @@ from .operators.registry import SCALAR_OPERATORS, VECTOR_OPERATORS
 from .plan import nodes
 from .plan.builder import PlanOptions, build
 from .plan.durations import QueryTimes
+from .plan.explain import explain
 from .plan.rewrites import optimise
 from .source import SeriesSource
 from .syntax import ast
@@ -87,16 +88,43 @@ class Engine:
         lookback_ms: int | None = None,
         fragments: bool = False,
         share: bool = True,
+        delayed_names: bool | None = None,
     ) -> nodes.Plan:
         """The optimised plan of a range query, or (step 0) of an instant query.
 
         `fragments`: for a source that can run parts of it where its series are. `share`: evaluate equal parts once.
+        `delayed_names`: other than the engine's own.
         """
         tree = self.parse(query) if isinstance(query, str) else query
         options = PlanOptions(lookback_ms or self.options.lookback_ms, self.options.default_step_ms)
         plan = build(tree, QueryTimes(start_ms, end_ms, step_ms), options)
-        delayed_names = self.options.enable_delayed_name_removal
+        if delayed_names is None:
+            delayed_names = self.options.enable_delayed_name_removal
         return optimise(plan, fragments=fragments, delayed_names=delayed_names, share=share)
+
+    def explain(
+        self,
+        query: str | ast.Node,
+        start_ms: int,
+        end_ms: int,
+        step_ms: int = 0,
+        *,
+        lookback_ms: int | None = None,
+        limits: QueryLimits | None = None,
+        fragments: bool = False,
+    ) -> str:
+        """The optimised plan as text for people; nothing is run. Raises what `plan` raises."""
+        delayed_names = self.delayed_names(limits)
+        plan = self.plan(
+            query, start_ms, end_ms, step_ms, lookback_ms=lookback_ms, fragments=fragments, delayed_names=delayed_names
+        )
+        return explain(plan)
+
+    def delayed_names(self, limits: QueryLimits | None) -> bool:
+        """Whether a query under these limits loses its names at its end."""
+        if limits is None or limits.delayed_names is None:
+            return self.options.enable_delayed_name_removal
+        return limits.delayed_names
 
     def instant(
         self,
@@ -204,9 +232,12 @@ class _Run:
             source,
             VECTOR_OPERATORS,
             SCALAR_OPERATORS,
-            SampleBudget(options.max_samples if limits.max_samples is None else limits.max_samples),
+            SampleBudget(
+                options.max_samples if limits.max_samples is None else limits.max_samples, limits.max_memory_bytes
+            ),
+            ReadBudget(limits.max_series, limits.max_chunks),
             cancellation=cancel,
-            delayed_names=options.enable_delayed_name_removal,
+            delayed_names=engine.delayed_names(limits),
             samples_per_step={} if stats else None,
             fragments=getattr(source, "fragments", None),
         )
@@ -232,6 +263,7 @@ class _Run:
             lookback_ms=lookback_ms,
             fragments=self._execution.fragments is not None,
             share=self._execution.samples_per_step is None,  # every look at a sample is to be counted
+            delayed_names=self._execution.delayed_names,
         )
         self._timings.queryPreparationTime = self._monotonic_s() - self._started_s
         self._execution.check()

@@ -10,11 +10,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mimir_ray.errors import ClientError, MimirRayError, Unavailable
+from mimir_ray.errors import ClientError, LimitExceeded, MimirRayError, Unavailable
+from mimir_ray.model.matchers import Matcher
 
 DEFAULT_MAX_SAMPLES = 50_000_000
 CELLS_PER_SAMPLE_MAX = 8
 """Matrices hold a cell for every series and step, sparse series too; so many cells per allowed sample."""
+POINT_BYTES = 16
+"""What a point counts for in an estimate of memory. Upstream: MQE types.FPointSize."""
+CELL_BYTES = 9
+"""What a cell of a dense matrix takes."""
+SAMPLES_PER_CHUNK = 120
 EXPRESSION_EVALUATION = "expression evaluation"
 QUERY_EXECUTION = "query execution"
 
@@ -99,36 +105,146 @@ class Cancellation:
             raise QueryTimeout(stage)
 
 
+@dataclass(eq=False)
+class TooMuchFetched(LimitExceeded):
+    """A query reads more than its tenant may. Upstream: pkg/util/limiter/errors.go."""
+
+    allowed: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.describe()} (err-mimir-{self.id}). Consider reducing the time range and/or number of series selected "
+            "by the query. One way to reduce the number of selected series is to add more label matchers to the query. "
+            f"Otherwise, to adjust the related per-tenant limit, configure -{self.flags[0]}, or contact your service "
+            "administrator."
+        )
+
+
+class TooManySeries(TooMuchFetched):
+    id = "max-series-per-query"
+    flags = ("querier.max-fetched-series-per-query",)
+
+    def describe(self) -> str:
+        return f"the query exceeded the maximum number of series (limit: {self.allowed} series)"
+
+
+class TooManyChunks(TooMuchFetched):
+    id = "max-chunks-per-query"
+    flags = ("querier.max-fetched-chunks-per-query",)
+
+    def describe(self) -> str:
+        return f"the query exceeded the maximum number of chunks (limit: {self.allowed} chunks)"
+
+
+@dataclass(eq=False)
+class TooMuchMemory(LimitExceeded):
+    """A query holds more than its tenant may. Upstream: pkg/util/limiter/memory_consumption.go."""
+
+    id = "max-estimated-memory-consumption-per-query"
+    flags = ("querier.max-estimated-memory-consumption-per-query",)
+    allowed: int
+
+    def describe(self) -> str:
+        return (
+            "the query exceeded the maximum allowed estimated amount of memory consumed by a single query "
+            f"(limit: {self.allowed} bytes)"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class QueryLimits:
-    """Of one query; None leaves the engine's own."""
+    """Of one query. None leaves the engine's own, 0 is no limit.
+
+    `delayed_names`: names go at the end of the query. `max_series`, `max_chunks`: what selectors may read.
+    `max_memory_bytes`: what the query may hold at once, by estimate.
+    """
 
     max_samples: int | None = None
     timeout_s: float | None = None
+    delayed_names: bool | None = None
+    max_series: int = 0
+    max_chunks: int = 0
+    max_memory_bytes: int = 0
 
 
 class SampleBudget:
-    """Counts the points that a query holds at once."""
+    """Counts the points that a query holds at once, and estimates what memory they and raw samples take."""
 
-    __slots__ = ("current", "max_samples", "peak")
+    __slots__ = ("current", "held_bytes", "max_bytes", "max_samples", "peak", "peak_bytes")
 
-    def __init__(self, max_samples: int) -> None:
+    def __init__(self, max_samples: int, max_bytes: int = 0) -> None:
         self.max_samples = max_samples
+        self.max_bytes = max_bytes
         self.current = 0
         self.peak = 0
+        self.held_bytes = 0
+        self.peak_bytes = 0
 
     def take(self, points: int) -> None:
-        """Raises `TooManySamples` where they are more than the limit."""
+        """Raises `TooManySamples` where they are more than the limit, `TooMuchMemory` where they are too large."""
         self.current += points
         if self.current > self.peak:
             self.peak = self.current
             if self.current > self.max_samples:
                 raise TooManySamples
+        self.hold(0)
 
     def check_cells(self, cells: int) -> None:
         """Raises `TooManySamples` where a dense matrix would be out of proportion to what may be in it."""
         if cells > CELLS_PER_SAMPLE_MAX * self.max_samples:
             raise TooManySamples
+        if 0 < self.max_bytes < cells * CELL_BYTES:
+            raise TooMuchMemory(self.max_bytes)
 
     def release(self, points: int) -> None:
         self.current -= points
+
+    def hold(self, size: int) -> None:
+        """Counts raw samples of so many bytes as held until they are dropped. Raises `TooMuchMemory`."""
+        self.held_bytes += size
+        used = self.held_bytes + self.current * POINT_BYTES
+        if used > self.peak_bytes:
+            self.peak_bytes = used
+            if 0 < self.max_bytes < used:
+                raise TooMuchMemory(self.max_bytes)
+
+    def drop(self, size: int) -> None:
+        self.held_bytes -= size
+
+
+class ReadBudget:
+    """Counts what the selectors of a query read.
+
+    Differs: a series is counted once for all selectors with the same matchers, however often they read it, but again
+    for others that select it too; and chunks are counted as if each held `SAMPLES_PER_CHUNK`.
+    """
+
+    __slots__ = ("_read", "_told", "max_chunks", "max_series")
+
+    def __init__(self, max_series: int = 0, max_chunks: int = 0) -> None:
+        self.max_series = max_series
+        self.max_chunks = max_chunks
+        self._read: dict[tuple[Matcher, ...], tuple[int, int]] = {}
+        self._told = 0, 0
+
+    def take(self, matchers: tuple[Matcher, ...], series: int, chunks: int) -> None:
+        """Notes how much a selector has read so far. Raises `TooManySeries`, `TooManyChunks`."""
+        before = self._read.get(matchers, (0, 0))
+        self._read[matchers] = max(before[0], series), max(before[1], chunks)
+        if 0 < self.max_series < self.series:
+            raise TooManySeries(self.max_series)
+        if 0 < self.max_chunks < self.chunks:
+            raise TooManyChunks(self.max_chunks)
+
+    @property
+    def series(self) -> int:
+        return sum(series for series, _ in self._read.values())
+
+    @property
+    def chunks(self) -> int:
+        return sum(chunks for _, chunks in self._read.values())
+
+    def news(self) -> tuple[int, int]:
+        """(series, chunks) read since the last call."""
+        before, self._told = self._told, (self.series, self.chunks)
+        return self._told[0] - before[0], self._told[1] - before[1]

@@ -31,9 +31,16 @@ def _parts(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> It
         execution.delayed_names,
         execution.budget.max_samples,
         execution.samples_per_step is not None,
+        max_series=execution.reads.max_series,
+        max_chunks=execution.reads.max_chunks,
+        max_bytes=execution.budget.max_bytes,
     )
+    (matchers,) = {each.matchers for each in nodes.walk(node) if isinstance(each, nodes.Select | nodes.RangeSelect)}
+    series = chunks = 0
     for part in execution.fragments.run(fragment):
         execution.check()
+        series, chunks = series + part.series, chunks + part.chunks
+        execution.reads.take(matchers, series, chunks)
         execution.annotations.merge(part.annotations)
         if part.samples is not None:
             execution.count_samples(steps, part.samples)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mimir_ray.model.labels import LabelColumns, StringTable
 from mimir_ray.model.series import SeriesBatch, StepMatrix
 from mimir_ray.promql.annotations import Annotations
-from mimir_ray.promql.limits import Cancellation, SampleBudget
+from mimir_ray.promql.limits import POINT_BYTES, SAMPLES_PER_CHUNK, Cancellation, ReadBudget, SampleBudget
 from mimir_ray.promql.operators.functions_base import FunctionContext
 from mimir_ray.promql.plan import nodes
 from mimir_ray.promql.plan.fragment import FragmentRunner
@@ -46,6 +46,7 @@ class Execution:
     vector_operators: dict[type, VectorOperator]
     scalar_operators: dict[type, ScalarOperator]
     budget: SampleBudget
+    reads: ReadBudget = field(default_factory=ReadBudget)
     annotations: Annotations = field(default_factory=Annotations)
     cancellation: Cancellation | None = None
     delayed_names: bool = False
@@ -108,14 +109,21 @@ class Execution:
         guess = max(1, (maxt - mint) // _GUESSED_INTERVAL_MS)
         wanted = min(SERIES_PER_BATCH, max(64, SAMPLES_PER_BATCH // guess))
         rows = max(1, POINTS_PER_BATCH // max(1, steps.count))
+        series = chunks = 0
         for batch in self.source.select(Selection(node.matchers, mint, maxt, batch_series=wanted)):
             self.check()
             if not len(batch):
                 continue
+            series += len(batch)
+            chunks += int((-(-np.diff(batch.offsets) // SAMPLES_PER_CHUNK)).sum())
+            self.reads.take(node.matchers, series, chunks)
+            held = batch.samples * POINT_BYTES + batch.labels.codes.nbytes
+            self.budget.hold(held)
             labels = batch.labels if node.labels is None else batch.labels.keep(node.labels)
             batch = SeriesBatch(self.intake.take(labels), batch.offsets, batch.timestamps, batch.values)
             each = max(1, batch.samples // len(batch))
             yield from slices(batch, max(1, min(rows, SAMPLES_PER_SLICE // each)))
+            self.budget.drop(held)
 
     def context(self, node: nodes.FunctionCall, steps: nodes.Steps) -> FunctionContext:
         return FunctionContext(node.call, steps.times, self.table, self.annotations, self.delayed_names)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.promql.annotations import Annotations
-from mimir_ray.promql.limits import DEFAULT_MAX_SAMPLES, Cancellation, SampleBudget
+from mimir_ray.promql.limits import DEFAULT_MAX_SAMPLES, Cancellation, ReadBudget, SampleBudget
 from mimir_ray.promql.plan import nodes
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
 from mimir_ray.promql.source import Selection, SeriesSource, Shard
@@ -26,7 +26,8 @@ def execute_fragment(
         source if fragment.shard is None else _Sharded(source, fragment.shard),
         VECTOR_OPERATORS,
         SCALAR_OPERATORS,
-        SampleBudget(fragment.max_samples or DEFAULT_MAX_SAMPLES),
+        SampleBudget(fragment.max_samples or DEFAULT_MAX_SAMPLES, fragment.max_bytes),
+        ReadBudget(fragment.max_series, fragment.max_chunks),
         cancellation=cancellation,
         delayed_names=fragment.delayed_names,
         samples_per_step={} if fragment.count_samples else None,
@@ -43,6 +44,7 @@ def execute_fragment(
 
 
 def _with_reports(part: FragmentPart, fragment: Fragment, execution: Execution) -> FragmentPart:
+    part.series, part.chunks = execution.reads.news()
     part.annotations = tuple(execution.annotations)
     execution.annotations = Annotations()
     if execution.samples_per_step is not None:

@@ -27,6 +27,7 @@ class Fragment:
     """`node` at these steps, of the series in `shard`.
 
     `delayed_names`, `max_samples`: as in the engine that asks. `count_samples`: report what steps look at.
+    `max_series`, `max_chunks`, `max_bytes`: the limits of the query, for each owner by itself; 0 for none.
     """
 
     node: PlanNode
@@ -35,6 +36,9 @@ class Fragment:
     max_samples: int = 0
     count_samples: bool = False
     shard: Shard | None = None
+    max_series: int = 0
+    max_chunks: int = 0
+    max_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -43,6 +47,7 @@ class FragmentPart:
 
     `labels`: S series or groups. `arrays`: [S, T] each; values and presence of series, or the arrays of
     the aggregation's accumulator (operators/accumulators.py) in its order. `drop_name`: bool[S] or None.
+    `series`, `chunks`: what was read since the last part.
     `annotations`: what came up since the last part. `samples`: int64[T], counted since the last part, or None.
     """
 
@@ -51,6 +56,8 @@ class FragmentPart:
     drop_name: NDArray[np.bool_] | None = None
     annotations: tuple[Annotation, ...] = ()
     samples: NDArray[np.int64] | None = None
+    series: int = 0
+    chunks: int = 0
 
 
 class FragmentRunner(Protocol):
