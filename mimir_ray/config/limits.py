@@ -304,6 +304,15 @@ class Limits:
     enabled_promql_experimental_functions: tuple[str, ...] = setting(
         (), flag="query-frontend.enabled-promql-experimental-functions",
         help="Experimental PromQL functions that may be used, or `all`.")
+    enabled_promql_extended_range_selectors: tuple[str, ...] = setting(
+        (), flag="query-frontend.enabled-promql-extended-range-selectors", category="experimental",
+        help="Modifiers of selectors (`anchored`, `smoothed`) that may be used, or `all`.")
+    enabled_promql_binop_fill_modifiers: tuple[str, ...] = setting(
+        (), flag="query-frontend.enabled-promql-binop-fill-modifiers", category="experimental",
+        help="Fill modifiers of binary operators (`fill`, `fill_left`, `fill_right`) that may be used, or `all`.")
+    enable_delayed_name_removal: bool = setting(
+        False, flag="querier.enable-delayed-name-removal", category="experimental",
+        help="Takes metric names away at the end of a query, not at each function, so that functions can still see them.")
     prom2_range_compat: bool = setting(
         False, flag="query-frontend.prom2-range-compat", category="experimental",
         help="Rewrites subqueries like [1m:1m] so that they give what Prometheus 2 gave.")

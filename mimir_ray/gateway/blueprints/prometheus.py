@@ -10,6 +10,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import numpy as np
 import orjson
 from sanic import Blueprint, HTTPResponse, Request
 
@@ -79,9 +80,14 @@ async def query(request: Request) -> HTTPResponse:
     text = parameters.get("query")
     stats = parameters.get("stats")
 
+    explained = parameters.get("explain")
+
     def work() -> bytes:
-        result = _parsed(lambda: services.frontend.instant(tenant, text, time_ms, cancellation, lookback_ms))
-        return query_json.query_response(_limited(result, limit), stats)
+        if explained:
+            return _explanation(lambda: services.frontend.explain(tenant, text, time_ms, time_ms, 0, lookback_ms))
+        each_step = stats == "all"
+        result = _parsed(lambda: services.frontend.instant(tenant, text, time_ms, cancellation, lookback_ms, each_step))
+        return query_json.query_response(_limited(result, limit), stats, np.array([time_ms], np.int64))
 
     return await _run(request, work, cancellation)
 
@@ -109,11 +115,19 @@ async def query_range(request: Request) -> HTTPResponse:
     text = parameters.get("query")
     stats = parameters.get("stats")
 
+    explained = parameters.get("explain")
+
     def work() -> bytes:
+        if explained:
+            return _explanation(lambda: services.frontend.explain(tenant, text, start_ms, end_ms, step_ms, lookback_ms))
+        each_step = stats == "all"
         result = _parsed(
-            lambda: services.frontend.range(tenant, text, start_ms, end_ms, step_ms, cancellation, lookback_ms)
+            lambda: services.frontend.range(
+                tenant, text, start_ms, end_ms, step_ms, cancellation, lookback_ms, each_step
+            )
         )
-        return query_json.query_response(_limited(result, limit), stats)
+        steps = np.arange(start_ms, end_ms + 1, step_ms, dtype=np.int64)
+        return query_json.query_response(_limited(result, limit), stats, steps)
 
     return await _run(request, work, cancellation)
 
@@ -235,6 +249,11 @@ def _parsed(call: Callable[[], Parsed]) -> Parsed:
         return call()
     except ParseError as error:
         raise BadParameter("query", str(error)) from None
+
+
+def _explanation(call: Callable[[], str]) -> bytes:
+    """`explain`, a parameter of ours: the plan as text instead of an answer."""
+    return query_json.success(b'{"explain":' + query_json.encode_string(_parsed(call)) + b"}")
 
 
 def _labels_request(parameters: Parameters) -> LabelsRequest:

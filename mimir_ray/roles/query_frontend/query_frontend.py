@@ -17,11 +17,11 @@ from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.result import QueryResult
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.engine import Engine
-from mimir_ray.promql.limits import Cancellation
+from mimir_ray.promql.limits import Cancellation, QueryLimits
 from mimir_ray.promql.source import Selection
 from mimir_ray.roles.api import Querier
+from mimir_ray.roles.query_frontend.experimental import check_experimental
 from mimir_ray.roles.query_frontend.metrics import QueryFrontendMetrics
-
 
 METADATA_TIMEOUT_S = 60.0
 
@@ -70,12 +70,27 @@ class QueryFrontend:
         self._metrics = metrics
 
     def instant(
-        self, tenant: TenantId, query: str, time_ms: int, cancellation: Cancellation, lookback_ms: int | None = None
+        self,
+        tenant: TenantId,
+        query: str,
+        time_ms: int,
+        cancellation: Cancellation,
+        lookback_ms: int | None = None,
+        stats: bool = False,
     ) -> QueryResult:
-        """Errors: ParseError, EvaluationError, Unavailable, QueryTimeout, QueryCancelled, LimitExceeded."""
-        self._check(tenant, query, "query")
+        """`stats`: count samples step by step.
+
+        Errors: ParseError, EvaluationError, Unavailable, QueryTimeout, QueryCancelled, LimitExceeded.
+        """
+        limits = self._check(tenant, query, "query")
         return self._engine.instant(
-            query, self._querier.source(tenant, cancellation), time_ms, lookback_ms=lookback_ms, cancel=cancellation
+            query,
+            self._querier.source(tenant, cancellation),
+            time_ms,
+            lookback_ms=lookback_ms,
+            stats=stats,
+            cancel=cancellation,
+            limits=limits,
         )
 
     def range(
@@ -87,9 +102,10 @@ class QueryFrontend:
         step_ms: int,
         cancellation: Cancellation,
         lookback_ms: int | None = None,
+        stats: bool = False,
     ) -> QueryResult:
         """The same at every step from `start_ms` to `end_ms`, both included."""
-        self._check(tenant, query, "query_range")
+        limits = self._check(tenant, query, "query_range")
         return self._engine.range(
             query,
             self._querier.source(tenant, cancellation),
@@ -97,7 +113,26 @@ class QueryFrontend:
             end_ms,
             step_ms,
             lookback_ms=lookback_ms,
+            stats=stats,
             cancel=cancellation,
+            limits=limits,
+        )
+
+    def explain(
+        self,
+        tenant: TenantId,
+        query: str,
+        start_ms: int,
+        end_ms: int,
+        step_ms: int = 0,
+        lookback_ms: int | None = None,
+    ) -> str:
+        """How the query would be run, for people; step 0 is an instant query. Nothing is read."""
+        limits = self._check(tenant, query, "explain")
+        source = self._querier.source(tenant, Cancellation(METADATA_TIMEOUT_S))
+        fragments = getattr(source, "fragments", None) is not None
+        return self._engine.explain(
+            query, start_ms, end_ms, step_ms, lookback_ms=lookback_ms, limits=limits, fragments=fragments
         )
 
     def label_names(self, tenant: TenantId, request: LabelsRequest) -> list[str]:
@@ -124,11 +159,20 @@ class QueryFrontend:
             entries.setdefault(entry.family, []).append(entry)
         return entries
 
-    def _check(self, tenant: TenantId, query: str, operation: str) -> None:
+    def _check(self, tenant: TenantId, query: str, operation: str) -> QueryLimits:
+        """Counts the query and says what it may use; raises where the tenant may not ask it at all."""
         self._metrics.queries.labels(operation, tenant).inc()
-        allowed = int(self._limits(tenant).max_query_expression_size_bytes)
-        if 0 < allowed < (actual := len(query.encode())):
+        limits = self._limits(tenant)
+        allowed = int(limits.max_query_expression_size_bytes)
+        if 0 < allowed < (actual := len(query.encode("utf-8", "surrogateescape"))):
             raise QueryTooLarge(actual, allowed)
+        check_experimental(self._engine.parse(query), tenant, limits)
+        return QueryLimits(
+            delayed_names=limits.enable_delayed_name_removal,
+            max_series=limits.max_fetched_series_per_query,
+            max_chunks=limits.max_fetched_chunks_per_query,
+            max_memory_bytes=int(limits.max_estimated_memory_consumption_per_query),
+        )
 
 
 def _selections(request: LabelsRequest, labels_only: bool = False) -> list[Selection]:
