@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .float_histogram import FloatHistogram
+from .histogram import HistogramPart
 from .labels import LabelColumns, Labels
 from .series import SeriesBatch, StepMatrix
 
@@ -33,20 +35,21 @@ class String:
 
 @dataclass(slots=True)
 class Vector:
-    """S series, one value each (`values`: float64[S]), all at `timestamp` (ms)."""
+    """S series, one value each (`values`: float64[S]), all at `timestamp` (ms); `histograms`: which are histograms."""
 
     labels: LabelColumns
     timestamp: int
     values: NDArray[np.float64]
+    histograms: HistogramPart | None = None
 
     type: Literal["vector"] = "vector"
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def items(self) -> Iterator[tuple[Labels, float]]:
+    def items(self) -> Iterator[tuple[Labels, float | FloatHistogram]]:
         """Series by series, for small answers."""
-        yield from zip(self.labels.to_labels(), self.values.tolist(), strict=True)
+        yield from zip(self.labels.to_labels(), _mixed(self.values, self.histograms), strict=True)
 
 
 @dataclass(slots=True)
@@ -54,12 +57,14 @@ class Matrix:
     """S series with N points in all: series s owns points `offsets[s]:offsets[s + 1]`, ascending by time.
 
     `offsets`: int64[S + 1], `timestamps`: int64[N] (ms), `values`: float64[N].
+    `histograms`: which points are histograms, or None.
     """
 
     labels: LabelColumns
     offsets: NDArray[np.int64]
     timestamps: NDArray[np.int64]
     values: NDArray[np.float64]
+    histograms: HistogramPart | None = None
 
     type: Literal["matrix"] = "matrix"
 
@@ -72,25 +77,38 @@ class Matrix:
         series, steps = matrix.present.shape
         offsets = np.zeros(series + 1, np.int64)
         np.cumsum(matrix.present.sum(axis=1), out=offsets[1:])
+        histograms = None
+        if matrix.histograms is not None:
+            histograms = matrix.histograms[matrix.present]
+            if not histograms.here.any():
+                histograms = None
         if offsets[-1] == series * steps:
-            return cls(matrix.labels, offsets, np.tile(times, series), matrix.values.ravel())
+            return cls(matrix.labels, offsets, np.tile(times, series), matrix.values.ravel(), histograms)
         timestamps = np.broadcast_to(times, (series, steps))[matrix.present]
-        return cls(matrix.labels, offsets, timestamps, matrix.values[matrix.present])
+        return cls(matrix.labels, offsets, timestamps, matrix.values[matrix.present], histograms)
 
     def as_batch(self) -> SeriesBatch:
         """The same as samples."""
-        return SeriesBatch(self.labels, self.offsets, self.timestamps, self.values)
+        return SeriesBatch(self.labels, self.offsets, self.timestamps, self.values, self.histograms)
 
-    def items(self) -> Iterator[tuple[Labels, list[tuple[int, float]]]]:
+    def items(self) -> Iterator[tuple[Labels, list[tuple[int, float | FloatHistogram]]]]:
         """Series by series with (time, value) points, for small answers."""
         timestamps, values, offsets = (
             self.timestamps.tolist(),
-            self.values.tolist(),
+            _mixed(self.values, self.histograms),
             self.offsets.tolist(),
         )
         for row, labels in enumerate(self.labels.to_labels()):
             part = slice(offsets[row], offsets[row + 1])
             yield labels, list(zip(timestamps[part], values[part], strict=True))
+
+
+def _mixed(values: NDArray[np.float64], histograms: HistogramPart | None) -> list[float | FloatHistogram]:
+    out: list[float | FloatHistogram] = values.tolist()
+    if histograms is not None:
+        for at in np.flatnonzero(histograms.here).tolist():
+            out[at] = histograms.at(at)
+    return out
 
 
 Value = Scalar | String | Vector | Matrix

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .histogram import HistogramPart
 from .labels import LabelColumns
 
 STALE_NAN_BITS = 0x7FF0000000000002
@@ -31,12 +32,14 @@ class SeriesBatch:
 
     `offsets`: int64[S + 1]; series s owns `timestamps[offsets[s]:offsets[s + 1]]`, ascending and
     unique, and the same slice of `values` (float64, staleness markers included). Arrays may be read-only.
+    `histograms`: which samples are histograms (their `values` are their sums), or None where none is.
     """
 
     labels: LabelColumns
     offsets: NDArray[np.int64]
     timestamps: NDArray[np.int64]
     values: NDArray[np.float64]
+    histograms: HistogramPart | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,15 +56,23 @@ class StepMatrix:
     `values`: float64[S, T], undefined where `present` (bool[S, T]) is False. `drop_name`: bool[S],
     the series loses `__name__` at the end of the query (Prometheus' delayed name removal), or None
     for: no series does.
+    `histograms`: which present cells are histograms (`values` mean nothing there), or None.
     """
 
     labels: LabelColumns
     values: NDArray[np.float64]
     present: NDArray[np.bool_]
     drop_name: NDArray[np.bool_] | None = None
+    histograms: HistogramPart | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def floats(self) -> StepMatrix:
+        """The same without the cells that are histograms; itself where none is."""
+        if self.histograms is None:
+            return self
+        return StepMatrix(self.labels, self.values, self.present & ~self.histograms.here, self.drop_name)
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> StepMatrix:
         """The series of these rows."""
@@ -70,4 +81,5 @@ class StepMatrix:
             np.ascontiguousarray(self.values[rows]),
             np.ascontiguousarray(self.present[rows]),
             None if self.drop_name is None else self.drop_name[rows],
+            None if self.histograms is None else self.histograms[rows],
         )

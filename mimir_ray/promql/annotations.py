@@ -186,6 +186,56 @@ class Annotations:
         text = f"bucket label {quote('le')} is missing or has a malformed value of {quote(value)}"
         self.warn(text + _for_metric(metric_name), span)
 
+    def mixed_floats_histograms(self, metric_name: str, span: Span) -> None:
+        self.warn(f"encountered a mix of histograms and floats for metric name {quote(metric_name)}", span)
+
+    def mixed_floats_histograms_in_aggregation(self, span: Span) -> None:
+        self.warn("encountered a mix of histograms and floats for aggregation", span)
+
+    def mixed_classic_native(self, metric_name: str, span: Span) -> None:
+        self.warn("vector contains a mix of classic and native histograms" + _for_metric(metric_name), span)
+
+    def mixed_schemas(self, metric_name: str, span: Span) -> None:
+        text = "vector contains a mix of histograms with exponential and custom buckets schemas for metric name"
+        self.warn(f"{text} {quote(metric_name)}", span)
+
+    def histogram_not_counter(self, metric_name: str, span: Span) -> None:
+        self.warn(f"this native histogram metric is not a counter: {quote(metric_name)}", span)
+
+    def histogram_not_gauge(self, metric_name: str, span: Span) -> None:
+        self.warn(f"this native histogram metric is not a gauge: {quote(metric_name)}", span)
+
+    def reset_collision(self, operation: str, span: Span) -> None:
+        """`operation`: addition, subtraction or aggregation."""
+        self.warn(f"conflicting counter resets during histogram {operation}", span)
+
+    def reconciled_buckets(self, operation: str, span: Span) -> None:
+        """`operation`: addition, subtraction or aggregation."""
+        self.info(f"mismatched custom buckets were reconciled during {operation}", span)
+
+    def incompatible_types(self, left: str, operator: str, right: str, span: Span) -> None:
+        text = f"incompatible sample types encountered for binary operator {quote(operator)}"
+        self.info(f"{text}: {left} {operator} {right}", span)
+
+    def histogram_ignored(self, aggregation: str, span: Span) -> None:
+        self.info(f"ignored histogram in {aggregation} aggregation", span)
+
+    def histograms_ignored_in_range(self, metric_name: str, span: Span) -> None:
+        text = "ignored histograms in a range containing both floats and histograms for metric name"
+        self.info(f"{text} {quote(metric_name)}", span)
+
+    def nan_quantile(self, metric_name: str, span: Span) -> None:
+        text = "input to histogram_quantile has NaN observations, result is NaN"
+        self.info(text + _for_metric(metric_name), span)
+
+    def skewed_quantile(self, metric_name: str, span: Span) -> None:
+        text = "input to histogram_quantile has NaN observations, result is skewed higher"
+        self.info(text + _for_metric(metric_name), span)
+
+    def nan_fraction(self, metric_name: str, span: Span) -> None:
+        text = "input to histogram_fraction has NaN observations, which are excluded from all fractions"
+        self.info(text + _for_metric(metric_name), span)
+
     def sort_in_range_query(self, span: Span) -> None:
         self.warn(
             "sort is ineffective for range queries since results are always ordered by labels",

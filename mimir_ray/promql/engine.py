@@ -10,11 +10,12 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mimir_ray.errors import InvalidArgument
+from mimir_ray.model.histogram import HistogramPart
 from mimir_ray.model.labels import LabelColumns
 from mimir_ray.model.result import Matrix, QueryResult, QueryStats, SampleCounts, Scalar, String, Timings, Value, Vector
 from mimir_ray.model.series import SeriesBatch, StepMatrix
@@ -281,7 +282,8 @@ class _Run:
             case ValueType.VECTOR:
                 matrix = self._named(execution.gather(root, steps))
                 rows = np.flatnonzero(matrix.present[:, 0])
-                vector = Vector(matrix.labels.take(rows), time_ms, matrix.values[rows, 0])
+                histograms = None if matrix.histograms is None else matrix.histograms[rows, 0]
+                vector = Vector(matrix.labels.take(rows), time_ms, matrix.values[rows, 0], histograms)
                 return vector if _is_ordered(root) else self._sorted_vector(vector)
         if isinstance(root, nodes.Subquery):
             return self._subquery(root, steps)
@@ -318,12 +320,13 @@ class _Run:
         nameless = without_names(matrix.labels).align(matrix.labels.names)
         codes = np.where(matrix.drop_name[:, None], nameless, matrix.labels.codes)
         labels = LabelColumns(matrix.labels.names, np.ascontiguousarray(codes), matrix.labels.table)
-        return merge_same_labels(StepMatrix(labels, matrix.values, matrix.present))
+        return merge_same_labels(replace(matrix, labels=labels, drop_name=None))
 
     def _sorted_vector(self, vector: Vector) -> Vector:
         started_s = self._monotonic_s()
         order = label_order(vector.labels)
-        vector = Vector(vector.labels.take(order), vector.timestamp, vector.values[order])
+        histograms = None if vector.histograms is None else vector.histograms[order]
+        vector = Vector(vector.labels.take(order), vector.timestamp, vector.values[order], histograms)
         self._timings.resultSortTime += self._monotonic_s() - started_s
         return vector
 
@@ -364,7 +367,8 @@ class _Run:
             execution.budget.take(count)
             execution.count_samples(steps, np.array([count], np.int64))
             keep = keep[:count]
-            parts.append(SeriesBatch(batch.labels, offsets, batch.timestamps[keep], batch.values[keep]))
+            histograms = None if batch.histograms is None else batch.histograms[keep]
+            parts.append(SeriesBatch(batch.labels, offsets, batch.timestamps[keep], batch.values[keep], histograms))
         return _sorted_samples(parts, execution)
 
 
@@ -397,7 +401,10 @@ def _sorted_samples(parts: list[SeriesBatch], execution: Execution) -> Matrix:
     samples = np.repeat(starts[order] - offsets[:-1], kept) + np.arange(offsets[-1])
     timestamps = np.concatenate([part.timestamps for part in parts])
     values = np.concatenate([part.values for part in parts])
-    return Matrix(labels.take(order), offsets, timestamps[samples], values[samples])
+    histograms = HistogramPart.concat([(part.histograms, part.values.shape) for part in parts])
+    if histograms is not None:
+        histograms = histograms[samples]
+    return Matrix(labels.take(order), offsets, timestamps[samples], values[samples], histograms)
 
 
 def _is_ordered(node: nodes.PlanNode) -> bool:

@@ -40,7 +40,7 @@ from dataclasses import dataclass
 
 from mimir_ray.errors import InvalidArgument
 
-from .operators import functions_histogram, functions_labels, functions_vector
+from .operators import functions_histogram, functions_labels, functions_vector, histograms_vector
 from .operators.functions_base import (
     FunctionContext,
     InvalidFunctionArgument,
@@ -80,6 +80,7 @@ VECTOR_FUNCTIONS: dict[str, VectorFunction] = {
     **functions_vector.VECTOR_FUNCTIONS,
     **functions_labels.VECTOR_FUNCTIONS,
     **functions_histogram.VECTOR_FUNCTIONS,
+    **histograms_vector.VECTOR_FUNCTIONS,
 }
 
 CONVERSIONS = frozenset({"scalar", "vector"})

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mimir_ray.model.float_histogram import FloatHistogram
 from mimir_ray.model.labels import METRIC_NAME, Labels
 from mimir_ray.model.result import Matrix, QueryResult, Scalar, String, Value, Vector
 from mimir_ray.model.series import STALE_NAN_BITS
 
-from .promql_script import Eval, SequenceValue
+from .promql_script import Eval, HistogramValue, SequenceValue
+from .promql_script_histograms import matches, of_values, shown
 
 EPSILON = 1e-6
 _MIN_NORMAL = sys.float_info.min
@@ -83,7 +85,16 @@ def compare_scalar(command: Eval, value: float) -> None:
         raise Mismatch(f"expected scalar {command.scalar}, got {value}")
 
 
-def compare_vector(command: Eval, answer: Sequence[tuple[Labels, float]]) -> None:
+def agrees(wanted: SequenceValue, found: float | FloatHistogram) -> bool:
+    """Whether a value is the expected one, of the same kind."""
+    if isinstance(wanted, HistogramValue):
+        if not isinstance(found, FloatHistogram):
+            return False
+        return matches(of_values([wanted])[0], found, wanted.base.counter_reset_hint is not None, almost_equal)
+    return isinstance(wanted, float) and isinstance(found, float) and almost_equal(wanted, found)
+
+
+def compare_vector(command: Eval, answer: Sequence[tuple[Labels, float | FloatHistogram]]) -> None:
     if command.scalar is not None:
         raise Mismatch(f"expected scalar, got vector {_shown(answer)}")
     seen = set()
@@ -94,8 +105,8 @@ def compare_vector(command: Eval, answer: Sequence[tuple[Labels, float]]) -> Non
             wanted = command.positions[labels]
             raise Mismatch(f"expected {format_labels_of(labels)} at position {wanted} but was at {position}")
         wanted_value = command.expected[labels][0]
-        if not isinstance(wanted_value, float) or not almost_equal(wanted_value, value):
-            raise Mismatch(f"expected {wanted_value} for {format_labels_of(labels)}, got {value}")
+        if not agrees(wanted_value, value):
+            raise Mismatch(f"expected {wanted_value} for {format_labels_of(labels)}, got {_text(value)}")
         seen.add(labels)
     _check_all_seen(command.expected, seen, answer)
 
@@ -114,17 +125,17 @@ def compare_matrix(command: Eval, value: Matrix) -> None:
         wanted = [
             (command.start_ms + index * command.points_step_ms, one)
             for index, one in enumerate(command.expected[labels])
-            if isinstance(one, float)
+            if one is not None
         ]
         last = command.start_ms + (len(command.expected[labels]) - 1) * command.points_step_ms
         if last > command.end_ms:
             raise Mismatch(f"more points expected for {format_labels_of(labels)} than the time range has")
         same = len(wanted) == len(points) and all(
-            at == point_at and almost_equal(one, point)
-            for (at, one), (point_at, point) in zip(wanted, points, strict=False)
+            at == point_at and agrees(one, point) for (at, one), (point_at, point) in zip(wanted, points, strict=False)
         )
         if not same:
-            raise Mismatch(f"expected {wanted} for {format_labels_of(labels)}, got {points}")
+            got = [(at, _text(point)) for at, point in points]
+            raise Mismatch(f"expected {wanted} for {format_labels_of(labels)}, got {got}")
     _check_all_seen(command.expected, seen, list(value.items()))
 
 
@@ -140,6 +151,10 @@ def check_sorted(matrix: Matrix) -> None:
     order = matrix.labels.to_labels()
     if order != sorted(order):
         raise Mismatch(f"matrix is not sorted by labels: {[format_labels_of(labels) for labels in order]}")
+
+
+def _text(value: float | FloatHistogram) -> str:
+    return shown(value) if isinstance(value, FloatHistogram) else str(value)
 
 
 def _shown(answer: Sequence[tuple[Labels, object]]) -> str:

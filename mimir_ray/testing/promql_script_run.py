@@ -6,6 +6,7 @@ at other times, where that must not change the answer. Upstream: promql/promqlte
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,14 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.errors import ClientError, InvalidArgument, MimirRayError
+from mimir_ray.model.float_histogram import FloatHistogram
 from mimir_ray.model.labels import METRIC_NAME, Labels, labels_of
 from mimir_ray.model.result import Matrix, QueryResult, Scalar
 from mimir_ray.promql.source import SeriesSource
 from mimir_ray.promql.syntax.ast import Anchor, Call, MatrixSelector, Node, Subquery, VectorSelector, walk
 from mimir_ray.promql.syntax.parser import parse
 from mimir_ray.promql.syntax.printer import format_expr
+from mimir_ray.tsdb.chunks.histogram_layout import stored_hint
 
 from .promql_script import Clear, Command, Eval, HistogramValue, Load, LoadSeries
+from .promql_script_histograms import of_classic, of_values
 from .promql_script_judge import (
     Mismatch,
     check_annotations,
@@ -33,7 +37,7 @@ from .promql_script_judge import (
     compare_vector,
     format_labels_of,
 )
-from .sources import ListSource, satisfies
+from .sources import ListSource, Value, satisfies
 
 Evaluate = Callable[[str, int, int, int | None], QueryResult]
 """(query, start, end, step, all in ms) → answer. Without a step: an instant query at `end`."""
@@ -66,12 +70,9 @@ class ScriptStorage(Protocol):
         """Float samples of one series, ascending by time; `starts`: their start timestamps (ms), 0 unknown."""
 
     def append_histograms(
-        self, labels: Labels, timestamps: NDArray[np.int64], histograms: Sequence[HistogramValue]
+        self, labels: Labels, timestamps: NDArray[np.int64], histograms: Sequence[FloatHistogram]
     ) -> None:
-        """Histogram samples of one series. Raises `HistogramsRefused` where there can be none."""
-
-    def append_nhcb(self, series: Sequence[LoadSeries], step_ms: int) -> None:
-        """The custom-bucket histograms that classic ones correspond to, or raises `HistogramsRefused`."""
+        """Histogram samples of one series, after its float samples, or raises `HistogramsRefused`."""
 
     def clear(self) -> None:
         """Drops everything."""
@@ -81,10 +82,11 @@ class ScriptStorage(Protocol):
 
 
 class ListStorage:
-    """A `ScriptStorage` over `ListSource`: floats only, no start timestamps."""
+    """A `ScriptStorage` over `ListSource`: no start timestamps."""
 
     def __init__(self) -> None:
         self._source = ListSource()
+        self._newest: dict[Labels, tuple[int, FloatHistogram | None]] = {}
 
     def append(
         self,
@@ -96,15 +98,25 @@ class ListStorage:
         self._source.add(labels, list(zip(timestamps.tolist(), values.tolist(), strict=True)))
 
     def append_histograms(
-        self, labels: Labels, timestamps: NDArray[np.int64], histograms: Sequence[HistogramValue]
+        self, labels: Labels, timestamps: NDArray[np.int64], histograms: Sequence[FloatHistogram]
     ) -> None:
-        raise HistogramsRefused("this storage has no native histograms")
-
-    def append_nhcb(self, series: Sequence[LoadSeries], step_ms: int) -> None:
-        raise HistogramsRefused("this storage has no native histograms")
+        """With the hints that they would come out of chunks with."""
+        known = self._source.series.get(labels, {})
+        floats = sorted(time for time, value in known.items() if isinstance(value, float))
+        before, previous = self._newest.get(labels, (-(1 << 62), None))
+        points: list[tuple[int, Value]] = []
+        for time, one in zip(timestamps.tolist(), histograms, strict=True):
+            at = bisect.bisect_left(floats, time)
+            if previous is not None and at and floats[at - 1] > before:
+                previous = None  # a float in between ends a chunk
+            points.append((time, one.with_hint(stored_hint(previous, one))))
+            before, previous = time, one
+        self._newest[labels] = before, previous
+        self._source.add(labels, points)
 
     def clear(self) -> None:
         self._source = ListSource()
+        self._newest.clear()
 
     def source(self) -> SeriesSource:
         return self._source
@@ -161,17 +173,20 @@ class _Runner:
                         0 if offset is None else at + offset for at, offset in zip(times[rows], offsets, strict=True)
                     ]
                     starts = np.array(known, np.int64)
-                values = np.array([value for _, value in floats], np.float64)
+                numbers = np.array([value for _, value in floats], np.float64)
                 with self.noting(series.labels):
-                    self.storage.append(series.labels, times[rows], values, starts)
+                    self.storage.append(series.labels, times[rows], numbers, starts)
             if histograms:
                 rows = [row for row, _ in histograms]
                 with self.noting(series.labels):
-                    self.storage.append_histograms(series.labels, times[rows], [value for _, value in histograms])
+                    values = of_values([value for _, value in histograms])
+                    self.storage.append_histograms(series.labels, times[rows], values)
         if command.with_nhcb:
             for base, classic in classic_histograms(command.series).items():
                 with self.noting(base):
-                    self.storage.append_nhcb(classic, command.step_ms)
+                    custom = of_classic(classic)
+                    at = np.array([step for step, _ in custom], np.int64) * command.step_ms
+                    self.storage.append_histograms(base, at, [one for _, one in custom])
 
     @contextmanager
     def noting(self, labels: Labels) -> Iterator[None]:
@@ -191,8 +206,6 @@ class _Runner:
                 return str(error)
         if tree is not None and (lost := self.lost_series(tree)):
             return lost
-        if any(isinstance(value, HistogramValue) for values in command.expected.values() for value in values):
-            return "expects native histograms, which answers do not have"
         asked = ""
         try:
             if command.step_ms is not None:

@@ -7,12 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from mimir_ray.model.float_histogram import FloatHistogram
+from mimir_ray.model.histogram import HistogramCells
 from mimir_ray.model.labels import LabelColumns, Labels, StringTable, labels_of
 from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.promql.source import Selection, Shard
 
-Points = Sequence[tuple[int, float]]
+Value = float | FloatHistogram
+Points = Sequence[tuple[int, Value]]
 """(time in ms, value) of one series."""
 
 
@@ -20,7 +23,7 @@ class ListSource:
     """Series from lists; samples of equal labels add up, of equal times the last one counts."""
 
     def __init__(self, series: Iterable[tuple[Labels | Mapping[str, str], Points]] = ()) -> None:
-        self.series: dict[Labels, dict[int, float]] = {}
+        self.series: dict[Labels, dict[int, Value]] = {}
         for labels, points in series:
             self.add(labels, points)
 
@@ -30,9 +33,10 @@ class ListSource:
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         """Batches in the order of labels; a series without a sample in range is left out."""
-        found: list[tuple[Labels, list[tuple[int, float]]]] = []
+        found: list[tuple[Labels, list[tuple[int, Value]]]] = []
         for labels, samples in sorted(self.series.items()):
-            inside = sorted((t, v) for t, v in samples.items() if selection.mint <= t <= selection.maxt)
+            times = sorted(t for t in samples if selection.mint <= t <= selection.maxt)
+            inside = [(t, samples[t]) for t in times]
             if inside and satisfies(labels, selection.matchers) and in_shard(labels, selection.shard):
                 found.append((labels, [] if selection.labels_only else inside))
         if selection.limit_series:
@@ -60,5 +64,11 @@ def batch_of(series: Sequence[tuple[Labels, Points]], table: StringTable | None 
     """Series with points ascending by time as columns."""
     offsets = np.cumsum([0, *(len(points) for _, points in series)], dtype=np.int64)
     timestamps = np.array([t for _, points in series for t, _ in points], np.int64)
-    values = np.array([v for _, points in series for _, v in points], np.float64)
-    return SeriesBatch(LabelColumns.from_labels([labels for labels, _ in series], table), offsets, timestamps, values)
+    samples = [v for _, points in series for _, v in points]
+    values = np.array([v.sum if isinstance(v, FloatHistogram) else v for v in samples], np.float64)
+    cells = HistogramCells(len(samples))
+    for at, value in enumerate(samples):
+        if isinstance(value, FloatHistogram):
+            cells.put(at, value)
+    labels = LabelColumns.from_labels([labels for labels, _ in series], table)
+    return SeriesBatch(labels, offsets, timestamps, values, cells.part())

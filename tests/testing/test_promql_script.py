@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mimir_ray.errors import InvalidArgument
+from mimir_ray.model.float_histogram import GAUGE
 from mimir_ray.model.labels import LabelColumns, Labels
 from mimir_ray.model.result import Matrix, QueryResult, Scalar, String, Vector
 from mimir_ray.model.series import STALE_NAN
@@ -25,8 +27,9 @@ from mimir_ray.testing.promql_script import (
     ScriptError,
     parse_script,
 )
-from mimir_ray.testing.promql_script_judge import almost_equal
-from mimir_ray.testing.promql_script_run import ListStorage, Outcome, at_modifier_cases, run_script
+from mimir_ray.testing.promql_script_histograms import of_literal
+from mimir_ray.testing.promql_script_judge import agrees, almost_equal
+from mimir_ray.testing.promql_script_run import HistogramsRefused, ListStorage, Outcome, at_modifier_cases, run_script
 
 
 def load_of(text: str) -> Load:
@@ -210,8 +213,10 @@ def matrix(series: list[tuple[Labels, list[tuple[int, float]]]]) -> Matrix:
     return Matrix(columns, offsets, np.array([at for at, _ in flat], np.int64), np.array([value for _, value in flat]))
 
 
-def run(text: str, change: Callable[[SelectorsOnly], None] | None = None) -> list[Outcome]:
-    storage = ListStorage()
+def run(
+    text: str, change: Callable[[SelectorsOnly], None] | None = None, storage: ListStorage | None = None
+) -> list[Outcome]:
+    storage = storage or ListStorage()
     engine = SelectorsOnly(storage)
     if change:
         change(engine)
@@ -318,8 +323,28 @@ def test_a_failure_that_was_not_expected_is_told() -> None:
     assert outcome.reason == "failed: not today"
 
 
+def test_a_histogram_is_compared_by_its_buckets_and_by_the_hint_if_there_is_one() -> None:
+    text = "load 1m\n h {{schema:1 count:3 sum:4 buckets:[1 2]}} {{schema:1 count:3 sum:4 buckets:[2 1]}}"
+    wanted, other = load_of(text).series[0].values
+    assert isinstance(wanted, HistogramValue) and isinstance(other, HistogramValue)
+    found = of_literal(wanted.base)
+    assert agrees(wanted, found)
+    assert agrees(wanted, found.with_hint(GAUGE))
+    assert not agrees(other, found)
+    assert not agrees(1.0, found)
+    hinted = HistogramValue(replace(wanted.base, counter_reset_hint="reset"))
+    assert not agrees(hinted, found)
+
+
+class NoHistograms(ListStorage):
+    def append_histograms(self, labels: Labels, timestamps: object, histograms: object) -> None:
+        raise HistogramsRefused("this storage has no native histograms")
+
+
 def test_histograms_that_storage_refuses_fail_only_what_needs_them() -> None:
-    outcomes = run("load 1m\n h {{sum:1}}\n m 1\n\neval instant at 0 h\n\neval instant at 0 m\n  m 1\n")
+    outcomes = run(
+        "load 1m\n h {{sum:1}}\n m 1\n\neval instant at 0 h\n\neval instant at 0 m\n  m 1\n", storage=NoHistograms()
+    )
     assert [outcome.passed for outcome in outcomes] == [False, True]
     assert outcomes[0].reason == "needs h, which could not be loaded: this storage has no native histograms"
 

@@ -129,8 +129,18 @@ def without_stale(batch: SeriesBatch) -> SeriesBatch:
     bits = batch.values.view(np.uint64)
     if first_equal(bits, STALE_NAN_BITS) < 0:
         return batch
+    if batch.histograms is not None:
+        return chosen_samples(batch, bits != np.uint64(STALE_NAN_BITS))
     offsets = np.empty_like(batch.offsets)
     timestamps = np.empty(len(batch.timestamps), np.int64)
     values = np.empty(len(batch.values), np.float64)
     copy_unequal(batch.offsets, batch.timestamps, batch.values, bits, STALE_NAN_BITS, offsets, timestamps, values)
     return SeriesBatch(batch.labels, offsets, timestamps[: offsets[-1]], values[: offsets[-1]])
+
+
+def chosen_samples(batch: SeriesBatch, chosen: NDArray[np.bool_], floats: bool = False) -> SeriesBatch:
+    """Only these samples of every series; `floats`: there is no histogram among them."""
+    before = np.zeros(len(chosen) + 1, np.int64)
+    np.cumsum(chosen, out=before[1:])
+    histograms = None if floats or batch.histograms is None else batch.histograms[chosen]
+    return SeriesBatch(batch.labels, before[batch.offsets], batch.timestamps[chosen], batch.values[chosen], histograms)

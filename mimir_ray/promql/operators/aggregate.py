@@ -18,6 +18,7 @@ from mimir_ray.promql.plan import nodes
 from .accumulators import ACCUMULATORS, Accumulator
 from .count_values import count_values
 from .execution import Execution
+from .histograms_aggregate import HistogramGroups
 from .labels import Groups, groups_of
 from .quantiles import quantile
 from .rank import limit, rank
@@ -39,20 +40,24 @@ def aggregate(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -
 
 def folded(
     node: nodes.Aggregate, steps: nodes.Steps, execution: Execution
-) -> tuple[Groups, Accumulator, NDArray[np.bool_] | None]:
-    """Everything below the aggregation folded: (groups, what they hold, which of them lose their name)."""
+) -> tuple[Groups, Accumulator, NDArray[np.bool_] | None, HistogramGroups]:
+    """Everything below the aggregation folded: (groups, floats held, which lose their name, histograms held)."""
     groups = groups_of(node.grouping, node.without, execution.table)
     accumulator = ACCUMULATORS[node.op](steps.count)
+    histograms = HistogramGroups(node.op)
     drop = None
     for batch in execution.vector(node.expr, steps):
         of_row = groups.assign(batch.labels)
         execution.budget.check_cells(len(groups) * steps.count)
         accumulator.grow(len(groups))
-        accumulator.fold(batch.values, batch.present, of_row)
+        present = batch.present
+        if batch.histograms is not None:
+            present = histograms.fold(batch, of_row, execution.annotations, node.expr.span)
+        accumulator.fold(batch.values, present, of_row)
         if batch.drop_name is not None:
             drop = grown(drop, len(groups))
             drop[of_row[batch.drop_name & batch.present.any(axis=1)]] = True
-    return groups, accumulator, None if drop is None else grown(drop, len(groups))
+    return groups, accumulator, None if drop is None else grown(drop, len(groups)), histograms
 
 
 def grown(flags: NDArray[np.bool_] | None, size: int) -> NDArray[np.bool_]:
@@ -64,11 +69,11 @@ def grown(flags: NDArray[np.bool_] | None, size: int) -> NDArray[np.bool_]:
 
 
 def _fold(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
-    groups, accumulator, drop = folded(node, steps, execution)
+    groups, accumulator, drop, totals = folded(node, steps, execution)
     if not len(groups):
         return
-    values, present = accumulator.result()
+    values, present, histograms = totals.result(*accumulator.result(), execution.annotations, node.expr.span)
     found = int(np.count_nonzero(present))
     execution.budget.take(found)
-    yield StepMatrix(groups.labels(), values, present, drop)
+    yield StepMatrix(groups.labels(), values, present, drop, histograms)
     execution.budget.release(found)

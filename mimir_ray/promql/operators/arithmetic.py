@@ -16,12 +16,17 @@ from mimir_ray.promql.syntax.ast import ValueType
 
 from .execution import Execution
 from .functions_base import Dense
+from .histograms_binary import Cells, negated, with_scalar
 from .labels import drop_names, merge_same_labels
 from .names import name_of
 
 
 def negate(node: nodes.Negate, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
-    return _nameless(node.expr, steps, execution, lambda batch: (-batch.values, batch.present))
+    return _nameless(node.expr, steps, execution, _negated)
+
+
+def _negated(batch: StepMatrix) -> Cells:
+    return -batch.values, batch.present, None if batch.histograms is None else negated(batch.histograms)
 
 
 def vector_scalar(node: nodes.VectorScalar, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
@@ -29,17 +34,21 @@ def vector_scalar(node: nodes.VectorScalar, steps: nodes.Steps, execution: Execu
     vector_left = node.left.type is ValueType.VECTOR
     vector = node.left if vector_left else node.right
     scalar = execution.scalar(node.right if vector_left else node.left, steps)
-    if node.op not in ARITHMETIC and node.op not in COMPARISON:
-        # `</` and `>/` are for histograms: floats have no result.
-        for _ in execution.vector(vector, steps):
-            execution.annotations.info(
-                f'incompatible sample types encountered for binary operator "{node.op}": '
-                f"float {node.op} float", node.span,
-            )  # fmt: skip
-        return
-    operation = ARITHMETIC.get(node.op) or COMPARISON[node.op]
+    # `</` and `>/` are for histograms: floats have no result.
+    operation = ARITHMETIC.get(node.op) or COMPARISON.get(node.op)
 
-    def apply(batch: StepMatrix) -> Dense:
+    def apply(batch: StepMatrix) -> Cells:
+        floats = None if operation is None else of_floats(batch)
+        if batch.histograms is not None:
+            return with_scalar(node.op, batch, scalar, vector_left, floats, execution.annotations, node.span)
+        if floats is None:
+            if batch.present.any():
+                execution.annotations.incompatible_types("float", node.op, "float", node.span)
+            return batch.values, np.zeros(batch.present.shape, np.bool_), None
+        return *floats, None
+
+    def of_floats(batch: StepMatrix) -> Dense:
+        assert operation is not None
         left, right = (batch.values, scalar) if vector_left else (scalar, batch.values)
         with np.errstate(all="ignore"):
             values = operation(left, right)
@@ -53,19 +62,23 @@ def vector_scalar(node: nodes.VectorScalar, steps: nodes.Steps, execution: Execu
         yield from _nameless(vector, steps, execution, apply)
         return
     for batch in execution.vector(vector, steps):
-        values, present = apply(batch)
-        yield StepMatrix(batch.labels, values, present, batch.drop_name)
+        values, present, histograms = apply(batch)
+        yield StepMatrix(batch.labels, values, present, batch.drop_name, histograms)
 
 
 def _nameless(
-    vector: nodes.PlanNode, steps: nodes.Steps, execution: Execution, apply: Callable[[StepMatrix], Dense]
+    vector: nodes.PlanNode, steps: nodes.Steps, execution: Execution, apply: Callable[[StepMatrix], Cells]
 ) -> Iterator[StepMatrix]:
     """Applies a function of (values, present) to every batch, then takes the names away."""
     if execution.delayed_names or name_of(vector) is not None:
         for batch in execution.vector(vector, steps):
-            yield drop_names(StepMatrix(batch.labels, *apply(batch)), execution.delayed_names)
+            values, present, histograms = apply(batch)
+            matrix = StepMatrix(batch.labels, values, present, None, histograms)
+            yield drop_names(matrix, execution.delayed_names)
         return
     whole = execution.gather(vector, steps)
     if len(whole):
-        yield merge_same_labels(drop_names(StepMatrix(whole.labels, *apply(whole)), delayed=False))
+        values, present, histograms = apply(whole)
+        matrix = StepMatrix(whole.labels, values, present, None, histograms)
+        yield merge_same_labels(drop_names(matrix, delayed=False))
     execution.release(whole)

@@ -13,6 +13,7 @@ from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
 from .accumulators import ACCUMULATORS
 from .aggregate import grown
 from .execution import Execution
+from .histograms_aggregate import HistogramGroups
 from .labels import groups_of
 
 
@@ -52,26 +53,32 @@ def _series(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> I
         values, present = part.arrays
         found = int(np.count_nonzero(present))
         execution.budget.take(found)
-        yield StepMatrix(execution.intake.take(part.labels), values, present, part.drop_name)
+        assert not isinstance(part.histograms, HistogramGroups)
+        labels = execution.intake.take(part.labels)
+        yield StepMatrix(labels, values, present, part.drop_name, part.histograms)
         execution.budget.release(found)
 
 
 def _groups(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
     groups = groups_of(node.grouping, node.without, execution.table)
     accumulator = ACCUMULATORS[node.op](steps.count)
+    totals = HistogramGroups(node.op)
     drop = None
     for part in _parts(node, steps, execution):
         of_row = groups.assign(execution.intake.take(part.labels))
         execution.budget.check_cells(len(groups) * steps.count)
         accumulator.grow(len(groups))
         accumulator.merge(part.arrays, of_row)
+        if isinstance(part.histograms, HistogramGroups):
+            totals.merge(part.histograms, of_row, execution.annotations, node.expr.span)
         if part.drop_name is not None:
             drop = grown(drop, len(groups))
             drop[of_row[part.drop_name]] = True
     if not len(groups):
         return
-    values, present = accumulator.result()
+    values, present, histograms = totals.result(*accumulator.result(), execution.annotations, node.expr.span)
     found = int(np.count_nonzero(present))
     execution.budget.take(found)
-    yield StepMatrix(groups.labels(), values, present, None if drop is None else grown(drop, len(groups)))
+    drop = None if drop is None else grown(drop, len(groups))
+    yield StepMatrix(groups.labels(), values, present, drop, histograms)
     execution.budget.release(found)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mimir_ray.model.histogram import HistogramPart
 from mimir_ray.model.labels import LabelColumns, StringTable
 from mimir_ray.model.series import SeriesBatch, StepMatrix
 from mimir_ray.promql.annotations import Annotations
@@ -23,6 +24,7 @@ from mimir_ray.promql.plan import nodes
 from mimir_ray.promql.plan.fragment import FragmentRunner
 from mimir_ray.promql.source import SERIES_PER_BATCH, Selection, SeriesSource
 
+from .histograms_counts import counts_only
 from .labels import Intake
 
 Scalar = NDArray[np.float64]
@@ -120,7 +122,11 @@ class Execution:
             held = batch.samples * POINT_BYTES + batch.labels.codes.nbytes
             self.budget.hold(held)
             labels = batch.labels if node.labels is None else batch.labels.keep(node.labels)
-            batch = SeriesBatch(self.intake.take(labels), batch.offsets, batch.timestamps, batch.values)
+            batch = SeriesBatch(
+                self.intake.take(labels), batch.offsets, batch.timestamps, batch.values, batch.histograms
+            )
+            if batch.histograms is not None and node.counts_only:
+                batch = counts_only(batch)
             each = max(1, batch.samples // len(batch))
             yield from slices(batch, max(1, min(rows, SAMPLES_PER_SLICE // each)))
             self.budget.drop(held)
@@ -161,6 +167,7 @@ def slices(batch: SeriesBatch, rows: int) -> Iterator[SeriesBatch]:
             cut - low,
             batch.timestamps[low:high],
             batch.values[low:high],
+            None if batch.histograms is None else batch.histograms[low:high],
         )
 
 
@@ -180,4 +187,5 @@ def concat(parts: list[StepMatrix], steps: int, table: StringTable) -> StepMatri
         np.concatenate([part.values for part in parts]),
         np.concatenate([part.present for part in parts]),
         drop,
+        HistogramPart.concat([(part.histograms, part.values.shape) for part in parts]),
     )

@@ -33,13 +33,14 @@ def execute_fragment(
         samples_per_step={} if fragment.count_samples else None,
     )
     if isinstance(fragment.node, nodes.Aggregate):
-        groups, accumulator, drop = folded(fragment.node, fragment.steps, execution)
+        groups, accumulator, drop, totals = folded(fragment.node, fragment.steps, execution)
         if len(groups):
-            part = FragmentPart(groups.labels(), accumulator.state(), drop)
+            part = FragmentPart(groups.labels(), accumulator.state(), drop, histograms=totals if totals.cells else None)
             yield _with_reports(part, fragment, execution)
         return
     for batch in execution.vector(fragment.node, fragment.steps):
-        part = FragmentPart(batch.labels, (batch.values, batch.present), batch.drop_name)
+        histograms = None if batch.histograms is None else batch.histograms.used()
+        part = FragmentPart(batch.labels, (batch.values, batch.present), batch.drop_name, histograms=histograms)
         yield _with_reports(part, fragment, execution)
 
 

@@ -76,11 +76,13 @@ class VectorFunction:
     """Must see all series of the vector in one matrix."""
     defaults_to_time: bool = False
     """Without a vector argument it takes `vector(time())`."""
+    takes_histograms: bool = False
+    """Is shown cells that are histograms; others see floats only."""
 
     def __call__(
         self, matrix: StepMatrix, params: tuple[ScalarSteps | str, ...], context: FunctionContext
     ) -> StepMatrix:
-        return self.run(matrix, params, context)
+        return self.run(matrix if self.takes_histograms else matrix.floats(), params, context)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,18 @@
-"""histogram_quantile, histogram_quantiles and histogram_fraction of classic histograms.
+"""histogram_quantile, histogram_quantiles and histogram_fraction, of classic and of native histograms.
 
-Series that differ in `le` alone are the buckets of one histogram. Native histograms have no samples yet;
-when they come, they join here, beside the groups that `Buckets` holds.
+Series that differ in `le` alone are the buckets of one classic histogram.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mimir_ray.model.float_histogram import FloatHistogram
 from mimir_ray.model.labels import METRIC_NAME, LabelColumns
 from mimir_ray.model.series import StepMatrix
 from mimir_ray.promql.annotations import go_float
@@ -19,7 +20,9 @@ from mimir_ray.promql.kernels import histogram_classic
 from mimir_ray.promql.kernels.grouping import RowIndex
 from mimir_ray.promql.syntax import ast
 
+from . import histograms_vector
 from .functions_base import FunctionContext, ScalarSteps, VectorFunction
+from .labels import Groups
 
 BUCKET_LABEL = "le"
 
@@ -116,6 +119,66 @@ def _quantile(
     return StepMatrix(buckets.labels, values, present)
 
 
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """A vector as classic histograms (`floats`, grouped as `buckets`), and native ones (`natives`, or None)."""
+
+    floats: StepMatrix
+    buckets: Buckets
+    natives: StepMatrix | None
+
+    def answer(self, classic: StepMatrix, of_native: Callable[[int, int, FloatHistogram], float] | None) -> StepMatrix:
+        """The results of both; `of_native(row, step, histogram)`."""
+        if self.natives is None or of_native is None:
+            return classic
+        natives = self.natives
+        values = histograms_vector.for_each(natives, natives.present, of_native)
+        drop = None
+        if natives.drop_name is not None or classic.drop_name is not None:
+            drop = np.zeros(len(natives) + len(classic), np.bool_)
+        return StepMatrix(
+            LabelColumns.concat([natives.labels, classic.labels]),
+            np.concatenate([values, classic.values]),
+            np.concatenate([natives.present, classic.present]),
+            drop,
+        )
+
+    def names(self, context: FunctionContext) -> list[str]:
+        """What annotations call each native row."""
+        if self.natives is None or not context.delayed_names:
+            return [""] * (0 if self.natives is None else len(self.natives))
+        return [context.table.strings[code] for code in self.natives.labels.column(METRIC_NAME).tolist()]
+
+
+def _split(matrix: StepMatrix, argument: ast.Node, context: FunctionContext) -> _Input:
+    """Where a native histogram has the labels of a classic one at a step, there is neither, and a warning."""
+    floats = matrix.floats()
+    part = matrix.histograms
+    if part is None:
+        return _Input(matrix, group_buckets(matrix, argument, context), None)
+    rows = np.flatnonzero((matrix.present & part.here).any(axis=1))
+    floats = floats.take(floats.present.any(axis=1))
+    buckets = group_buckets(floats, argument, context)
+    natives = matrix.take(rows)
+    assert natives.histograms is not None
+    natives.present &= natives.histograms.here
+    if len(buckets.labels) and len(natives):
+        groups = Groups((), without=True, table=matrix.labels.table)
+        groups.assign(buckets.labels)
+        of_native = groups.find(natives.labels)
+        for row in np.flatnonzero((of_native >= 0) & (of_native < len(buckets.labels))).tolist():
+            group = int(of_native[row])
+            members = buckets.rows[buckets.groups[group] : buckets.groups[group + 1]]
+            both = natives.present[row] & floats.present[members].any(axis=0)
+            if both.any():
+                name = int(natives.labels.column(METRIC_NAME)[row])
+                shown = context.table.strings[name] if context.delayed_names else ""
+                context.annotations.mixed_classic_native(shown, argument.span)
+                natives.present[row] &= ~both
+                floats.present[members] &= ~both
+    return _Input(floats, buckets, natives)
+
+
 def _check_quantile(q: ScalarSteps, argument: ast.Node, context: FunctionContext) -> None:
     for each in np.unique(q[~((q >= 0) & (q <= 1))]).tolist():
         context.annotations.invalid_quantile(each, argument.span)
@@ -128,7 +191,18 @@ def _histogram_quantile(
     assert not isinstance(q, str)
     _check_quantile(q, context.call.args[0], context)
     argument = context.call.args[1]
-    return _quantile(matrix, group_buckets(matrix, argument, context), q, argument, context)
+    parts = _split(matrix, argument, context)
+    classic = _quantile(parts.floats, parts.buckets, q, argument, context)
+    return parts.answer(classic, _native_quantile(parts, q, argument, context))
+
+
+def _native_quantile(
+    parts: _Input, q: ScalarSteps, argument: ast.Node, context: FunctionContext
+) -> Callable[[int, int, FloatHistogram], float]:
+    names, quantiles = parts.names(context), q.tolist()
+    return lambda row, t, one: histograms_vector.quantile(
+        quantiles[t], one, names[row], context.annotations, argument.span
+    )
 
 
 def _histogram_quantiles(
@@ -138,12 +212,13 @@ def _histogram_quantiles(
     label, *quantiles = params
     assert isinstance(label, str)
     argument = context.call.args[0]
-    buckets = group_buckets(matrix, argument, context)
+    given = _split(matrix, argument, context)
     parts = []
     for q, q_argument in zip(quantiles, context.call.args[2:], strict=True):
         assert not isinstance(q, str)
         _check_quantile(q, q_argument, context)
-        part = _quantile(matrix, buckets, q, argument, context)
+        classic = _quantile(given.floats, given.buckets, q, argument, context)
+        part = given.answer(classic, _native_quantile(given, q, argument, context))
         for each in np.unique(q).tolist():
             code = context.table.code(openmetrics_float(each))
             labels = part.labels.with_column(label, np.full(len(part), code, np.int32))
@@ -167,16 +242,24 @@ def _histogram_fraction(
 ) -> StepMatrix:
     lower, higher = params
     assert not isinstance(lower, str) and not isinstance(higher, str)
-    buckets = group_buckets(matrix, context.call.args[2], context)
+    argument = context.call.args[2]
+    parts = _split(matrix, argument, context)
+    buckets, floats = parts.buckets, parts.floats
     values, present = buckets.dense(len(lower))
     histogram_classic.bucket_fraction(
-        buckets.groups, buckets.rows, buckets.bounds, matrix.values, matrix.present, lower, higher, values, present
+        buckets.groups, buckets.rows, buckets.bounds, floats.values, floats.present, lower, higher, values, present
     )
-    return StepMatrix(buckets.labels, values, present)
+    names, lows, highs = parts.names(context), lower.tolist(), higher.tolist()
+    return parts.answer(
+        StepMatrix(buckets.labels, values, present),
+        lambda row, t, one: histograms_vector.fraction(
+            lows[t], highs[t], one, names[row], context.annotations, argument.span
+        ),
+    )
 
 
 VECTOR_FUNCTIONS: dict[str, VectorFunction] = {
-    "histogram_quantile": VectorFunction(_histogram_quantile, needs_all=True),
-    "histogram_quantiles": VectorFunction(_histogram_quantiles, needs_all=True),
-    "histogram_fraction": VectorFunction(_histogram_fraction, needs_all=True),
+    "histogram_quantile": VectorFunction(_histogram_quantile, needs_all=True, takes_histograms=True),
+    "histogram_quantiles": VectorFunction(_histogram_quantiles, needs_all=True, takes_histograms=True),
+    "histogram_fraction": VectorFunction(_histogram_fraction, needs_all=True, takes_histograms=True),
 }

@@ -10,6 +10,7 @@ import functools
 import re
 import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def _relabelled(matrix: StepMatrix, name: str, codes: NDArray[np.int32], changed
     drop_name = matrix.drop_name
     if name == METRIC_NAME and drop_name is not None:
         drop_name = drop_name & ~changed
-    return StepMatrix(matrix.labels.with_column(name, codes), matrix.values, matrix.present, drop_name)
+    return replace(matrix, labels=matrix.labels.with_column(name, codes), drop_name=drop_name)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -186,7 +187,7 @@ def _sorted_by_label(descending: bool) -> VectorFunction:
         order = sorted(range(len(rows)), key=functools.cmp_to_key(compare), reverse=descending)
         return matrix.take(rows[np.array(order, np.intp)])
 
-    return VectorFunction(run, keeps_name=True, needs_all=True)
+    return VectorFunction(run, keeps_name=True, needs_all=True, takes_histograms=True)
 
 
 _CHUNK = re.compile(r"[0-9]+|[^0-9]+")
@@ -257,11 +258,11 @@ def _absent(matrix: StepMatrix, params: tuple[ScalarSteps | str, ...], context: 
 
 
 VECTOR_FUNCTIONS: dict[str, VectorFunction] = {
-    "label_replace": VectorFunction(_label_replace, keeps_name=True),
-    "label_join": VectorFunction(_label_join, keeps_name=True),
+    "label_replace": VectorFunction(_label_replace, keeps_name=True, takes_histograms=True),
+    "label_join": VectorFunction(_label_join, keeps_name=True, takes_histograms=True),
     "sort": _sorted(descending=False),
     "sort_desc": _sorted(descending=True),
     "sort_by_label": _sorted_by_label(descending=False),
     "sort_by_label_desc": _sorted_by_label(descending=True),
-    "absent": VectorFunction(_absent, needs_all=True),
+    "absent": VectorFunction(_absent, needs_all=True, takes_histograms=True),
 }

@@ -47,13 +47,13 @@ def counter(is_rate: bool) -> RangeFunction:
 
     def run(batch: SeriesBatch, window: Window, params: tuple[ScalarSteps, ...], context: FunctionContext) -> Dense:
         values, present = _call(rate.extrapolated_rate, batch, window, True, is_rate)
-        _note_non_counters(batch, present, context)
+        note_non_counters(batch, present, context)
         return values, present
 
     return RangeFunction(run)
 
 
-def _note_non_counters(batch: SeriesBatch, present: NDArray[np.bool_], context: FunctionContext) -> None:
+def note_non_counters(batch: SeriesBatch, present: NDArray[np.bool_], context: FunctionContext) -> None:
     """Adds an info for each metric with a result whose name is no counter's. Upstream: engine.go evalCall."""
     codes = batch.labels.column(METRIC_NAME)
     strings = batch.labels.table.strings
@@ -116,7 +116,7 @@ def extended(smoothed: bool, is_counter: bool, is_rate: bool) -> RangeFunction:
             kernels_extended.extended_rate, batch, window, window.lookback_ms, smoothed, is_counter, is_rate
         )
         if is_counter:
-            _note_non_counters(batch, present, context)
+            note_non_counters(batch, present, context)
         return values, present
 
     return RangeFunction(run)

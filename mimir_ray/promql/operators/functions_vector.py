@@ -97,7 +97,7 @@ def _timestamp(matrix: StepMatrix, params: tuple[ScalarSteps | str, ...], contex
 
 
 def _nothing(matrix: StepMatrix, params: tuple[ScalarSteps | str, ...], context: FunctionContext) -> StepMatrix:
-    """For functions of native histograms, or of start timestamps: floats have no result."""
+    """For functions of start timestamps: samples have none."""
     return matrix.take(slice(0, 0))
 
 
@@ -129,7 +129,7 @@ VECTOR_FUNCTIONS: dict[str, VectorFunction] = {
     "clamp": VectorFunction(_clamp),
     "clamp_min": VectorFunction(_clamp_min),
     "clamp_max": VectorFunction(_clamp_max),
-    "timestamp": VectorFunction(_timestamp),
+    "timestamp": VectorFunction(_timestamp, takes_histograms=True),
     "year": by_kernel(dates.date_part, dates.YEAR, defaults_to_time=True),
     "month": by_kernel(dates.date_part, dates.MONTH, defaults_to_time=True),
     "day_of_month": by_kernel(dates.date_part, dates.DAY_OF_MONTH, defaults_to_time=True),
@@ -138,11 +138,6 @@ VECTOR_FUNCTIONS: dict[str, VectorFunction] = {
     "days_in_month": by_kernel(dates.date_part, dates.DAYS_IN_MONTH, defaults_to_time=True),
     "hour": by_kernel(dates.date_part, dates.HOUR, defaults_to_time=True),
     "minute": by_kernel(dates.date_part, dates.MINUTE, defaults_to_time=True),
-    "histogram_count": VectorFunction(_nothing),
-    "histogram_sum": VectorFunction(_nothing),
-    "histogram_avg": VectorFunction(_nothing),
-    "histogram_stddev": VectorFunction(_nothing),
-    "histogram_stdvar": VectorFunction(_nothing),
     "start_timestamp": VectorFunction(_nothing),
 }
 
@@ -175,6 +170,7 @@ SCALAR_FUNCTIONS: dict[str, ScalarFunction] = {
 
 def scalar_of(matrix: StepMatrix) -> ScalarSteps:
     """`scalar(v)`: the value where exactly one series has one, else NaN. `matrix` holds all series."""
+    matrix = matrix.floats()
     if not len(matrix):
         return np.full(matrix.values.shape[1], np.nan)
     steps = np.arange(matrix.values.shape[1])

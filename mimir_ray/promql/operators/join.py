@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mimir_ray.model.histogram import HistogramPart
 from mimir_ray.model.labels import METRIC_NAME, LabelColumns, Labels, is_legacy_label_name
 from mimir_ray.model.matchers import quote
 from mimir_ray.model.series import StepMatrix
@@ -23,6 +24,7 @@ from mimir_ray.promql.plan import nodes
 from mimir_ray.promql.syntax.ast import Cardinality, VectorMatching
 
 from .execution import Execution
+from .histograms_binary import of_vectors
 from .labels import Groups, merge_same_labels, without_names
 
 Rows = NDArray[np.int64]
@@ -63,6 +65,8 @@ class _Side:
             LabelColumns.concat([matrix.labels, labels]),
             np.concatenate([matrix.values, np.full(present.shape, value)]),
             np.concatenate([matrix.present, present]),
+            None,
+            HistogramPart.concat([(matrix.histograms, matrix.values.shape), (None, present.shape)]),
         )
         self.groups = np.concatenate([self.groups, groups])
         return np.arange(first, first + len(labels))
@@ -99,7 +103,7 @@ class _Join:
         met = many.present & one.present
         if not self._active.all():
             met &= self._active
-        left, right = (one.values, many.values) if self._swapped else (many.values, one.values)
+        left, right = (one, many) if self._swapped else (many, one)
         of_pair = self._many.groups[many_rows]
         if self._one_to_one:
             self._check_one_to_one(met, of_pair)
@@ -109,10 +113,13 @@ class _Join:
         return self._apply(left, right, met, labels)
 
     def _apply(
-        self, left: NDArray[np.float64], right: NDArray[np.float64], met: NDArray[np.bool_], labels: LabelColumns
+        self, left_side: StepMatrix, right_side: StepMatrix, met: NDArray[np.bool_], labels: LabelColumns
     ) -> StepMatrix | None:
         op = self._node.op
         drop = np.ones(len(labels), np.bool_) if self._node.return_bool and self._execution.delayed_names else None
+        if left_side.histograms is not None or right_side.histograms is not None:
+            return self._apply_mixed(left_side, right_side, met, labels, drop)
+        left, right = left_side.values, right_side.values
         with np.errstate(all="ignore"):
             if op in ARITHMETIC:
                 return merge_same_labels(StepMatrix(labels, ARITHMETIC[op](left, right), met, drop))
@@ -123,9 +130,30 @@ class _Join:
                 return merge_same_labels(StepMatrix(labels, left, met & holds, drop))
         if met.any():
             # `</` and `>/` are for histograms: floats have no result.
-            text = f'incompatible sample types encountered for binary operator "{op}": float {op} float'
-            self._execution.annotations.info(text, self._node.span)
+            self._execution.annotations.incompatible_types("float", op, "float", self._node.span)
         return None
+
+    def _apply_mixed(
+        self,
+        left: StepMatrix,
+        right: StepMatrix,
+        met: NDArray[np.bool_],
+        labels: LabelColumns,
+        drop: NDArray[np.bool_] | None,
+    ) -> StepMatrix:
+        """`_apply` where some cells are histograms."""
+        op, return_bool = self._node.op, self._node.return_bool
+        floats = None
+        with np.errstate(all="ignore"):
+            if op in ARITHMETIC:
+                floats = ARITHMETIC[op](left.values, right.values), met
+            elif op in COMPARISON:
+                holds = COMPARISON[op](left.values, right.values)
+                floats = (holds.astype(np.float64), met) if return_bool else (left.values, met & holds)
+        values, present, histograms = of_vectors(
+            op, left, right, met, floats, return_bool, self._execution.annotations, self._node.span
+        )
+        return merge_same_labels(StepMatrix(labels, values, present, drop, histograms))
 
     def _check_one_side(self) -> None:
         """At no step two series of the one side may have the same signature."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
+from mimir_ray.model.histogram import HistogramPart
 from mimir_ray.model.labels import METRIC_NAME, LabelColumns, StringTable
 from mimir_ray.model.series import StepMatrix
 from mimir_ray.promql.kernels.aggregations import merge_rows
@@ -127,8 +130,8 @@ def groups_of(grouping: tuple[str, ...], without: bool, table: StringTable) -> G
 def drop_names(matrix: StepMatrix, delayed: bool) -> StepMatrix:
     """Takes the metrics' names away, now or (delayed) at the end of the query."""
     if delayed:
-        return StepMatrix(matrix.labels, matrix.values, matrix.present, np.ones(len(matrix), np.bool_))
-    return StepMatrix(without_names(matrix.labels), matrix.values, matrix.present)
+        return replace(matrix, drop_name=np.ones(len(matrix), np.bool_))
+    return replace(matrix, labels=without_names(matrix.labels), drop_name=None)
 
 
 def without_names(labels: LabelColumns) -> LabelColumns:
@@ -173,15 +176,21 @@ def merge_same_labels(matrix: StepMatrix) -> StepMatrix:
         return matrix
     values = np.zeros((count, matrix.values.shape[1]), np.float64)
     present = np.zeros(values.shape, np.bool_)
-    clash = merge_rows(
-        np.ascontiguousarray(matrix.values), np.ascontiguousarray(matrix.present), of_row, values, present
-    )
+    old = matrix.values
+    if matrix.histograms is not None:
+        old = np.arange(old.size, dtype=np.float64).reshape(old.shape)  # which cell, rather than what is in it
+    clash = merge_rows(np.ascontiguousarray(old), np.ascontiguousarray(matrix.present), of_row, values, present)
     if clash >= 0:
         raise EvaluationError(SAME_LABELSET)
+    histograms = None
+    if matrix.histograms is not None:
+        cells = values.astype(np.int64)
+        values = matrix.values.ravel()[cells]
+        histograms = HistogramPart(matrix.histograms.which.ravel()[cells], matrix.histograms.columns)
     first = np.full(count, len(matrix), np.int64)
     np.minimum.at(first, of_row, np.arange(len(matrix)))
     drop = None if matrix.drop_name is None else matrix.drop_name[first]
-    return StepMatrix(matrix.labels.take(first), values, present, drop)
+    return StepMatrix(matrix.labels.take(first), values, present, drop, histograms)
 
 
 def label_order(labels: LabelColumns) -> NDArray[np.intp]:

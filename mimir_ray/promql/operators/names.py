@@ -9,7 +9,7 @@ from __future__ import annotations
 from mimir_ray.model.labels import METRIC_NAME
 from mimir_ray.model.matchers import Matcher, MatchType
 from mimir_ray.promql.functions import RANGE_FUNCTIONS, VECTOR_FUNCTIONS
-from mimir_ray.promql.kernels.arithmetic import COMPARISON
+from mimir_ray.promql.kernels.arithmetic import ARITHMETIC
 from mimir_ray.promql.plan import nodes
 from mimir_ray.promql.syntax.ast import ValueType
 
@@ -36,12 +36,12 @@ def name_of(node: nodes.PlanNode) -> str | None:
             return ""
         case nodes.VectorScalar():
             vector = node.left if node.left.type is ValueType.VECTOR else node.right
-            kept = node.op in COMPARISON and not node.return_bool
+            kept = node.op not in ARITHMETIC and not node.return_bool
             return name_of(vector) if kept else ""
         case nodes.Join():
             if METRIC_NAME in node.matching.include or METRIC_NAME in node.matching.labels:
                 return None
-            if node.op in COMPARISON and not node.return_bool:
+            if node.op not in ARITHMETIC and not node.return_bool:
                 return _same(name_of(node.left), name_of(node.right))
             return ""
         case nodes.SetOperation():

@@ -14,6 +14,7 @@ from mimir_ray.promql.kernels.grouping import rows_by_group
 from mimir_ray.promql.plan import nodes
 
 from .execution import Execution, Scalar, extremes
+from .histograms_aggregate import floats_only
 from .labels import groups_of
 
 
@@ -21,7 +22,8 @@ def quantile(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) ->
     """Upstream: promql/engine.go rangeEvalAgg, case QUANTILE."""
     assert node.param is not None
     quantiles = execution.scalar(node.param, steps)
-    whole = execution.gather(node.expr, steps)
+    gathered = execution.gather(node.expr, steps)
+    whole = floats_only(node, gathered, execution)
     _warn(quantiles, node.param, execution.annotations)
     if not len(whole):
         return
@@ -40,7 +42,7 @@ def quantile(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) ->
         drop = np.zeros(count, np.bool_)
         drop[of_row[whole.drop_name]] = True
     yield StepMatrix(groups.labels(), values, present, drop)
-    execution.release(whole)
+    execution.release(gathered)
 
 
 def _warn(quantiles: Scalar, param: nodes.PlanNode, annotations: Annotations) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from mimir_ray.model.histogram import HistogramPart
 from mimir_ray.model.series import SeriesBatch, StepMatrix
 from mimir_ray.promql.functions import EXTENDED_FUNCTIONS, RANGE_FUNCTIONS, absent_series
 from mimir_ray.promql.kernels.steps import window_sizes
@@ -18,6 +19,7 @@ from mimir_ray.promql.plan import nodes
 from mimir_ray.promql.syntax.ast import ValueType
 
 from .execution import Execution
+from .histograms_range import with_histograms
 from .labels import DistinctLabels, drop_names
 from .names import name_of
 from .subquery import range_batches
@@ -32,7 +34,7 @@ def range_function(node: nodes.FunctionCall, steps: nodes.Steps, execution: Exec
 
 def _absent_over_time(node: nodes.FunctionCall, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
     seen = np.zeros(steps.count, np.bool_)
-    for _, _, present, _ in _evaluate(node, steps, execution):
+    for _, _, present, _, _ in _evaluate(node, steps, execution):
         seen |= present.any(axis=0)
     answer = absent_series(seen, execution.context(node, steps))
     if len(answer):
@@ -45,11 +47,11 @@ def _values(node: nodes.FunctionCall, steps: nodes.Steps, execution: Execution) 
     distinct = None
     if not keeps_name and not execution.delayed_names and name_of(argument) is None:
         distinct = DistinctLabels(execution.table)
-    for batch, values, present, drop in _evaluate(node, steps, execution):
+    for batch, values, present, drop, histograms in _evaluate(node, steps, execution):
         found = int(np.count_nonzero(present))
         if not found:
             continue
-        matrix = StepMatrix(batch.labels, values, present, drop)
+        matrix = StepMatrix(batch.labels, values, present, drop, histograms)
         if not keeps_name:
             matrix = drop_names(matrix, execution.delayed_names)
         if distinct is not None:
@@ -68,7 +70,9 @@ def _range_argument(node: nodes.FunctionCall) -> nodes.RangeSelect | nodes.Subqu
 
 def _evaluate(
     node: nodes.FunctionCall, steps: nodes.Steps, execution: Execution
-) -> Iterator[tuple[SeriesBatch, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_] | None]]:
+) -> Iterator[
+    tuple[SeriesBatch, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_] | None, HistogramPart | None]
+]:
     argument = _range_argument(node)
     function = RANGE_FUNCTIONS[node.name]
     range_ms, looked_at = argument.range_ms, argument.ends(steps)
@@ -90,5 +94,9 @@ def _evaluate(
             bits = batch.values.view(np.uint64)
             window_sizes(batch.offsets, batch.timestamps, bits, looked_at, range_ms, sizes)
             execution.count_samples(steps, sizes)
-        values, present = function(batch, window, params, context)
-        yield batch, values, present, drop
+        if batch.histograms is None:
+            values, present = function(batch, window, params, context)
+            yield batch, values, present, drop, None
+        else:
+            values, present, histograms = with_histograms(node.name, function, batch, window, params, context)
+            yield batch, values, present, drop, histograms

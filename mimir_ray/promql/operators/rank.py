@@ -21,6 +21,7 @@ from mimir_ray.promql.limits import EvaluationError
 from mimir_ray.promql.plan import nodes
 
 from .execution import Execution, Scalar, extremes
+from .histograms_aggregate import floats_only
 from .labels import groups_of, label_order
 
 _INT64_MAX = 9223372036854774784.0
@@ -31,9 +32,10 @@ def rank(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> Ite
     """topk and bottomk. With a single step the series come out best first, group after group."""
     assert node.param is not None
     counts = execution.scalar(node.param, steps)
-    whole = execution.gather(node.expr, steps)
+    gathered = execution.gather(node.expr, steps)
     ks = _checked_counts(counts)
-    if ks is not None and len(whole):
+    if ks is not None and len(gathered):
+        whole = floats_only(node, gathered, execution)
         starts, rows = _grouped(node, whole, execution)
         heap = steps.count, max(1, min(int(np.diff(starts).max()), int(ks.max())))
         keep = np.zeros(whole.present.shape, np.bool_)
@@ -44,7 +46,7 @@ def rank(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> Ite
         )  # fmt: skip
         chosen = ranked[:listed] if steps.count == 1 else np.flatnonzero(keep.any(axis=1))
         yield _kept(whole, keep, chosen)
-    execution.release(whole)
+    execution.release(gathered)
 
 
 def limit(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
@@ -81,7 +83,7 @@ def _grouped(
 
 
 def _kept(whole: StepMatrix, keep: NDArray[np.bool_], chosen: NDArray[np.int64]) -> StepMatrix:
-    return StepMatrix(whole.labels, whole.values, keep, whole.drop_name).take(chosen)
+    return StepMatrix(whole.labels, whole.values, keep, whole.drop_name, whole.histograms).take(chosen)
 
 
 def _checked_counts(counts: Scalar) -> NDArray[np.int64] | None:

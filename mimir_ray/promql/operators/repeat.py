@@ -29,6 +29,7 @@ def step_invariant(node: nodes.StepInvariant, steps: nodes.Steps, execution: Exe
             np.repeat(batch.values, steps.count, axis=1),
             np.repeat(batch.present, steps.count, axis=1),
             batch.drop_name,
+            None if batch.histograms is None else batch.histograms[:, np.zeros(steps.count, np.intp)],
         )
         execution.budget.release(found)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mimir_ray.model.series import StepMatrix
+from mimir_ray.model.histogram import HistogramPart
+from mimir_ray.model.series import SeriesBatch, StepMatrix
 from mimir_ray.promql.kernels.extended import smoothed_values
 from mimir_ray.promql.kernels.steps import newest_samples
 from mimir_ray.promql.kernels.windows import without_stale
@@ -25,17 +27,37 @@ def select(node: nodes.Select, steps: nodes.Steps, execution: Execution) -> Iter
         shape = len(batch), steps.count
         values = np.empty(shape, np.float64)
         present = np.empty(shape, np.bool_)
+        samples = batch.values
+        picks = batch.histograms is not None and not node.sample_times
+        if picks:
+            samples = np.arange(len(samples), dtype=np.float64)  # which sample, rather than what is in it
         found = newest_samples(
-            batch.offsets, batch.timestamps, batch.values, batch.values.view(np.uint64), ends, node.lookback_ms,
+            batch.offsets, batch.timestamps, samples, batch.values.view(np.uint64), ends, node.lookback_ms,
             node.sample_times, values, present,
         )  # fmt: skip
         if not found:
             continue
+        histograms = None
+        if picks:
+            values, histograms = _picked(batch, values, present)
         if execution.samples_per_step is not None:
             execution.count_samples(steps, present.sum(axis=0))
         execution.budget.take(found)
-        yield StepMatrix(batch.labels, values, present)
+        yield StepMatrix(batch.labels, values, present, histograms=histograms)
         execution.budget.release(found)
+
+
+def _picked(
+    batch: SeriesBatch, samples: NDArray[np.float64], present: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], HistogramPart | None]:
+    """The values and histograms of these samples, given by their numbers in the batch."""
+    assert batch.histograms is not None
+    numbers = samples[present].astype(np.int64)
+    values = np.zeros(samples.shape)
+    values[present] = batch.values[numbers]
+    which = np.full(samples.shape, -1, np.int32)
+    which[present] = batch.histograms.which[numbers]
+    return values, HistogramPart(which, batch.histograms.columns) if (which >= 0).any() else None
 
 
 def _smoothed(node: nodes.Select, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:

@@ -43,7 +43,7 @@ def _filtered(node: nodes.SetOperation, steps: nodes.Steps, execution: Execution
         matched[known] = present[of_row[known]]
         kept = batch.present & (matched if wanted else ~matched)
         if kept.any():
-            yield StepMatrix(batch.labels, batch.values, kept, batch.drop_name)
+            yield StepMatrix(batch.labels, batch.values, kept, batch.drop_name, batch.histograms)
 
 
 def _either(node: nodes.SetOperation, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
@@ -63,7 +63,7 @@ def _either(node: nodes.SetOperation, steps: nodes.Steps, execution: Execution) 
         if found:
             held += found
             execution.budget.take(found)
-            parts.append(StepMatrix(batch.labels, batch.values, kept, batch.drop_name))
+            parts.append(StepMatrix(batch.labels, batch.values, kept, batch.drop_name, batch.histograms))
     result = merge_same_labels(concat([part for part in parts if len(part)], steps.count, execution.table))
     if len(result):
         yield result

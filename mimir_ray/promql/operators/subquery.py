@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mimir_ray.model.float_histogram import GAUGE, UNKNOWN
+from mimir_ray.model.histogram import HistogramPart
 from mimir_ray.model.labels import LabelColumns
 from mimir_ray.model.result import Matrix
 from mimir_ray.model.series import SeriesBatch
@@ -35,6 +38,8 @@ def range_batches(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution
         return
     for matrix in execution.vector(node.expr, inner):
         samples = Matrix.from_steps(matrix, inner.times)
+        if samples.histograms is not None:
+            samples.histograms = _without_reset_hints(samples.histograms)
         held = len(samples.timestamps)
         execution.budget.take(held)
         at = 0
@@ -43,3 +48,12 @@ def range_batches(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution
             at += len(part)
             yield part, drop
         execution.budget.release(held)
+
+
+def _without_reset_hints(part: HistogramPart) -> HistogramPart:
+    """A subquery may leave samples out or repeat them, so what hints say of the sample before no longer holds.
+
+    Upstream: promql/engine.go evalSubquery.
+    """
+    hint = np.where(part.columns.hint == GAUGE, np.int8(GAUGE), np.int8(UNKNOWN)).astype(np.int8)
+    return HistogramPart(part.which, replace(part.columns, hint=hint))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,9 @@ class FragmentPart:
     `labels`: S series or groups. `arrays`: [S, T] each; values and presence of series, or the arrays of
     the aggregation's accumulator (operators/accumulators.py) in its order. `drop_name`: bool[S] or None.
     `series`, `chunks`: what was read since the last part.
-    `annotations`: what came up since the last part. `samples`: int64[T], counted since the last part, or None.
+    `histograms`: which cells of the series are histograms, or what the aggregation holds of them
+    (operators/histograms_aggregate.py HistogramGroups), or None. `annotations`: what came
+    up since the last part. `samples`: int64[T], counted since the last part, or None.
     """
 
     labels: LabelColumns
@@ -58,6 +60,7 @@ class FragmentPart:
     samples: NDArray[np.int64] | None = None
     series: int = 0
     chunks: int = 0
+    histograms: Any = None
 
 
 class FragmentRunner(Protocol):

@@ -141,6 +141,7 @@ class Select(PlanNode):
 
     `sample_times`: the answer is the samples' own times in seconds, not their values (`timestamp(x)`).
     `labels`: what anybody will read of the series' labels, so series may come out equal; None: all.
+    `counts_only`: of histograms only counts and sums are read.
     `smoothed`: instead the value on the line between the samples around r, not further away than lookback_ms.
     """
 
@@ -151,6 +152,7 @@ class Select(PlanNode):
     sample_times: bool = False
     labels: tuple[str, ...] | None = None
     smoothed: bool = False
+    counts_only: bool = False
 
     def ends(self, steps: Steps) -> NDArray[np.int64]:
         """int64[T]: where each step's window ends, in sample time."""
@@ -166,8 +168,9 @@ class Select(PlanNode):
 class RangeSelect(PlanNode):
     """A range selector: at t all samples in (r - range_ms, r], r = (at_ms or t) - offset_ms.
 
-    `labels`: as of `Select`. `extended`: the window is `anchored` (it begins with the sample before its left edge) or
-    `smoothed` (its edges lie on lines between samples) and looks beyond the edges by lookback_ms; see kernels/extended.
+    `labels`, `counts_only`: as of `Select`. `extended`: the window is `anchored` (it begins with the sample
+    before its left edge) or `smoothed` (its edges lie on lines between samples) and looks beyond the edges by
+    lookback_ms; see kernels/extended.
     """
 
     matchers: tuple[Matcher, ...]
@@ -177,6 +180,7 @@ class RangeSelect(PlanNode):
     labels: tuple[str, ...] | None = None
     extended: Extended | None = None
     lookback_ms: int = 0
+    counts_only: bool = False
 
     @property
     def type(self) -> ValueType:

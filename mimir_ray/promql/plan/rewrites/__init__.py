@@ -6,6 +6,7 @@ from mimir_ray.promql.plan import nodes
 
 from .common_subexpressions import share_common
 from .constant_folding import fold_constants
+from .histogram_counts import leave_buckets
 from .label_pruning import prune_labels
 from .push_down import push_down
 from .step_invariant import hoist_step_invariant
@@ -20,7 +21,7 @@ def optimise(
     shared: what travels should be groups, not the series that several aggregations have in common.
     `share`: evaluate equal parts once.
     """
-    root = hoist_step_invariant(fold_constants(plan.root))
+    root = hoist_step_invariant(fold_constants(leave_buckets(plan.root)))
     if fragments:
         root = push_down(root, delayed_names)
     if share:
