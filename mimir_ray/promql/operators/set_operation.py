@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mimir_ray.model.series import StepMatrix
+from mimir_ray.promql.annotations import Annotations
 from mimir_ray.promql.kernels.grouping import presence_by_group
 from mimir_ray.promql.plan import nodes
 
@@ -27,6 +28,8 @@ def set_operation(node: nodes.SetOperation, steps: nodes.Steps, execution: Execu
 def _filtered(node: nodes.SetOperation, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
     """`and`, `unless`: of the right side only presence is kept, the left one streams through."""
     groups = signatures(node.matching, execution)
+    # Upstream evaluates the right side last, and of annotations that are the same the last one stands.
+    annotations, execution.annotations = execution.annotations, Annotations()
     present = np.zeros((0, steps.count), np.bool_)
     for batch in execution.vector(node.right, steps):
         of_row = groups.assign(batch.labels)
@@ -35,6 +38,7 @@ def _filtered(node: nodes.SetOperation, steps: nodes.Steps, execution: Execution
             grown[: len(present)] = present
             present = grown
         presence_by_group(batch.present, of_row, present)
+    later, execution.annotations = execution.annotations, annotations
     wanted = node.op == "and"
     for batch in execution.vector(node.left, steps):
         of_row = groups.find(batch.labels)
@@ -44,6 +48,7 @@ def _filtered(node: nodes.SetOperation, steps: nodes.Steps, execution: Execution
         kept = batch.present & (matched if wanted else ~matched)
         if kept.any():
             yield StepMatrix(batch.labels, batch.values, kept, batch.drop_name, batch.histograms)
+    annotations.merge(later)
 
 
 def _either(node: nodes.SetOperation, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:

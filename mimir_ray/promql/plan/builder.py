@@ -6,7 +6,7 @@ Upstream: promql/engine.go PreprocessExpr, foldQueryContextFunctions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mimir_ray.model.labels import is_utf8
 from mimir_ray.model.matchers import Matcher, quote
@@ -132,7 +132,7 @@ class _Builder:
             args = (nodes.Select(
                 select.matchers, select.lookback_ms, select.offset_ms, select.at_ms, True, span=select.span
             ),)  # fmt: skip
-        return nodes.FunctionCall(tree.name, args, tree.returns, tree, span=tree.span)
+        return nodes.FunctionCall(tree.name, args, tree.returns, _as_annotated(tree), span=tree.span)
 
     def _info(self, tree: ast.Call) -> nodes.PlanNode:
         expr = self.node(tree.args[0])
@@ -173,6 +173,20 @@ def _reference_time(node: nodes.PlanNode) -> tuple[int, int | None] | None:
             return found[0] + node.offset_ms, node.at_ms
         return found
     return None
+
+
+def _as_annotated(tree: ast.Call) -> ast.Call:
+    """The call as annotations see it: upstream forgets where a subquery stood once it is evaluated."""
+    if not any(isinstance(_bare(argument), ast.Subquery) for argument in tree.args):
+        return tree
+    forget = (replace(arg, span=ast.NOWHERE) if isinstance(_bare(arg), ast.Subquery) else arg for arg in tree.args)
+    return replace(tree, args=tuple(forget))
+
+
+def _bare(tree: ast.Node) -> ast.Node:
+    while isinstance(tree, ast.Paren):
+        tree = tree.expr
+    return tree
 
 
 def _check_extended(modifier: nodes.Extended, function: str) -> None:
