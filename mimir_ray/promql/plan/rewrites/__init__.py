@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from mimir_ray.promql.plan import nodes
 
 from .common_subexpressions import share_common
 from .constant_folding import fold_constants
 from .histogram_counts import leave_buckets
 from .label_pruning import prune_labels
+from .matcher_propagation import propagate_matchers
 from .push_down import push_down
 from .step_invariant import hoist_step_invariant
 
 
+REWRITES = (
+    "histogram_counts", "constant_folding", "matcher_propagation", "step_invariant", "push_down",
+    "common_subexpressions", "label_pruning",
+)  # fmt: skip
+"""The modules of this package, in the order in which they help each other."""
+
+
 def optimise(
-    plan: nodes.Plan, *, fragments: bool = False, delayed_names: bool = False, share: bool = True
+    plan: nodes.Plan,
+    *,
+    fragments: bool = False,
+    delayed_names: bool = False,
+    share: bool = True,
+    without: Collection[str] = (),
 ) -> nodes.Plan:
-    """All rewrites, in the order in which they help each other.
+    """All rewrites but those named in `without`.
 
     `fragments`: the source can run parts of the plan where its series are. Parts are moved before they are
     shared: what travels should be groups, not the series that several aggregations have in common.
     `share`: evaluate equal parts once.
     """
-    root = hoist_step_invariant(fold_constants(leave_buckets(plan.root)))
-    if fragments:
+    root = plan.root
+    if "histogram_counts" not in without:
+        root = leave_buckets(root)
+    if "constant_folding" not in without:
+        root = fold_constants(root)
+    if "matcher_propagation" not in without:
+        root = propagate_matchers(root)
+    if "step_invariant" not in without:
+        root = hoist_step_invariant(root)
+    if fragments and "push_down" not in without:
         root = push_down(root, delayed_names)
-    if share:
+    if share and "common_subexpressions" not in without:
         root = share_common(root)
-    return nodes.Plan(prune_labels(root, delayed_names), plan.steps)
+    if "label_pruning" not in without:
+        root = prune_labels(root, delayed_names)
+    return nodes.Plan(root, plan.steps)
