@@ -105,7 +105,7 @@ def selectors_after(query: str) -> list[str]:
         ('a * on (x) sum by (x) (b{x="1"})', ['{x="1"}', '{x="1"}']),
         ('a{x="1"} * on (x) sum by (x) (b)', ['{x="1"}', '{x="1"}']),
         ('a{x="1"} * on (x) b', ['{x="1"}', "{}"]),  # two series of b with one x are an error, whatever their x
-        ('a * on (x) b{x="1"}', ['{x="1"}', '{x="1"}']),
+        ('a * on (x) b{x="1"}', ["{}", '{x="1"}']),
         ('a{x="1"} and on (x) b{y="2"}', ['{x="1"}', '{y="2",x="1"}']),
         ('a{x="1"} unless b{y="2"}', ['{x="1"}', '{y="2",x="1"}']),
         ('a{x="1"} or b{y="2"}', ['{x="1"}', '{y="2"}']),
@@ -114,7 +114,8 @@ def selectors_after(query: str) -> list[str]:
         ('a{x="1"} and on (x) rate(b[5m])', ['{x="1"}', "{}"]),  # which says that b is no counter
         ('a{x="1"} and on (x) label_replace(b, "x", "1", "y", ".*")', ['{x="1"}', "{}"]),
         ('a{x="1"} + on (x) fill(0) sum by (x) (b)', ['{x="1"}', "{}"]),
-        ('a{x="1"} * on (x) group_right () b', ['{x="1"}', '{x="1"}']),
+        ('a{x="1"} * on (x) group_right () b', ['{x="1"}', "{}"]),
+        ('sum by (x) (a{x="1"}) * on (x) group_right () b', ['{x="1"}', '{x="1"}']),
     ],
 )
 def test_conditions_move_to_the_other_side_where_nobody_can_tell(query: str, selectors: list[str]) -> None:

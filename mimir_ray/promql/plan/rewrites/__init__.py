@@ -14,7 +14,6 @@ from .matcher_propagation import propagate_matchers
 from .push_down import push_down
 from .step_invariant import hoist_step_invariant
 
-
 REWRITES = (
     "histogram_counts", "constant_folding", "matcher_propagation", "step_invariant", "push_down",
     "common_subexpressions", "label_pruning",

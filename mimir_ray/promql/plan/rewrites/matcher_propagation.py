@@ -1,8 +1,9 @@
 """Lets one side of a binary operation read only series that can meet the other side's.
 
 Of `rate(x{job="a"}[5m]) / on (job) y` only the series of `y` with `job="a"` matter. A condition moves only where
-the series that it keeps out could not have failed the query: the side that must be unique is left alone unless it
-is unique by construction, and so is what would complain about those series.
+the series that it keeps out could not have failed the query: a join must have a side that is unique by construction
+(a side that must be unique and is not fails the query, but not where the other one is empty), and what would complain
+about those series is left alone.
 """
 
 from __future__ import annotations
@@ -28,12 +29,11 @@ def propagate_matchers(node: nodes.PlanNode) -> nodes.PlanNode:
     node = node.map_children(propagate_matchers)
     match node:
         case nodes.Join() if node.matching.fill_left is None and node.matching.fill_right is None:
-            left, right = node.left, node.right
-            one_is_left = node.matching.cardinality is Cardinality.ONE_TO_MANY
-            if not one_is_left or _is_unique(left, node.matching):
-                left = _narrowed(left, _shared(right, node.matching))
-            if one_is_left or _is_unique(right, node.matching):
-                right = _narrowed(right, _shared(node.left, node.matching))
+            one = node.left if node.matching.cardinality is Cardinality.ONE_TO_MANY else node.right
+            if not _is_unique(one, node.matching):
+                return node
+            left = _narrowed(node.left, _shared(node.right, node.matching))
+            right = _narrowed(node.right, _shared(node.left, node.matching))
         case nodes.SetOperation(op="and"):
             left = _narrowed(node.left, _shared(node.right, node.matching))
             right = _narrowed(node.right, _shared(node.left, node.matching))
