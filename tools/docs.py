@@ -6,8 +6,12 @@ from pathlib import Path
 
 from mimir_ray.config.reference import page
 from mimir_ray.deploy.settings import Settings
+from mimir_ray.promql import reference as promql
 
-CONFIGURATION = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+CONFIGURATION = DOCS / "configuration.md"
+FUNCTIONS = DOCS / "promql-functions.md"
 
 if __name__ == "__main__":
     CONFIGURATION.write_text(page(Settings()), encoding="utf-8")
+    FUNCTIONS.write_text(promql.page(), encoding="utf-8")
