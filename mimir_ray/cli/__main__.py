@@ -9,6 +9,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "serve": "run mimir-ray in the foreground, with a local Ray of its own or (--address) in a running one",
     "status": "show how the mimir-ray of a data directory is doing",
+    "query": "ask a PromQL query, or how it would be run (--explain)",
     "promqltest": "run PromQL test scripts against the engine",
     "kernels": "compile all kernels into the cache",
 }
