@@ -114,7 +114,8 @@ class HistogramColumns:
             return _offsets(np.concatenate([np.diff(getattr(part, name)) for part in parts]))
 
         return cls(
-            joined("schema"), joined("hint"), joined("zero_threshold"), joined("zero_count"), joined("count"), joined("sum"),
+            joined("schema"), joined("hint"), joined("zero_threshold"), joined("zero_count"), joined("count"),
+            joined("sum"),
             offsets("positive_offsets"), joined("positive"), joined("positive_counts"),
             offsets("negative_offsets"), joined("negative"), joined("negative_counts"),
             np.concatenate(customs), tuple(bounds),
@@ -174,7 +175,7 @@ class HistogramPart:
     def used(self) -> HistogramPart:
         """The same with only the columns' rows that are referred to."""
         rows, position = np.unique(self.which, return_inverse=True)
-        has_floats = len(rows) > 0 and rows[0] < 0
+        has_floats = int(len(rows) > 0 and rows[0] < 0)
         if len(rows) - has_floats == len(self.columns):
             return self
         which = position.reshape(self.which.shape).astype(np.int32) - np.int32(has_floats)

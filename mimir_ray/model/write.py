@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
 
@@ -27,7 +28,8 @@ class WriteBatch:
     of the request. New series: `label_bytes` holds the label sections of R series back to back (remote
     write's repeated `Label labels = 1` fields: valid, sorted by name, no empty values), `label_offsets`
     int64[R + 1] cuts them; `new_series` int32[M] says which of the R each of M samples belongs to,
-    with `new_timestamps` int64[M], `new_values` float64[M].
+    with `new_timestamps` int64[M], `new_values` float64[M]. `histograms`: those that boxed values
+    (model/boxed.py) are the rows of, or None where all samples are floats.
     """
 
     tenant: TenantId
@@ -41,6 +43,7 @@ class WriteBatch:
     new_timestamps: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     new_values: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0, np.float64))
     metadata: tuple[Metadata, ...] = ()
+    histograms: HistogramColumns | None = None
 
 
 @dataclass(frozen=True, slots=True)

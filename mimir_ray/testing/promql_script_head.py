@@ -1,4 +1,4 @@
-"""A `ScriptStorage` over the real head: floats go in as a distributor sends them, and come out of chunks."""
+"""A `ScriptStorage` over the real head: samples go in as a distributor sends them, and come out of chunks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.errors import ClientError
+from mimir_ray.model.boxed import box
+from mimir_ray.model.float_histogram import FloatHistogram
+from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.labels import Labels
 from mimir_ray.model.tenant import DEFAULT_TENANT
 from mimir_ray.promql.source import SeriesSource
@@ -18,9 +21,6 @@ from mimir_ray.tsdb.chunks.files import ChunkFiles
 from mimir_ray.tsdb.head.head import Head
 from mimir_ray.tsdb.head.settings import HeadSettings, PushLimits
 from mimir_ray.wire.remote_write import label_section
-
-from .promql_script import HistogramValue, LoadSeries
-from .promql_script_run import HistogramsRefused
 
 # Scripts load series after series, each from time 0: whatever is older than the newest sample comes late.
 _ANY_AGE = PushLimits(out_of_order_window_ms=1 << 50)
@@ -52,6 +52,15 @@ class HeadStorage:
         values: NDArray[np.float64],
         starts: NDArray[np.int64] | None = None,
     ) -> None:
+        self._push(labels, timestamps, values, None)
+
+    def _push(
+        self,
+        labels: Labels,
+        timestamps: NDArray[np.int64],
+        values: NDArray[np.float64],
+        histograms: HistogramColumns | None,
+    ) -> None:
         section = label_section(labels)
         batch = WriteBatch(
             tenant=DEFAULT_TENANT,
@@ -64,6 +73,7 @@ class HeadStorage:
             new_series=np.zeros(len(timestamps), np.int32),
             new_timestamps=timestamps,
             new_values=values,
+            histograms=histograms,
         )
         now_ms = int(timestamps[-1])
         (result,) = self._head.push([batch], now_ms, _ANY_AGE)
@@ -73,12 +83,10 @@ class HeadStorage:
             raise SamplesRefused(f"refused: {result.refusals[0]}")
 
     def append_histograms(
-        self, labels: Labels, timestamps: NDArray[np.int64], histograms: Sequence[HistogramValue]
+        self, labels: Labels, timestamps: NDArray[np.int64], histograms: Sequence[FloatHistogram]
     ) -> None:
-        raise HistogramsRefused("this storage has no native histograms")
-
-    def append_nhcb(self, series: Sequence[LoadSeries], step_ms: int) -> None:
-        raise HistogramsRefused("this storage has no native histograms")
+        numbers = np.arange(len(timestamps), dtype=np.int64)
+        self._push(labels, timestamps, box(numbers), HistogramColumns.from_rows(histograms))
 
     def clear(self) -> None:
         self._head = self._new_head()

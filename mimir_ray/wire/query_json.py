@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mimir_ray.encoding.bits import copy_bytes
 from mimir_ray.kernel import F64, I64, U8, I32x2, OutI64, OutU8, device, kernel
+from mimir_ray.model.float_histogram import FloatHistogram, boundaries
 from mimir_ray.model.labels import LabelColumns, Labels, is_utf8
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.result import Matrix, QueryResult, QueryStats, Scalar, String, Value, Vector
@@ -155,6 +156,8 @@ def encode_stats(stats: QueryStats, steps: NDArray[np.int64] | None = None) -> b
 
 def encode_value(value: Value) -> bytes:
     """The `result` of a query."""
+    if isinstance(value, Matrix | Vector) and value.histograms is not None:
+        return encode_mixed(value)
     if isinstance(value, Matrix):
         return _encode_points(value.labels, value.offsets, value.timestamps, value.values, matrix=True)
     if isinstance(value, Vector):
@@ -165,6 +168,47 @@ def encode_value(value: Value) -> bytes:
         return f'[{encode_timestamp(value.timestamp)},"{encode_float(value.value)}"]'.encode()
     assert isinstance(value, String)
     return f"[{encode_timestamp(value.timestamp)},".encode() + encode_string(value.value) + b"]"
+
+
+def encode_mixed(value: Vector | Matrix) -> bytes:
+    """An answer with native histograms. Upstream: marshalSeriesJSON, marshalSampleJSON."""
+    parts = []
+    if isinstance(value, Vector):
+        at = encode_timestamp(value.timestamp)
+        for labels, point in value.items():
+            if isinstance(point, FloatHistogram):
+                text = f'"histogram":[{at},{encode_histogram(point)}]'
+            else:
+                text = f'"value":[{at},"{encode_float(point)}"]'
+            parts.append(b'{"metric":' + encode_labels(labels) + b"," + text.encode() + b"}")
+        return b"[" + b",".join(parts) + b"]"
+    for labels, points in value.items():
+        floats, histograms = [], []
+        for at, point in points:
+            if isinstance(point, FloatHistogram):
+                histograms.append(f"[{encode_timestamp(at)},{encode_histogram(point)}]")
+            else:
+                floats.append(f'[{encode_timestamp(at)},"{encode_float(point)}"]')
+        text = b'{"metric":' + encode_labels(labels)
+        for name, found in (("values", floats), ("histograms", histograms)):
+            if found:
+                text += f',"{name}":[{",".join(found)}]'.encode()
+        parts.append(text + b"}")
+    return b"[" + b",".join(parts) + b"]"
+
+
+_EDGES = {("(", "]"): 0, ("[", ")"): 1, ("(", ")"): 2, ("[", "]"): 3}
+
+
+def encode_histogram(histogram: FloatHistogram) -> str:
+    """Count, sum, and the buckets that are not empty. Upstream: jsonutil.MarshalHistogram."""
+    buckets = []
+    for low, high, count in zip(*(each.tolist() for each in histogram.buckets()), strict=True):
+        if count:
+            edges = _EDGES[boundaries(histogram, low, high)]
+            buckets.append(f'[{edges},"{encode_float(low)}","{encode_float(high)}","{encode_float(count)}"]')
+    listed = f',"buckets":[{",".join(buckets)}]' if buckets else ""
+    return f'{{"count":"{encode_float(histogram.count)}","sum":"{encode_float(histogram.sum)}"{listed}}}'
 
 
 def _encode_points(

@@ -4,8 +4,8 @@ The scanner looks at every byte once and copies none: a series is the byte range
 a keyed 128-bit hash of it, which is how the distributor recognises series that it has seen. What is inside the
 labels is read when a series is new, by whoever asks (`protobuf.parse_labels`).
 
-Specification: https://prometheus.io/docs/specs/prw/remote_write_spec/. Samples of native histograms and
-exemplars are counted and passed over.
+Specification: https://prometheus.io/docs/specs/prw/remote_write_spec/. Native histograms are
+counted, and read by remote_write_histograms.py where there are any; exemplars are counted and passed over.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mimir_ray.encoding.hashing import hash128
 from mimir_ray.encoding.varint import encode_uvarint, read_uvarint
 from mimir_ray.errors import ClientError, LimitExceeded
 from mimir_ray.kernel import I64, U8, OutF64, OutI32, OutI64, OutU64, kernel, u64
+from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.labels import Labels
 from mimir_ray.model.metadata import METRIC_TYPES, Metadata
 from mimir_ray.wire import protobuf
@@ -85,6 +86,9 @@ class WriteScan:
     `values[n]` (float64, bits as sent). `earliest`, `latest`: of all timestamps; 0 where there are no samples.
     `repeated`: how many samples have the timestamp of the one before them in their series.
 
+    `histograms`: how many there are; once somebody has read them (remote_write_histograms.py), `columns` holds them,
+    and samples that are histograms have values that say which. `request_bytes`: where the request ends in `data`.
+
     A series whose labels are not in one piece in the request has its section appended to `data`.
     """
 
@@ -103,6 +107,8 @@ class WriteScan:
     repeated: int
     exemplars: int
     histograms: int
+    request_bytes: int = 0
+    columns: HistogramColumns | None = None
 
     def __len__(self) -> int:
         return len(self.label_start)
@@ -205,6 +211,7 @@ def scan_write_request(body: bytes, key: HashKey) -> WriteScan:
         found[_REPEATED],
         found[_EXEMPLARS],
         found[_HISTOGRAMS],
+        len(body),
     )
     if found[_SCATTERED]:
         _gather_scattered(scan, seeds)

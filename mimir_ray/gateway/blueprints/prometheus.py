@@ -297,7 +297,8 @@ def _limited(result: QueryResult, limit: int) -> QueryResult:
     if not limit or not isinstance(value, Vector | Matrix) or len(value) <= limit:
         return result
     if isinstance(value, Vector):
-        value = Vector(value.labels.take(slice(0, limit)), value.timestamp, value.values[:limit])
+        histograms = None if value.histograms is None else value.histograms[:limit]
+        value = Vector(value.labels.take(slice(0, limit)), value.timestamp, value.values[:limit], histograms)
     else:
         points = int(value.offsets[limit])
         value = Matrix(
@@ -305,6 +306,7 @@ def _limited(result: QueryResult, limit: int) -> QueryResult:
             value.offsets[: limit + 1],
             value.timestamps[:points],
             value.values[:points],
+            None if value.histograms is None else value.histograms[:points],
         )
     return QueryResult(value, [*result.warnings, TRUNCATED], result.infos, result.stats)
 

@@ -19,6 +19,7 @@ from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.distributor import errors, validation
 from mimir_ray.roles.distributor.canonical import sort_sections
+from mimir_ray.roles.distributor.histograms import Refusals
 from mimir_ray.roles.distributor.metrics import DistributorMetrics
 from mimir_ray.roles.distributor.request import PreparedWrite
 from mimir_ray.roles.distributor.series_cache import SeriesCache
@@ -112,7 +113,13 @@ class Admission:
             timestamps,
             values,
             self._sound_metadata(scan.metadata),
+            scan.columns,
         )
+
+    def refuse_histograms(self, refusals: Refusals) -> None:
+        """Counts histograms that were refused before."""
+        for error, count in refusals:
+            self._refuse(error, count)
 
     def _refuse(self, error: ClientError, samples: int = 1) -> None:
         self._discard(errors.discard_reason(error), samples)

@@ -29,6 +29,7 @@ from mimir_ray.roles.distributor import errors, validation
 from mimir_ray.roles.distributor.admission import Admission, Refused
 from mimir_ray.roles.distributor.config import DistributorConfig
 from mimir_ray.roles.distributor.delivery import Delivery
+from mimir_ray.roles.distributor.histograms import Refusals, admit_histograms
 from mimir_ray.roles.distributor.ingester_queue import IngesterClient
 from mimir_ray.roles.distributor.metrics import DistributorMetrics, TenantMetrics
 from mimir_ray.roles.distributor.rate_limit import TokenBucket
@@ -149,9 +150,13 @@ class Distributor:
         self._check_request_rate(tenant, state, limits)
         scan = scan_write_request(body, self._hash_key)
         self._count_scan(state, scan)
+        refusals: Refusals = []
+        if scan.histograms and limits.native_histograms_ingestion_enabled:
+            scan, refusals = admit_histograms(scan, limits)
         cache, now_ms = state.cache, self._clock.now_ms()
         admission = Admission(tenant, state.token_seed, cache, state.refused, limits, now_ms, self._metrics, scan)
         await admission.judge()
+        admission.refuse_histograms(refusals)
         # From here to the write nobody else has a turn: ring, cache and ids belong together.
         view = self._ring(tenant)
         self._use_ring(cache, view)
@@ -190,7 +195,7 @@ class Distributor:
 
     def _count_scan(self, state: _Tenant, scan: WriteScan) -> None:
         tenant, metrics = state.metrics.tenant, state.metrics
-        metrics.samples_in.inc(scan.samples)
+        metrics.samples_in.inc(scan.samples + scan.histograms)
         if scan.latest:
             metrics.latest_timestamp.set(scan.latest / 1000)
         if scan.metadata:
@@ -198,8 +203,6 @@ class Distributor:
         if scan.exemplars:
             metrics.exemplars_in.inc(scan.exemplars)
             self._metrics.discarded_exemplars.labels(tenant, "exemplars_not_stored").inc(scan.exemplars)
-        if scan.histograms:
-            self._metrics.discarded_samples.labels(tenant, "", "native_histograms_not_stored").inc(scan.histograms)
 
     def _check_request_rate(self, tenant: TenantId, state: _Tenant, limits: Limits) -> None:
         if limits.request_rate <= 0:

@@ -171,6 +171,60 @@ class SampleTooFarInPast(SampleTooFarInFuture):
     direction: ClassVar[str] = "past"
 
 
+@dataclass(eq=False)
+class InvalidHistogramSchema(ClientError):
+    id: ClassVar[str] = "invalid-native-histogram-schema"
+    schema: int
+
+    def describe(self) -> str:
+        return f"received a native histogram sample with an invalid schema: {self.schema}"
+
+
+@dataclass(eq=False)
+class TooManyBuckets(LimitExceeded):
+    id: ClassVar[str] = "max-native-histogram-buckets"
+    flags: ClassVar[tuple[str, ...]] = ("validation.max-native-histogram-buckets",)
+    what: ClassVar[str] = "too many buckets"
+    timestamp: int
+    series: str
+    actual: int
+    allowed: int
+
+    def describe(self) -> str:
+        return (
+            f"received a native histogram sample with {self.what}, timestamp: {self.timestamp} "
+            f"series: {self.series[:_SHOWN]}, buckets: {self.actual}, limit: {self.allowed}"
+        )
+
+
+@dataclass(eq=False)
+class HistogramNotReducible(TooManyBuckets):
+    id: ClassVar[str] = "not-reducible-native-histogram"
+    what: ClassVar[str] = "too many buckets and cannot reduce"
+
+
+@dataclass(eq=False)
+class CustomBucketsNotReducible(TooManyBuckets):
+    id: ClassVar[str] = "native-histogram-custom-buckets-not-reducible"
+    what: ClassVar[str] = "more custom buckets than the limit"
+
+
+@dataclass(eq=False)
+class InvalidHistogram(ClientError):
+    """A histogram whose parts contradict each other; `kind` is Mimir's id for the contradiction."""
+
+    kind: str
+    reason: str
+    timestamp: int
+    series: str
+
+    def __post_init__(self) -> None:
+        self.id = self.kind  # type: ignore[misc]
+
+    def describe(self) -> str:
+        return f"err: {self.reason}. timestamp={format_time(self.timestamp)}, series={self.series[:_SHOWN]}"
+
+
 # Metadata.
 
 

@@ -26,7 +26,11 @@ def batch_bytes(batch: WriteBatch) -> int:
     """About what a batch weighs on its way."""
     metadata = sum(len(one.family) + len(one.help) + len(one.unit) + 16 for one in batch.metadata)
     known, new = 20 * len(batch.references), 20 * len(batch.new_series)
-    return 256 + known + new + len(batch.label_bytes) + batch.label_offsets.nbytes + metadata
+    histograms = 0
+    if batch.histograms is not None:
+        one = batch.histograms
+        histograms = 64 * len(one) + 12 * (len(one.positive) + len(one.negative))
+    return histograms + 256 + known + new + len(batch.label_bytes) + batch.label_offsets.nbytes + metadata
 
 
 class IngesterQueue:

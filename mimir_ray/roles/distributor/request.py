@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from mimir_ray.config.limits import Limits
 from mimir_ray.encoding.bits import copy_bytes
 from mimir_ray.kernel import I32, I64, U8, I32x2, OutI32, OutI64, OutU8, kernel
+from mimir_ray.model.boxed import box, is_boxed, unbox
+from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.api import WriteBatch
@@ -31,7 +33,7 @@ class PreparedWrite:
 
     `ids`: int32[S] in the tenant's cache of `generation` under `ring_version`. The labels of series s are
     `data[starts[s]:ends[s]]`, in canonical form if `canonical[s]`; `canonicalise` makes it so. `rows`: int32[N]
-    ascending, the series of each sample, or None where series s has just sample s.
+    ascending, the series of each sample, or None where series s has just sample s. `histograms`: what boxed values are.
     """
 
     tenant: TenantId
@@ -47,6 +49,7 @@ class PreparedWrite:
     timestamps: NDArray[np.int64]
     values: NDArray[np.float64]
     metadata: tuple[Metadata, ...] = ()
+    histograms: HistogramColumns | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -203,12 +206,14 @@ def first_batch(write: PreparedWrite, leg: Leg, cache: SeriesCache) -> tuple[Wri
         batch = WriteBatch(
             write.tenant, incarnation, leg.references, write.timestamps, write.values, metadata=leg.metadata
         )
+        _attach_histograms(batch, write.histograms)
         return batch, _NONE
-    batch, rows = labelled_batch(write, leg.fresh, incarnation)
+    batch, rows = _labelled(write, leg.fresh, incarnation)
     batch.metadata = leg.metadata
     batch.references = leg.references
     batch.timestamps = write.timestamps[leg.known]
     batch.values = write.values[leg.known]
+    _attach_histograms(batch, write.histograms)
     return batch, rows
 
 
@@ -216,6 +221,29 @@ def labelled_batch(
     write: PreparedWrite, samples: NDArray[np.int64], incarnation: int
 ) -> tuple[WriteBatch, NDArray[np.int32]]:
     """These samples with the labels of their series; and int32[R], the series in the order of the batch."""
+    batch, rows = _labelled(write, samples, incarnation)
+    _attach_histograms(batch, write.histograms)
+    return batch, rows
+
+
+def _attach_histograms(batch: WriteBatch, histograms: HistogramColumns | None) -> None:
+    """Gives a batch those of the write's histograms that its samples are, numbered anew."""
+    if histograms is None:
+        return
+    known, new = is_boxed(batch.values), is_boxed(batch.new_values)
+    numbers = np.unique(np.concatenate((unbox(batch.values[known]), unbox(batch.new_values[new]))))
+    if not len(numbers):
+        return
+    batch.histograms = histograms if len(numbers) == len(histograms) else histograms.take(numbers)
+    if len(numbers) < len(histograms):
+        batch.values, batch.new_values = batch.values.copy(), batch.new_values.copy()
+        for values, boxed in ((batch.values, known), (batch.new_values, new)):
+            values[boxed] = box(np.searchsorted(numbers, unbox(values[boxed])))
+
+
+def _labelled(
+    write: PreparedWrite, samples: NDArray[np.int64], incarnation: int
+) -> tuple[WriteBatch, NDArray[np.int32]]:
     of_samples = samples if write.rows is None else write.rows[samples]
     if write.rows is None:
         rows, places = of_samples, np.arange(len(samples), dtype=np.int32)

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.errors import ClientError, MimirRayError
+from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.matchers import Matcher, quote
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.selection import Selection
@@ -40,6 +41,8 @@ from mimir_ray.tsdb.index.tokens import series_tokens
 from mimir_ray.tsdb.wal import records as wal_records
 
 from . import sample_log
+from .histogram_samples import number_histograms, resolve
+from .histogram_store import HistogramStore, pack, unpack
 from .memory import SampleMemory
 from .reading import Look, read_samples
 from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX, NO_TIME_MIN
@@ -87,6 +90,7 @@ class Head:
         self._index = SeriesIndex()
         self._postings = Postings(self._index)
         self._memory = SampleMemory(files, settings)
+        self._histograms = HistogramStore()
         self._counts = np.zeros(sample_log.STATUSES, np.int64)
         self._metadata: dict[str, Metadata] = {}
         self._unwritten: list[wal_records.Record] = []
@@ -142,13 +146,17 @@ class Head:
             except ClientError as error:
                 return WriteResult(self.incarnation, error=error)
         if known and not stale:
-            statuses = self._append(batch.references, batch.timestamps, batch.values, limits, records, True)
+            statuses = self._append(
+                batch.references, batch.timestamps, batch.values, batch.histograms, limits, records, True
+            )
             if statuses is not None:
                 self._refuse(statuses, batch, batch.references, batch.timestamps, 0, limits, refusals)
                 unknown = np.flatnonzero(statuses == sample_log.UNKNOWN).astype(np.int32)
         if len(batch.new_series):
             references = new_references[batch.new_series]
-            statuses = self._append(references, batch.new_timestamps, batch.new_values, limits, records, False)
+            statuses = self._append(
+                references, batch.new_timestamps, batch.new_values, batch.histograms, limits, records, False
+            )
             if statuses is not None:
                 self._refuse(statuses, batch, references, batch.new_timestamps, known, limits, refusals)
         if batch.metadata:
@@ -180,6 +188,7 @@ class Head:
         references: NDArray[np.int32],
         timestamps: NDArray[np.int64],
         values: NDArray[np.float64],
+        histograms: HistogramColumns | None,
         limits: PushLimits,
         records: list[wal_records.Record],
         known: bool,
@@ -191,6 +200,9 @@ class Head:
         if known and len(references) and int(references.min()) < 0:
             # Negative ones mean "refused by a limit" to the kernel; from outside they are just unknown.
             references = np.where(references < 0, np.int32(2**31 - 1), references)
+        values, added = number_histograms(references, timestamps, values, histograms, self._memory, self._histograms)
+        if added is not None:
+            records.append(wal_records.encode_histograms(added[0], added[2], pack(added[1])))
         newest = int(self._memory.marks[MAX_TIME])
         if newest == NO_TIME_MAX:
             newest = int(timestamps[0])
@@ -300,7 +312,8 @@ class Head:
                 timestamps, values = timestamps[: offsets[-1]], values[: offsets[-1]]
             if len(some):
                 given += len(some)
-                yield SeriesBatch(view.labels(some), offsets, timestamps, values)
+                values, histograms = resolve(values, self._histograms)
+                yield SeriesBatch(view.labels(some), offsets, timestamps, values, histograms)
             if selection.limit_series and given >= selection.limit_series:
                 return
 
@@ -377,7 +390,7 @@ class Head:
                 log_samples=marks[LOG_LENGTH],
                 late_log_samples=marks[LATE_LENGTH],
                 closed_chunks=len(self._memory.closed),
-                bytes=self._memory.bytes + self._index.bytes + self._postings.bytes,
+                bytes=self._memory.bytes + self._index.bytes + self._postings.bytes + self._histograms.bytes,
                 appended=int(self._counts[sample_log.IN_ORDER] + self._counts[sample_log.OUT_OF_ORDER]),
                 appended_late=int(self._counts[sample_log.OUT_OF_ORDER]),
                 flushes=self._memory.flushes,
@@ -414,6 +427,7 @@ class Head:
     def drop_chunks_before(self, time_ms: int) -> int:
         """Forgets full chunks whose samples are all older, once they are a quarter of all; returns how many."""
         with self._lock:
+            self._histograms.drop_before(time_ms)
             return self._memory.drop_chunks_before(time_ms)
 
     def _drop(self, references: NDArray[np.int32]) -> None:
@@ -435,7 +449,7 @@ class Head:
         with self._lock:
             self.flush()
             self._write_journal([])
-            parts = self._index.state() | self._memory.state()
+            parts = self._index.state() | self._memory.state() | self._histograms.state()
             parts["metadata"] = wal_records.encode_metadata(list(self._metadata.values()))[1][0]
             first_segment = self._memory.closed.first_segment
             facts = {"chunks_end": self._files.end, "first_segment": first_segment, "series": len(self._index)}
@@ -447,6 +461,7 @@ class Head:
             assert not len(self._index)
             self._index.restore(parts)
             self._memory.restore(parts, len(self._index))
+            self._histograms.restore(parts)
             self._metadata = {one.family: one for one in wal_records.decode_metadata(parts["metadata"])}
 
     def replay(self, kind: int, payload: bytes) -> None:
@@ -466,6 +481,11 @@ class Head:
                 self._memory.store(
                     samples.references, samples.timestamps, samples.values, self._index.dropped, True, 0, 1, 0, counts
                 )
+            elif kind == wal_records.HISTOGRAMS:
+                first, newest, packed = wal_records.decode_histograms(payload)
+                if first != self._histograms.end:
+                    raise wal_records.InvalidRecord(kind, f"first number {first}")
+                self._histograms.append(unpack(packed), newest)
             elif kind == wal_records.METADATA:
                 self._metadata.update((one.family, one) for one in wal_records.decode_metadata(payload))
             elif kind == wal_records.DROPPED:

@@ -11,6 +11,7 @@ Payloads, little-endian:
   differences to the base i32[count]), references i32[count].
 - METADATA: a JSON list of [family, type, help, unit].
 - DROPPED: count u64, references i32[count].
+- HISTOGRAMS: first number u64, newest time i64 (ms), packed histograms (head/histogram_store.py).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ SERIES = 1
 SAMPLES = 2
 METADATA = 3
 DROPPED = 4
+HISTOGRAMS = 5
 
 Record = tuple[int, list[Any]]
 """Type and payload buffers; the buffers must not change until the record is written."""
@@ -38,6 +40,7 @@ Record = tuple[int, list[Any]]
 _SERIES_HEADER = struct.Struct("<Qq")
 _SAMPLES_HEADER = struct.Struct("<IIq")
 _DROPPED_HEADER = struct.Struct("<Q")
+_HISTOGRAMS_HEADER = struct.Struct("<Qq")
 _SHORT_TIMES = 1
 
 
@@ -107,6 +110,19 @@ def encode_metadata(metadata: Sequence[Metadata]) -> Record:
 def encode_dropped(references: NDArray[np.int32]) -> Record:
     """Series that exist no more; later records may use their references anew."""
     return DROPPED, [_DROPPED_HEADER.pack(len(references)), _column(references, np.int32)]
+
+
+def encode_histograms(first: int, newest_ms: int, packed: bytes) -> Record:
+    """Histograms that later records of samples refer to by their numbers, which go up from `first`."""
+    return HISTOGRAMS, [_HISTOGRAMS_HEADER.pack(first, newest_ms), packed]
+
+
+def decode_histograms(payload: bytes) -> tuple[int, int, bytes]:
+    """As given to `encode_histograms`."""
+    if len(payload) < _HISTOGRAMS_HEADER.size:
+        raise InvalidRecord(HISTOGRAMS, "too short")
+    first, newest_ms = _HISTOGRAMS_HEADER.unpack_from(payload)
+    return first, newest_ms, bytes(payload[_HISTOGRAMS_HEADER.size :])
 
 
 def decode_series(payload: bytes) -> SeriesRecord:
