@@ -1,4 +1,4 @@
-"""Random native histograms, sent in the same bytes to a real Prometheus and through our own write path: equal answers."""
+"""Random native histograms, sent in the same bytes to a real Prometheus and through our write path: equal answers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BASE = 100_000
 
 
 def random_request(seed: int) -> Any:
-    """Counters with resets, gauges, float and integer ones, changing schemas and zero buckets, gaps, floats in between."""
+    """Counters with resets, gauges, float and integer ones, changing schemas and zero buckets, gaps, floats."""
     chance = random.Random(seed)
     request = remote_pb2.WriteRequest()
     for number in range(14):
