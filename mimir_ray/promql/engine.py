@@ -23,7 +23,7 @@ from mimir_ray.model.series import SeriesBatch, StepMatrix
 from .kernels.extended import extended_window
 from .kernels.steps import select_window
 from .kernels.windows import without_stale
-from .limits import DEFAULT_MAX_SAMPLES, Cancellation, QueryLimits, ReadBudget, SampleBudget
+from .limits import DEFAULT_MAX_SAMPLES, Cancellation, EvaluationError, QueryLimits, ReadBudget, SampleBudget
 from .operators.execution import Execution
 from .operators.fragment import samples_by_step
 from .operators.labels import label_order, merge_same_labels, without_names
@@ -355,6 +355,8 @@ class _Run:
         parts: list[SeriesBatch] = []
         for batch in execution.select(root, steps):
             if root.extended is not None:
+                if batch.histograms is not None and batch.histograms.here.any():
+                    raise EvaluationError(f"{root.extended} modifier is not supported with histograms")
                 part = _extended_window(without_stale(batch), root, steps)
                 execution.budget.take(part.samples)
                 execution.count_samples(steps, np.array([part.samples], np.int64))

@@ -113,10 +113,10 @@ class TooMuchFetched(LimitExceeded):
 
     def __str__(self) -> str:
         return (
-            f"{self.describe()} (err-mimir-{self.id}). Consider reducing the time range and/or number of series selected "
-            "by the query. One way to reduce the number of selected series is to add more label matchers to the query. "
-            f"Otherwise, to adjust the related per-tenant limit, configure -{self.flags[0]}, or contact your service "
-            "administrator."
+            f"{self.describe()} (err-mimir-{self.id}). Consider reducing the time range and/or number of series "
+            "selected by the query. One way to reduce the number of selected series is to add more label matchers to "
+            "the query. Otherwise, to adjust the related per-tenant limit, "
+            f"configure -{self.flags[0]}, or contact your service administrator."
         )
 
 

@@ -65,8 +65,8 @@ def with_histograms(
     cells = HistogramCells(present.shape)
     strings = context.table.strings
     names = batch.labels.column(METRIC_NAME)
-    for row in np.flatnonzero(_has_any(batch, part)).tolist():
-        series = _Series(batch, part, row, window, strings[int(names[row])], context)
+    for row in np.flatnonzero(rows_with_histograms(batch, part)).tolist():
+        series = SeriesWindows(batch, part, row, window, strings[int(names[row])], context)
         _RULES[name](series, name, values[row], present[row], lambda t, one, row=row: cells.put((row, t), one))  # type: ignore[misc]
     histograms = cells.part()
     if is_counter:
@@ -74,7 +74,7 @@ def with_histograms(
     return values, present, histograms
 
 
-def _has_any(batch: SeriesBatch, part: HistogramPart) -> NDArray[np.bool_]:
+def rows_with_histograms(batch: SeriesBatch, part: HistogramPart) -> NDArray[np.bool_]:
     before = np.zeros(batch.samples + 1, np.int64)
     np.cumsum(part.here, out=before[1:])
     return np.diff(before[batch.offsets]) > 0
@@ -102,7 +102,7 @@ def _of_any_kind(
     return picked, present, HistogramPart(which, batch.histograms.columns) if (which >= 0).any() else None
 
 
-class _Series:
+class SeriesWindows:
     """One series with its windows: step t sees the samples first[t] .. last[t] - 1."""
 
     def __init__(
@@ -165,10 +165,10 @@ class _Series:
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Put = Callable[[int, FloatHistogram], None]
-Rule = Callable[[_Series, str, Floats, Flags, Put], None]
+Rule = Callable[[SeriesWindows, str, Floats, Flags, Put], None]
 
 
-def _rate(series: _Series, name: str, values: Floats, present: Flags, put: Put) -> None:
+def _rate(series: SeriesWindows, name: str, values: Floats, present: Flags, put: Put) -> None:
     series.mixed(present)
     times, window = series.timestamps, series.window
     for t in series.pure(2):
@@ -199,7 +199,7 @@ def _rate(series: _Series, name: str, values: Floats, present: Flags, put: Put) 
         present[t] = True
 
 
-def _difference(series: _Series, first: int, last: int, is_counter: bool) -> FloatHistogram | None:
+def _difference(series: SeriesWindows, first: int, last: int, is_counter: bool) -> FloatHistogram | None:
     """What was observed between two samples, resets made up for; None, and a warning, where that is undefined."""
     annotations, name, span = series.annotations, series.name, series.span
     start, end = series.histogram(first), series.histogram(last - 1)
@@ -245,7 +245,7 @@ def _difference(series: _Series, first: int, last: int, is_counter: bool) -> Flo
     return found.with_hint(GAUGE).compact()
 
 
-def _instant(series: _Series, name: str, values: Floats, present: Flags, put: Put) -> None:
+def _instant(series: SeriesWindows, name: str, values: Floats, present: Flags, put: Put) -> None:
     """irate and idelta: of the last two samples, if they are of one kind."""
     annotations, span = series.annotations, series.span
     is_rate = name == "irate"
@@ -280,7 +280,7 @@ def _instant(series: _Series, name: str, values: Floats, present: Flags, put: Pu
         present[t] = True
 
 
-def _total(series: _Series, name: str, values: Floats, present: Flags, put: Put) -> None:
+def _total(series: SeriesWindows, name: str, values: Floats, present: Flags, put: Put) -> None:
     """sum_over_time and avg_over_time."""
     series.mixed(present)
     annotations, span = series.annotations, series.span
@@ -350,7 +350,7 @@ class HistogramTotal:
         return value if self.rest is None else add(value, self.rest.div(self.count))[0]
 
 
-def _events(series: _Series, name: str, values: Floats, present: Flags, put: Put) -> None:
+def events(series: SeriesWindows, name: str, values: Floats, present: Flags, put: Put) -> None:
     """resets and changes: a change of kind is both."""
     histogram = series.which >= 0
     happened = np.zeros(len(histogram), np.bool_)
@@ -371,7 +371,7 @@ def _events(series: _Series, name: str, values: Floats, present: Flags, put: Put
     present[some] = True
 
 
-def _floats_only(series: _Series, name: str, values: Floats, present: Flags, put: Put) -> None:
+def _floats_only(series: SeriesWindows, name: str, values: Floats, present: Flags, put: Put) -> None:
     """Functions that leave histograms out, and say so where there are floats too."""
     if ((series.floats > 0) & (series.histograms > 0)).any():
         series.annotations.histograms_ignored_in_range(series.name, series.span)
@@ -385,8 +385,8 @@ _RULES: dict[str, Rule] = {
     "idelta": _instant,
     "sum_over_time": _total,
     "avg_over_time": _total,
-    "resets": _events,
-    "changes": _events,
+    "resets": events,
+    "changes": events,
     **dict.fromkeys(
         (
             "min_over_time", "max_over_time", "ts_of_min_over_time", "ts_of_max_over_time", "stddev_over_time",

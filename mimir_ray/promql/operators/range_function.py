@@ -19,6 +19,7 @@ from mimir_ray.promql.plan import nodes
 from mimir_ray.promql.syntax.ast import ValueType
 
 from .execution import Execution
+from .histograms_extended import extended_with_histograms
 from .histograms_range import with_histograms
 from .labels import DistinctLabels, drop_names
 from .names import name_of
@@ -77,11 +78,12 @@ def _evaluate(
     function = RANGE_FUNCTIONS[node.name]
     range_ms, looked_at = argument.range_ms, argument.ends(steps)
     lookback_ms = 0
-    if isinstance(argument, nodes.RangeSelect) and argument.extended is not None:
-        function = EXTENDED_FUNCTIONS[argument.extended][node.name]
+    extended = argument.extended if isinstance(argument, nodes.RangeSelect) else None
+    if isinstance(argument, nodes.RangeSelect) and extended is not None:
+        function = EXTENDED_FUNCTIONS[extended][node.name]
         lookback_ms = argument.lookback_ms
         range_ms += lookback_ms
-        if argument.extended == "smoothed":
+        if extended == "smoothed":
             range_ms += lookback_ms
             looked_at = looked_at + lookback_ms
     params = tuple(execution.scalar(each, steps) for each in node.args if each.type is ValueType.SCALAR)
@@ -98,5 +100,10 @@ def _evaluate(
             values, present = function(batch, window, params, context)
             yield batch, values, present, drop, None
         else:
-            values, present, histograms = with_histograms(node.name, function, batch, window, params, context)
+            if extended is None:
+                values, present, histograms = with_histograms(node.name, function, batch, window, params, context)
+            else:
+                values, present, histograms = extended_with_histograms(
+                    node.name, extended, function, batch, window, context
+                )
             yield batch, values, present, drop, histograms

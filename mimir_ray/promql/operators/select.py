@@ -15,6 +15,7 @@ from mimir_ray.promql.kernels.windows import without_stale
 from mimir_ray.promql.plan import nodes
 
 from .execution import Execution
+from .histograms_extended import smoothed_with_histograms
 
 
 def select(node: nodes.Select, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
@@ -65,6 +66,15 @@ def _smoothed(node: nodes.Select, steps: nodes.Steps, execution: Execution) -> I
     ends = node.ends(steps)
     for raw in execution.select(node, steps):
         batch = without_stale(raw)
+        if batch.histograms is not None:
+            (values, present), histograms = smoothed_with_histograms(
+                batch, ends, node.lookback_ms, execution.annotations, node.span
+            )
+            found = int(np.count_nonzero(present))
+            execution.budget.take(found)
+            yield StepMatrix(batch.labels, values, present, histograms=histograms)
+            execution.budget.release(found)
+            continue
         shape = len(batch), steps.count
         values = np.empty(shape, np.float64)
         present = np.empty(shape, np.bool_)
