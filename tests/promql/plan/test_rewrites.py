@@ -127,3 +127,17 @@ def test_the_plan_shows_what_each_selector_reads() -> None:
     text = explain(plan)
     assert 'RangeSelect {x="1", __name__="a"}' in text
     assert f"reads=[{START - 6 * 60_000 + 1}, {END - 15_000 - 60_000}]" in text
+
+
+def shared_after(query: str, fragments: bool = False) -> list[str]:
+    plan = optimise(build(parse(query), TIMES), fragments=fragments)
+    return [type(node.expr).__name__ for node in nodes.walk(plan.root) if isinstance(node, nodes.Shared)]
+
+
+def test_of_what_is_repeated_the_largest_is_kept_and_once() -> None:
+    assert shared_after("sum(a + 1) + sum(a + 1)") == ["Aggregate", "Aggregate"]
+    assert shared_after("sum(a + 1) + sum(a + 1) + a") == ["Aggregate", "Select", "Aggregate", "Select", "Select"]
+
+
+def test_what_runs_elsewhere_is_shared_as_a_whole() -> None:
+    assert shared_after("sum by (x) (a + 1) + sum by (x) (a + 1)", fragments=True) == ["Exchange", "Exchange"]

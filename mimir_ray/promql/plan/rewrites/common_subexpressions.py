@@ -22,12 +22,19 @@ def share_common(root: nodes.PlanNode) -> nodes.PlanNode:
     if not any(count > 1 for count in seen.values()):
         return root
 
-    def mark(node: nodes.PlanNode) -> nodes.PlanNode:
-        if seen.get(node, 0) > 1:
-            return nodes.Shared(last[node].map_children(mark), span=node.span)
-        return node.map_children(mark)
+    def mark(node: nodes.PlanNode, times: int) -> nodes.PlanNode:
+        """`times`: how often what stands around the node is there; only what is there more often is worth keeping."""
+        count = seen.get(node, 0)
+        if count > times:
+            return nodes.Shared(inside(last[node], count), span=node.span)
+        return inside(node, times)
 
-    return mark(root)
+    def inside(node: nodes.PlanNode, times: int) -> nodes.PlanNode:
+        if isinstance(node, nodes.Exchange):
+            return node  # what is below runs elsewhere, and its kind says how its parts are put together
+        return node.map_children(lambda child: mark(child, times))
+
+    return mark(root, 1)
 
 
 def _worth_sharing(node: nodes.PlanNode) -> bool:
