@@ -185,6 +185,8 @@ def _bits(*values: float) -> bytes:
     return struct.pack(f"<{len(values)}d", *values)
 
 
+_LARGEST = float(np.finfo(np.float64).max)
+
 # How many units in the last place upstream's table of schema 8 lies below 2^(i/256 - 1), plus one: its values carry
 # the rounding of the way in which they were computed, and that is part of every answer.
 _BELOW = (
@@ -208,12 +210,18 @@ def exponential_bounds(indexes: NDArray[np.integer], schema: int) -> Counts:
     if schema < 0:
         exponent = index << -schema
         out = np.ldexp(1.0, np.minimum(exponent, 1100).astype(np.int32))
-        return np.where(exponent == 1024, np.finfo(np.float64).max, out)
+        return np.where(exponent == 1024, _LARGEST, out)
     fraction = _fractions()[(index & ((1 << schema) - 1)) << (SCHEMA_MAX - schema)]
     exponent = (index >> schema) + 1
     with np.errstate(over="ignore"):
         out = np.ldexp(fraction, np.clip(exponent, -1100, 1100).astype(np.int32))
-    return np.where((fraction == 0.5) & (exponent == 1025), np.finfo(np.float64).max, out)
+    return np.where((fraction == 0.5) & (exponent == 1025), _LARGEST, out)
+
+
+@lru_cache(maxsize=1 << 16)
+def upper_bound(index: int, schema: int) -> float:
+    """`exponential_bounds` of one bucket."""
+    return float(exponential_bounds(np.array([index]), schema)[0])
 
 
 def bounds(indexes: NDArray[np.integer], histogram: FloatHistogram) -> Counts:
@@ -253,8 +261,10 @@ def _above(indexes: Indexes, counts: Counts, schema: int, threshold: float) -> t
     """Without the buckets that lie wholly within the zero bucket."""
     if threshold <= 0 or not len(indexes) or schema == CUSTOM_BUCKETS_SCHEMA:
         return indexes, counts
+    if upper_bound(int(indexes[0]), schema) > threshold:
+        return indexes, counts
     start = int(np.searchsorted(exponential_bounds(indexes, schema), threshold, side="right"))
-    return (indexes[start:], counts[start:]) if start else (indexes, counts)
+    return indexes[start:], counts[start:]
 
 
 def _union(left: Indexes, right: Indexes) -> tuple[Indexes, NDArray[np.intp], NDArray[np.intp]]:
