@@ -76,6 +76,6 @@ class LocalRay:
     ) -> None:
         ray.shutdown()
         if self._node is not None:
-            self._node.kill_all_processes(check_alive=False, allow_graceful=False)
+            self._node.kill_all_processes(check_alive=False, allow_graceful=True)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,136 @@
+"""`mimir-ray serve` and `mimir-ray status` as somebody at a terminal meets them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from mimir_ray.model.labels import labels_of
+from tests.integration.deployment import Deployment
+
+STOP_TIMEOUT_S = 15.0
+
+
+def command_line(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mimir_ray.cli", *arguments], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_it_tells_where_to_push_and_query_once_it_is_ready(deployment: Deployment) -> None:
+    output = deployment.output()
+    assert "mimir-ray is ready." in output
+    assert f"{deployment.url}/api/v1/push" in output
+    assert f"{deployment.url}/prometheus" in output
+    assert str(deployment.data) in output
+
+
+def test_all_of_it_listens_on_the_loopback_interface_only(deployment: Deployment) -> None:
+    inodes = set()
+    for pid in deployment.pids():
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            try:
+                target = os.readlink(entry.path)
+            except FileNotFoundError:
+                continue  # closed meanwhile
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+    listening = []
+    for table in ("tcp", "tcp6"):
+        with open(f"/proc/net/{table}") as lines:
+            for line in list(lines)[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and fields[9] in inodes:
+                    listening.append(fields[1])
+    assert any(address.endswith(f":{deployment.port:04X}") for address in listening)
+    loopback = ("0100007F:", "0000000000000000FFFF00000100007F:", "00000000000000000000000001000000:")
+    assert not [address for address in listening if not address.startswith(loopback)]
+
+
+def test_status_lists_services_and_the_ring(deployment: Deployment) -> None:
+    done = command_line("status", f"-data-dir={deployment.data}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert deployment.url in done.stdout
+    for service in ("gateway", "ring", "ingester/0", "ingester/1"):
+        assert any(service in line and "Running" in line for line in done.stdout.splitlines()), done.stdout
+    assert "ACTIVE" in done.stdout
+
+
+def test_status_of_an_unused_folder_says_that_nothing_runs_there(deployment: Deployment) -> None:
+    done = command_line("status", f"-data-dir={deployment.folder / 'elsewhere'}")
+    assert done.returncode == 3
+    assert "no mimir-ray runs" in done.stdout
+
+
+def test_a_second_one_on_the_same_data_is_refused(deployment: Deployment, deploy: Callable[..., Deployment]) -> None:
+    second = deploy(f"-data-dir={deployment.data}")
+    second.start(wait=False)
+    assert second.process is not None
+    assert second.process.wait(60) == 1
+    assert "is in use by another mimir-ray" in second.output()
+    assert "Traceback" not in second.output()
+    assert deployment.get("/ready").status == 200
+
+
+def test_a_port_in_use_is_named_before_anything_stays_behind(deploy: Callable[..., Deployment]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        unlucky = deploy(f"-server.http-listen-port={taken.getsockname()[1]}")
+        unlucky.start(wait=False)
+        assert unlucky.process is not None
+        assert unlucky.process.wait(240) == 1
+    assert str(taken_port(unlucky)) in unlucky.output()
+    assert "in use" in unlucky.output()
+    assert "Traceback" not in unlucky.output()
+    assert not unlucky.pids()
+
+
+def taken_port(one: Deployment) -> str:
+    return one.flags[0].partition("=")[2]
+
+
+@pytest.mark.parametrize(
+    "flag, words",
+    [
+        ("-no-such-flag=1", "-no-such-flag"),
+        ("-server.http-listen-port=many", "-server.http-listen-port"),
+        ("-config.file=/no/such/file.yaml", "/no/such/file.yaml"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_nothing_starts(flag: str, words: str) -> None:
+    done = command_line("serve", flag)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_interrupt_stops_all_processes_and_the_data_is_there_again(deployment: Deployment) -> None:
+    now_ms = int(time.time() * 1000)
+    up = labels_of({"__name__": "kept", "instance": "a"})
+    assert deployment.push([(up, [(now_ms - 1000, 1.5), (now_ms, 2.5)])]).status == 200
+    before = deployment.pids()
+    assert len(before) > 3
+    began = time.monotonic()
+    assert deployment.stop(signal.SIGINT) == 0
+    took = time.monotonic() - began
+    left = deployment.pids()
+    assert not left
+    assert took < STOP_TIMEOUT_S
+    assert command_line("status", f"-data-dir={deployment.data}").returncode == 3
+
+    deployment.start()
+    found = deployment.result("query", query="kept[1h]", time=now_ms / 1000)
+    assert found["result"] == [
+        {
+            "metric": {"__name__": "kept", "instance": "a"},
+            "values": [[(now_ms - 1000) / 1000, "1.5"], [now_ms / 1000, "2.5"]],
+        }
+    ]
