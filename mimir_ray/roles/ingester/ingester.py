@@ -20,7 +20,7 @@ from mimir_ray.clock import Clock
 from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.ring.model import InstanceId
 from mimir_ray.config.limits import Limits
-from mimir_ray.errors import MimirRayError, NotFound, Unavailable
+from mimir_ray.errors import MimirRayError, Unavailable
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.tenant import TenantId, validate_tenant
@@ -59,8 +59,8 @@ class IngesterNotReady(Unavailable):
 
 
 @dataclass(eq=False)
-class NoSuchCursor(NotFound):
-    """A page was asked for that is no longer kept; the reader starts again."""
+class NoSuchCursor(Unavailable):
+    """A page was asked for that is no longer kept (the ingester restarted, the reader was slow); ask again from the start."""
 
     cursor: str
 
@@ -182,6 +182,9 @@ class Ingester:
             return [WriteResult(0, error=Unavailable(f"cannot write to the WAL: {error}")) for _ in batches]
         taken = failed = 0
         for batch, result in zip(batches, results, strict=True):
+            if result.error is not None:
+                failed += len(batch.references) + len(batch.new_values)
+                continue
             refused = sum(refusal.count for refusal in result.refusals)
             failed += refused
             taken += len(batch.new_values) - refused
