@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.source import Selection
 from mimir_ray.roles.ingester.ingester import IngesterNotReady
+from mimir_ray.testing.sources import ListSource
 from tests.scenarios.cluster import NOW_MS, TENANT, Cluster, read
 
 EVERYTHING = Selection((Matcher(MatchType.REGEX, "__name__", ".+"),), NOW_MS - 10**8, NOW_MS + 10**8)
@@ -205,6 +207,20 @@ def test_references_of_before_a_restart_are_not_taken_for_other_series(cluster: 
         assert everything_is_there(one)
 
 
+def test_an_ingester_that_lost_its_disk_does_not_take_old_references_for_new_series(
+    cluster: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    with cluster(1, 1) as one:
+        one.push(series())
+        one.kill(0)
+        shutil.rmtree(tmp_path / "ingester-0")
+        one.start(0)
+        one.written = ListSource()
+        one.push(reversed(series(count=20, first=20, start_ms=NOW_MS)))
+        one.push(series(start_ms=NOW_MS + 10 * STEP))
+        assert everything_is_there(one)
+
+
 def test_an_ingester_keeps_its_tokens_and_its_series_over_a_restart(cluster: Callable[..., Cluster]) -> None:
     with cluster(3, 1) as one:
         one.push(series())
@@ -324,11 +340,11 @@ def test_a_new_ingester_without_old_series_in_its_range_does_not_stop_push_down(
 def test_an_ingester_that_sees_another_ring_does_not_evaluate(cluster: Callable[..., Cluster]) -> None:
     with cluster(2, 1) as one:
         one.push(series())
-        node = one.start(2)
-        node.watcher = one.nodes[0].watcher  # nobody polls for it any more
-        one.nodes.pop(2)
-        one.transport.client(RING).call("set_read_only", INGESTER, node.id, True)
-        one.watcher.poll()
+        one.transport.client(RING).call("set_read_only", INGESTER, one.nodes[0].id, True)
+        one.watcher.poll()  # nobody else looks
+        assert one.instant("sum(m0)") == one.expected("sum(m0)")
+        assert one.calls("select_page") == 2
+        one.refresh()
         assert one.instant("sum(m0)") == one.expected("sum(m0)")
         assert one.calls("select_page") == 2
 
