@@ -181,6 +181,12 @@ def kernel_modules() -> Iterator[str]:
             yield info.name
 
 
+def load_imported() -> None:
+    """Loads (or compiles) the kernels of all modules imported so far, so that no request waits for that."""
+    for dispatcher in list(REGISTRY.values()):
+        dispatcher.compile_now()
+
+
 def warm_up(progress: Callable[[int, int, str], None] | None = None) -> int:
     """Compiles (or loads from the cache) every kernel of the package.
 

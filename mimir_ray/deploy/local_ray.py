@@ -25,6 +25,27 @@ from mimir_ray.cluster.transport.base import NAMESPACE
 LOOPBACK = "127.0.0.1"
 
 
+def join(address: str, ours: bool) -> None:
+    """Connects this process to a Ray; `ours`: one that `LocalRay` started."""
+    if ours:
+        ray_services.resolve_ip_for_localhost = lambda host: host
+    ray.init(
+        address=address,
+        namespace=NAMESPACE,
+        log_to_driver=False,
+        configure_logging=False,
+        **({"_node_ip_address": LOOPBACK} if ours else {}),
+    )
+
+
+class _Head(Node):
+    """A head node without the dashboard's process where nobody wants a dashboard."""
+
+    def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
+        if include_dashboard:
+            super().start_api_server(include_dashboard=include_dashboard, raise_on_failure=raise_on_failure)
+
+
 class LocalRay:
     """Starts on entering, stops everything it started on leaving. The environment must be prepared (environment.py)."""
 
@@ -61,14 +82,8 @@ class LocalRay:
             "dashboard_agent_listen_port": 0,
             "gcs_server_port": 0,
         }
-        self._node = Node(RayParams(**parameters), head=True, shutdown_at_exit=True, spawn_reaper=True)
-        ray.init(
-            address=self._node.gcs_address,
-            _node_ip_address=LOOPBACK,
-            namespace=NAMESPACE,
-            log_to_driver=False,
-            configure_logging=False,
-        )
+        self._node = _Head(RayParams(**parameters), head=True, shutdown_at_exit=True, spawn_reaper=True)
+        join(self._node.gcs_address, ours=True)
         return self
 
     def __exit__(

@@ -16,7 +16,6 @@ from mimir_ray.roles.ingester.config import BlocksStorageConfig, IngesterConfig,
 from mimir_ray.roles.querier.config import QuerierConfig
 from mimir_ray.roles.scraper.config import ScraperConfig
 
-
 RUN_FILE = "run.json"
 """In the data directory while a deployment runs on it: where it is reached."""
 

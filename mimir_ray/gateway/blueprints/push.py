@@ -9,7 +9,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from mimir_ray.errors import ClientError, MimirRayError, Unavailable
 from mimir_ray.gateway.errors import as_text, text
 from mimir_ray.gateway.services import services_of
-from mimir_ray.roles.distributor.errors import RateLimited
+from mimir_ray.roles.distributor.errors import IngesterError, RateLimited
 from mimir_ray.wire.remote_write import decompress_snappy
 
 RETRY_AFTER_MIN_S = 6
@@ -53,7 +53,8 @@ def _failed(error: Exception, request: Request) -> HTTPResponse:
     if isinstance(error, RateLimited):
         answer = text(str(error), 429)
     elif isinstance(error, Unavailable):
-        answer = text(str(error), 500 if error.id else 503)
+        # Upstream answers 500 where ingesters failed or an instance limit was hit, 503 where nobody was there to ask.
+        answer = text(str(error), 500 if error.id or isinstance(error, IngesterError) else 503)
     else:
         answer = as_text(error, request)
     if answer.status == 429 or answer.status >= 500:

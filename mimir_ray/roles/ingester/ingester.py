@@ -6,6 +6,7 @@ restart, before the ingester becomes ACTIVE. Knows no threads and no Ray: any th
 
 from __future__ import annotations
 
+import fcntl
 import threading
 import uuid
 from collections import OrderedDict
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import structlog
 
@@ -38,6 +40,7 @@ from mimir_ray.tsdb.wal.writer import WalSettings
 
 log = structlog.get_logger(__name__)
 
+LOCK_TIMEOUT_S = 20.0
 PAGE_BYTES = 48 << 20
 CURSORS_MAX = 256
 CURSOR_IDLE_S = 120.0
@@ -66,6 +69,16 @@ class NoSuchCursor(Unavailable):
 
     def describe(self) -> str:
         return f"no such cursor: {self.cursor}"
+
+
+@dataclass(eq=False)
+class FolderInUse(Unavailable):
+    """Another process has this ingester's folder."""
+
+    directory: str
+
+    def describe(self) -> str:
+        return f"{self.directory} is in use by another process; stop that one first"
 
 
 @dataclass(slots=True)
@@ -116,6 +129,7 @@ class Ingester:
         self._tenants: dict[TenantId, _Tenant] = {}
         self._cursors: OrderedDict[str, _Cursor] = OrderedDict()
         self._state = "starting"
+        self._folder_lock: TextIO | None = None
         self._rates_at_s = clock.monotonic_s()
 
     @property
@@ -125,6 +139,7 @@ class Ingester:
     def open(self, progress: Callable[[str], None] = lambda _: None) -> None:
         """Replays what is on disk. Tenants are opened side by side; `progress` hears a sentence now and then."""
         self._directory.mkdir(parents=True, exist_ok=True)
+        self._folder_lock = lock_folder(self._directory, self._clock)
         found = sorted(path.name for path in self._directory.iterdir() if path.is_dir())
         done = 0
 
@@ -306,9 +321,14 @@ class Ingester:
         with self._lock:
             tenants, self._tenants = self._tenants, {}
             self._cursors.clear()
-        for entry in tenants.values():
-            entry.database.checkpoint()
+        for tenant, entry in tenants.items():
+            try:
+                entry.database.checkpoint()
+            except MimirRayError as error:  # the WAL has everything; the next start takes longer
+                log.warning("no checkpoint written", user=tenant, error=str(error))
             entry.database.close()
+        if self._folder_lock is not None:
+            self._folder_lock.close()
 
     def _find(self, tenant: TenantId) -> _Tenant | None:
         if self._state != "running":
@@ -340,6 +360,25 @@ class Ingester:
     def _owns_all(self, entry: _Tenant, ring_version: int) -> bool:
         view = self._ring()
         return view.version == ring_version and entry.ownership.owns_all(entry.database.head, view, self._instance)
+
+
+def lock_folder(directory: Path, clock: Clock) -> TextIO:
+    """Takes the folder for this process; held until the file is closed or the process ends.
+
+    A predecessor that was killed may live on for a moment, and two writers would ruin each other's WAL. Raises
+    `FolderInUse` when it is still there after `LOCK_TIMEOUT_S`.
+    """
+    held = (directory / "lock").open("a")
+    deadline = clock.monotonic_s() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return held
+        except OSError:
+            if clock.monotonic_s() >= deadline:
+                held.close()
+                raise FolderInUse(str(directory)) from None
+            clock.sleep(0.1)
 
 
 def local_limit(total: int, instances: int, replicas: int) -> int:
