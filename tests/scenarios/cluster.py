@@ -192,7 +192,10 @@ class Cluster:
 
     def kill(self, number: int) -> None:
         """Its memory is gone, and nobody starts it again. Files stay as they are."""
-        self.transport.kill(self.nodes.pop(number).lifecycler.desc.address, restarts=False)
+        node = self.nodes.pop(number)
+        self.transport.kill(node.lifecycler.desc.address, restarts=False)
+        if node.ingester._folder_lock is not None:
+            node.ingester._folder_lock.close()  # as the kernel does when a process ends
 
     def restart(self, number: int) -> Node:
         self.kill(number)
