@@ -42,8 +42,8 @@ class GatewayServer:
         """Calls `work` in the loop again and again."""
 
         def tick() -> None:
-            work()
             self._loop.call_later(period_s, tick)
+            work()
 
         self._loop.call_soon_threadsafe(self._loop.call_later, period_s, tick)
 
@@ -89,7 +89,7 @@ class GatewayServer:
         if self._server is not None:
             self._server.close()
             deadline = self._loop.time() + timeout_s
-            connections = getattr(self._server, "connections", set())
+            connections: set[Any] = getattr(self._server, "connections", set())
             for connection in list(connections):
                 connection.close_if_idle()
             while connections and self._loop.time() < deadline:

@@ -42,9 +42,11 @@ def blueprint(prefix: str) -> Blueprint:
     routes = Blueprint("prometheus", url_prefix=prefix)
 
     def route(path: str, methods: tuple[str, ...] = GET_AND_POST) -> Callable[[Handler], Handler]:
-        return lambda handler: (
-            routes.add_route(_answering(handler), f"/api/v1/{path}", methods=methods, name=handler.__name__) or handler
-        )
+        def register(handler: Handler) -> Handler:
+            routes.add_route(_answering(handler), f"/api/v1/{path}", methods=methods, name=handler.__name__)
+            return handler
+
+        return register
 
     route("query")(query)
     route("query_range")(query_range)
@@ -261,7 +263,7 @@ def _number(parameters: Parameters, name: str) -> int:
     text = parameters.get(name)
     if not text:
         return -1
-    if not re.fullmatch(r"[+-]?\d+", text):
+    if not re.fullmatch(r"[+-]?[0-9]+", text):
         raise BadRequest(f"{name} must be a number")
     return int(text)
 
@@ -290,7 +292,7 @@ def _limited(result: QueryResult, limit: int) -> QueryResult:
     return QueryResult(value, [*result.warnings, TRUNCATED], result.infos, result.stats)
 
 
-_ESCAPE = re.compile(r"__|_([0-9A-Fa-f]{1,6})_|_")
+_ESCAPE = re.compile(r"__|_([0-9A-Fa-f]{1,5})_|_")
 
 
 def unescape_label_name(name: str) -> str:

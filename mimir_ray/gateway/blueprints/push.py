@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 from sanic import Blueprint, HTTPResponse, Request
 
@@ -64,7 +65,7 @@ def _failed(error: Exception, request: Request) -> HTTPResponse:
 
 def retry_after_s(attempt: str, jitter: float | None = None) -> int:
     """Seconds: 6 doubling with every attempt up to 96, half of it up or down. Upstream: calculateRetryAfter."""
-    number = int(attempt) if attempt.isdigit() else 1
+    number = int(attempt) if re.fullmatch("[0-9]{1,9}", attempt) else 1
     base = RETRY_AFTER_MIN_S << min(max(number - 1, 0), RETRY_AFTER_DOUBLINGS_MAX)
     spread = random.uniform(0.5, 1.5) if jitter is None else jitter
     return max(RETRY_AFTER_MIN_S, min(96, round(base * spread)))
