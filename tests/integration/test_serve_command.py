@@ -20,7 +20,7 @@ STOP_TIMEOUT_S = 15.0
 
 def command_line(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mimir_ray.cli", *arguments], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "mimir_ray.cli", *arguments], check=False, capture_output=True, text=True, timeout=60
     )
 
 
