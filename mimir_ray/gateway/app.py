@@ -9,7 +9,7 @@ from sanic import HTTPResponse, Request, Sanic
 from sanic.exceptions import MethodNotAllowed, NotFound, SanicException
 
 from mimir_ray.gateway.blueprints import prometheus, push, rings, status, ui
-from mimir_ray.gateway.errors import as_text, text
+from mimir_ray.gateway.errors import TEXT, as_text, text
 from mimir_ray.gateway.services import GatewayServices
 
 log = structlog.get_logger(__name__)
@@ -28,7 +28,6 @@ def create_app(services: GatewayServices, name: str = "mimir-ray") -> Sanic:
         GRACEFUL_SHUTDOWN_TIMEOUT=server.graceful_shutdown_timeout.seconds,
         ACCESS_LOG=False,
         OAS=False,
-        TOUCHUP=False,
     )
     prefix = server.http_path_prefix
     for blueprint in (
@@ -50,7 +49,7 @@ async def _unanswered(request: Request, error: Exception) -> HTTPResponse:
     if isinstance(error, NotFound):
         return text("404 page not found", 404)
     if isinstance(error, MethodNotAllowed):
-        return HTTPResponse(status=405, headers=error.headers)
+        return HTTPResponse(status=405, headers=error.headers, content_type=TEXT)
     if isinstance(error, SanicException):
         return text(str(error), error.status_code)
     return as_text(error, request)

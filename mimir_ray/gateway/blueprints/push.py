@@ -8,7 +8,7 @@ import re
 from sanic import Blueprint, HTTPResponse, Request
 
 from mimir_ray.errors import ClientError, MimirRayError, Unavailable
-from mimir_ray.gateway.errors import as_text, text
+from mimir_ray.gateway.errors import TEXT, as_text, text
 from mimir_ray.gateway.services import services_of
 from mimir_ray.roles.distributor.errors import IngesterError, RateLimited
 from mimir_ray.wire.remote_write import decompress_snappy
@@ -38,7 +38,7 @@ async def push(request: Request) -> HTTPResponse:
         outcome = await services.distributor.push(tenant, data)
         if outcome.error is not None:
             return _failed(outcome.error, request)
-        return HTTPResponse(status=200)
+        return HTTPResponse(status=200, content_type=TEXT)
     except MimirRayError as error:
         return _failed(error, request)
     except Exception as error:  # noqa: BLE001  (the edge)
