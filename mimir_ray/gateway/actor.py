@@ -122,7 +122,7 @@ class GatewayActor:
             metrics=GatewayMetrics(self._registry),
         )
         self._server = GatewayServer(settings.server)
-        self._server.start(create_app(self._services, f"mimir-ray-{spec.instance}"))
+        self._server.start(create_app(self._services, f"mimir-ray-{spec.instance}", only_app=True))
         self._server.every(AGE_PERIOD_S, self._distributor.age)
         self._server.every(1.0, lambda: self._runtime.reload(self._clock.now_ms()))
         self._scraper: Scraper | None = None

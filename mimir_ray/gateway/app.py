@@ -15,8 +15,12 @@ from mimir_ray.gateway.services import GatewayServices
 log = structlog.get_logger(__name__)
 
 
-def create_app(services: GatewayServices, name: str = "mimir-ray") -> Sanic:
-    """Routes and hooks around `services`. Server limits come from `services.settings.server`."""
+def create_app(services: GatewayServices, name: str = "mimir-ray", only_app: bool = False) -> Sanic:
+    """Routes and hooks around `services`. Server limits come from `services.settings.server`.
+
+    `only_app`: no other application will be served in this process; Sanic then drops the code (and an empty
+    header) of features that are off, which it can do once a process.
+    """
     server = services.settings.server
     app = Sanic(name, configure_logging=False, log_config=None)
     app.ctx.services = services
@@ -28,6 +32,7 @@ def create_app(services: GatewayServices, name: str = "mimir-ray") -> Sanic:
         GRACEFUL_SHUTDOWN_TIMEOUT=server.graceful_shutdown_timeout.seconds,
         ACCESS_LOG=False,
         OAS=False,
+        TOUCHUP=only_app,
     )
     prefix = server.http_path_prefix
     for blueprint in (
