@@ -101,7 +101,7 @@ class GatewayActor:
         frontend = QueryFrontend(
             Engine(spec.engine),
             Querier(ingesters, settings.querier, shard_tasks),
-            lambda tenant: self._runtime.limits(tenant),
+            self._runtime.limits,
             self._clock,
             QueryFrontendMetrics(self._registry),
         )
@@ -210,7 +210,7 @@ class GatewayActor:
         def targets() -> list[Target]:
             host = settings.server.http_listen_address
             own = Target(
-                f"{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{self._server.port}",
+                f"{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{self._server.port}",  # noqa: S104  (compared)
                 f"{settings.server.http_path_prefix}/metrics",
                 (("job", "mimir-ray"),),
             )

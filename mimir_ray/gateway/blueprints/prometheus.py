@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+from urllib.parse import unquote
 
 import orjson
 from sanic import Blueprint, HTTPResponse, Request
@@ -104,7 +105,8 @@ async def query_range(request: Request) -> HTTPResponse:
         )
     if (end_ms - start_ms) // step_ms > MAX_POINTS:
         raise BadRequest(
-            "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)"
+            "exceeded maximum resolution of 11,000 points per timeseries. "
+            "Try decreasing the query resolution (?step=XX)"
         )
     cancellation = _cancellation(request, parameters)
     lookback_ms = _lookback(parameters)
@@ -149,7 +151,7 @@ async def labels(request: Request) -> HTTPResponse:
 async def label_values(request: Request, name: str) -> HTTPResponse:
     services = services_of(request)
     tenant = services.auth.tenant(request)
-    wanted = unescape_label_name(name)
+    wanted = unescape_label_name(unquote(name))
     if not wanted:
         raise BadRequest(f'invalid label name: "{wanted}"')
     asked = _labels_request(Parameters(request))

@@ -31,7 +31,7 @@ async def graph(request: Request) -> HTTPResponse:
     return page(request, "Graph", _filled("graph.html", request))
 
 
-async def static(request: Request, name: str) -> HTTPResponse:
+async def static(_request: Request, name: str) -> HTTPResponse:
     if name not in ASSETS:
         return text("404 page not found", 404)
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
