@@ -53,7 +53,7 @@ THROUGH_TABLES = {
     "mimir_ray.promql.kernels.quantile": "tests/promql/kernels/test_range_kernels.py",
     "mimir_ray.promql.kernels.rate": "tests/promql/kernels/test_range_kernels.py",
     "mimir_ray.promql.kernels.regression": "tests/promql/kernels/test_range_kernels.py",
-    "mimir_ray.roles.distributor.request": "tests/roles/distributor/test_push.py",
+    "mimir_ray.roles.distributor.request": "tests/roles/distributor/test_distributor.py",
 }
 
 
