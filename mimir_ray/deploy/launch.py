@@ -81,6 +81,7 @@ def serve(settings: Settings, ray_address: str = "", out: TextIO = sys.stdout) -
             stack.enter_context(_data_lock(settings.root))
             with _creator(settings) as creator:
                 address, logs = _enter_ray(settings, ray_address, stack, progress)
+                signal.signal(signal.SIGTERM, told_to_stop)  # Ray put a handler of its own there: exit at once
                 stack.callback(_stop_actors, settings, progress)
                 _create_actors(creator, address, not ray_address, progress)
             url = _wait_until_ready(settings, stop, progress)
