@@ -141,7 +141,7 @@ class RayClient:
         deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         try:
             ref = getattr(self._actor(), method).remote(*_arguments(args))
-        except (ValueError, *UNREACHED):
+        except (_NoSuchActor, *UNREACHED):
             ref = None  # `result` looks for the actor again
         return RayPending(self, method, args, deadline, ref)
 
