@@ -54,8 +54,8 @@ _use_cache_folder()
 import numba  # noqa: E402  (reads NUMBA_CACHE_DIR when imported)
 from llvmlite import ir as _ir  # noqa: E402
 from numba import types  # noqa: E402
-from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
 from numba.core import cgutils as _cgutils  # noqa: E402
+from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
 from numba.extending import intrinsic as _intrinsic  # noqa: E402
 
 # For encoding/bits.py, which writes machine instructions.

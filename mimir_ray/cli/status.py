@@ -37,9 +37,8 @@ def main(arguments: list[str]) -> int:
         print(f"  {one['service']:<16} {one['status']:<10} {one['detail']}".rstrip())
     print("ring of ingesters")
     for one in ring:
-        print(
-            f"  {one['id']:<16} {one['state']:<10} {one['zone']:<10} {len(one['tokens'])} tokens, {one['ownership']:.1%}"
-        )
+        share = f"{len(one['tokens'])} tokens, {one['ownership']:.1%}"
+        print(f"  {one['id']:<16} {one['state']:<10} {one['zone']:<10} {share}")
     return 0 if all(one["status"] == "Running" for one in services) else 1
 
 

@@ -67,7 +67,7 @@ def create(spec: ActorSpec, settings: Settings, runtime_env: dict[str, Any] | No
     return remote.options(**options).remote(*arguments)
 
 
-def _ring(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
+def _ring(_spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
     return RingActor, (FileStore(settings.root / "ring.json"),)
 
 

@@ -22,6 +22,7 @@ from typing import Any, TextIO
 import ray
 
 from mimir_ray.cluster.transport.base import NAMESPACE, RING, Address
+from mimir_ray.config.server import reachable
 from mimir_ray.deploy.local_ray import LocalRay, join
 from mimir_ray.deploy.settings import RUN_FILE, Settings
 from mimir_ray.deploy.topology import topology
@@ -209,9 +210,9 @@ def _stop_actor(handle: Any, timeout_s: float) -> None:
 
 def _wait_until_ready(settings: Settings, stop: threading.Event, progress: Progress) -> str:
     gateway = ray.get_actor(Address("gateway", "0").actor_name, namespace=NAMESPACE)
-    host, port = ray.get(gateway.address.remote(), timeout=ADDRESS_TIMEOUT_S)
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
-    url = f"http://{shown}:{port}{settings.server.http_path_prefix}"
+    address: tuple[str, int] = ray.get(gateway.address.remote(), timeout=ADDRESS_TIMEOUT_S)
+    host, port = reachable(address[0]), address[1]
+    url = f"http://{host}:{port}{settings.server.http_path_prefix}"
     deadline = time.monotonic() + READY_TIMEOUT_S
     while not stop.is_set():
         status, body = _get(f"{url}/ready")

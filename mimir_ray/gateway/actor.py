@@ -16,6 +16,7 @@ from mimir_ray.cluster.ring.model import InstanceState, RingName
 from mimir_ray.cluster.ring.watcher import RingWatcher
 from mimir_ray.cluster.transport.base import RING, Address, Client, Transport
 from mimir_ray.config.overrides import RuntimeConfig, RuntimeDefaults
+from mimir_ray.config.server import reachable
 from mimir_ray.errors import MimirRayError
 from mimir_ray.gateway.app import create_app
 from mimir_ray.gateway.auth import Authenticator
@@ -210,7 +211,7 @@ class GatewayActor:
         def targets() -> list[Target]:
             host = settings.server.http_listen_address
             own = Target(
-                f"{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{self._server.port}",  # noqa: S104  (compared)
+                f"{reachable(host)}:{self._server.port}",  # noqa: S104  (compared)
                 f"{settings.server.http_path_prefix}/metrics",
                 (("job", "mimir-ray"),),
             )

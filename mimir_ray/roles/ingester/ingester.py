@@ -63,7 +63,7 @@ class IngesterNotReady(Unavailable):
 
 @dataclass(eq=False)
 class NoSuchCursor(Unavailable):
-    """A page was asked for that is no longer kept (the ingester restarted, the reader was slow); ask again from the start."""
+    """A page is no longer kept (the ingester restarted, the reader was slow); ask again from the start."""
 
     cursor: str
 
@@ -148,9 +148,8 @@ class Ingester:
             tenant = validate_tenant(name)
 
             def tell(read: int, total: int) -> None:
-                progress(
-                    f"replaying the WAL of tenant {name}: {read >> 20} of {total >> 20} MiB, {done} of {len(found)} tenants done"
-                )
+                tenants = f"{done} of {len(found)} tenants done"
+                progress(f"replaying the WAL of tenant {name}: {read >> 20} of {total >> 20} MiB, {tenants}")
 
             database = self._open_database(tenant, tell)
             with self._lock:

@@ -22,7 +22,6 @@ from mimir_ray.promql.source import Selection
 from mimir_ray.roles.api import Querier
 from mimir_ray.roles.query_frontend.metrics import QueryFrontendMetrics
 
-
 METADATA_TIMEOUT_S = 60.0
 
 
