@@ -211,7 +211,7 @@ class GatewayActor:
         def targets() -> list[Target]:
             host = settings.server.http_listen_address
             own = Target(
-                f"{reachable(host)}:{self._server.port}",  # noqa: S104  (compared)
+                f"{reachable(host)}:{self._server.port}",
                 f"{settings.server.http_path_prefix}/metrics",
                 (("job", "mimir-ray"),),
             )

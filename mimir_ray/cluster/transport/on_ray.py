@@ -14,10 +14,13 @@ Measured on 2 shared cores, Ray 2.60, one caller at a time, wall and CPU in ms a
     answer: 10 MB packed                      6.7    2.4      3.1
     asyncio, 16 calls at once, 40 kB each     0.45   0.36     0.30    a call
 
-So several batches go as varargs of one call (8 of them: 0.36 ms of CPU each, alone 1.15 ms), up to about 0.5 MB.
-`await ref`, `ref.future()` and a callback of our own cost the same (within 5 %, less than the noise), so `acall` uses the public one that a time-out fits on. Ray pickles every argument by itself and in Python; a
-selection takes 0.15 ms each way. So arguments and small answers travel as one bytes object (`packing.py`):
-0.65 instead of 0.89 ms for a selection there and back, 0.95 instead of 1.22 ms for three batches of 2,000 samples.
+So several batches go in one call (8 of them: 0.36 ms of CPU each, alone 1.15 ms), up to about 0.5 MB. `await ref`,
+`ref.future()` and a callback of our own cost the same (within 5 %, less than the noise), so `acall` uses the public
+one that a time-out fits on.
+
+Ray pickles every argument by itself and in Python; a selection takes 0.15 ms each way. So arguments and small answers
+travel as one bytes object (`packing.py`): 0.65 instead of 0.89 ms for a selection there and back, 0.95 instead of
+1.22 ms for three batches of 2,000 samples.
 """
 
 from __future__ import annotations

@@ -217,7 +217,7 @@ class Scraper:
         limit = int(self._config.body_size_limit)
         headers = {"Accept": ACCEPT, "X-Prometheus-Scrape-Timeout-Seconds": f"{self._config.scrape_timeout.seconds:g}"}
         try:
-            request = urllib.request.Request(target.url, headers=headers)  # noqa: S310  (http, see Target.url)
+            request = urllib.request.Request(target.url, headers=headers)
             with self._opener.open(request, timeout=self._config.scrape_timeout.seconds) as answer:
                 body = answer.read(limit + 1)
                 if len(body) > limit:
