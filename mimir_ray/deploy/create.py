@@ -34,7 +34,7 @@ def main() -> int:
     address, _, whose = sys.stdin.readline().strip().partition(" ")
     if not address:
         return 1  # the parent gave up
-    join(address, ours=whose == "ours")
+    join(address)
     error = create_all(settings, None if whose == "ours" else {"env_vars": MALLOC})
     if error:
         tell(error=error)

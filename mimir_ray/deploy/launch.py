@@ -118,7 +118,7 @@ def _data_lock(root: Path) -> Iterator[None]:
 def _enter_ray(settings: Settings, address: str, stack: ExitStack, progress: Progress) -> tuple[str, str]:
     """Starts a local Ray, or joins a running one; returns its address and where its logs are."""
     if address:
-        join(address, ours=False)
+        join(address)
         stack.callback(ray.shutdown)
         progress.say(f"Joined the Ray at {address}.")
         return address, ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -23,19 +24,26 @@ from ray._private.parameter import RayParams
 from mimir_ray.cluster.transport.base import NAMESPACE
 
 LOOPBACK = "127.0.0.1"
+CONNECT_TIMEOUT_S = 2.0
 
 
-def join(address: str, ours: bool) -> None:
-    """Connects this process to a Ray; `ours`: one that `LocalRay` started."""
-    if ours:
-        ray_services.resolve_ip_for_localhost = lambda host: host
-    ray.init(
-        address=address,
-        namespace=NAMESPACE,
-        log_to_driver=False,
-        configure_logging=False,
-        **({"_node_ip_address": LOOPBACK} if ours else {}),
-    )
+def join(address: str) -> None:
+    """Connects this process to the Ray at an address (`host:port`, or what else `ray.init` takes)."""
+    arguments: dict[str, Any] = {}
+    host, _, port = address.rpartition(":")
+    if host in (LOOPBACK, "localhost") and not _listens(ray_services.get_node_ip_address(), int(port)):
+        # Ray would look for it at the machine's outside address, and not find one that `LocalRay` started.
+        ray_services.resolve_ip_for_localhost = lambda name: name
+        arguments = {"_node_ip_address": LOOPBACK}
+    ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **arguments)
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 class _Head(Node):
@@ -83,7 +91,7 @@ class LocalRay:
             "gcs_server_port": 0,
         }
         self._node = _Head(RayParams(**parameters), head=True, shutdown_at_exit=True, spawn_reaper=True)
-        join(self._node.gcs_address, ours=True)
+        join(self._node.gcs_address)
         return self
 
     def __exit__(
