@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import sys
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,15 @@ def main(arguments: list[str]) -> int:
     if not path.exists():
         print(f"no mimir-ray runs on {settings.root}")
         return 3
-    run = json.loads(path.read_text())
+    try:
+        run = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        print(f"{path} cannot be read: {error}")
+        return 3
     try:
         services = _get(f"{run['url']}/services")["services"]
         ring = _get(f"{run['url']}/ingester/ring")["shards"]
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         print(f"the gateway at {run['url']} (pid {run['pid']}) does not answer: {error}")
         return 3
     print(f"{run['url']}/  pid {run['pid']}  data {settings.root}")
@@ -44,5 +48,6 @@ def main(arguments: list[str]) -> int:
 
 def _get(url: str) -> Any:
     request = urllib.request.Request(url, headers={"Accept": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine: no proxy in between
+    with direct.open(request, timeout=10) as answer:
         return json.loads(answer.read())

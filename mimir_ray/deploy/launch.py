@@ -229,8 +229,9 @@ def _wait_until_ready(settings: Settings, stop: threading.Event, progress: Progr
 
 
 def _get(url: str) -> tuple[int, str]:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine: no proxy in between
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with direct.open(url, timeout=5) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(errors="replace")

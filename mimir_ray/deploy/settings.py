@@ -76,6 +76,14 @@ class Settings:
                     f"{self.ingester.ring.replication_factor}"
                 ),
             )
+        ring = self.ingester.ring
+        inhabited = len(set(self.deploy.zones[: self.deploy.ingesters]))
+        if ring.zone_awareness_enabled and inhabited < ring.replication_factor // 2 + 1:
+            yield (
+                "deploy.zones",
+                f"ingesters in {inhabited} zones cannot form a zone-aware quorum of a replication factor of "
+                f"{ring.replication_factor}",
+            )
 
     @property
     def root(self) -> Path:
