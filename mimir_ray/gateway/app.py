@@ -6,11 +6,12 @@ import time
 
 import structlog
 from sanic import HTTPResponse, Request, Sanic
-from sanic.exceptions import MethodNotAllowed, NotFound, SanicException
+from sanic.exceptions import MethodNotAllowed, NotFound, PayloadTooLarge, SanicException
 
 from mimir_ray.gateway.blueprints import prometheus, push, rings, status, ui
 from mimir_ray.gateway.errors import TEXT, as_text, text
 from mimir_ray.gateway.services import GatewayServices
+from mimir_ray.wire.remote_write import WriteMessageTooLarge
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +41,7 @@ def create_app(services: GatewayServices, name: str = "mimir-ray", only_app: boo
         prometheus.blueprint(services.settings.api.prometheus_http_prefix),
         status.blueprint(services.settings.api),
         rings.blueprint(),
-        ui.blueprint(),
+        ui.blueprint(services.settings.api.prometheus_http_prefix),
     ):
         app.blueprint(blueprint, url_prefix=f"{prefix}{blueprint.url_prefix or ''}" if prefix else None)
     app.exception(Exception)(_unanswered)
@@ -55,9 +56,17 @@ async def _unanswered(request: Request, error: Exception) -> HTTPResponse:
         return text("404 page not found", 404)
     if isinstance(error, MethodNotAllowed):
         return HTTPResponse(status=405, headers=error.headers, content_type=TEXT)
+    if isinstance(error, PayloadTooLarge) and request.path.startswith(f"{_prefix(request)}/api/v1/"):
+        size = request.headers.get("content-length", "")
+        limit = int(request.app.ctx.services.settings.distributor.max_recv_msg_size)
+        return as_text(WriteMessageTooLarge(int(size) if size.isdigit() else limit + 1, limit), request)
     if isinstance(error, SanicException):
         return text(str(error), error.status_code)
     return as_text(error, request)
+
+
+def _prefix(request: Request) -> str:
+    return str(request.app.ctx.services.settings.server.http_path_prefix)
 
 
 async def _started(request: Request) -> None:

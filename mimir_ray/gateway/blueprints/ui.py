@@ -15,8 +15,10 @@ ASSETS = frozenset({"style.css", "chart.js", "index.js", "graph.js", "icon.svg"}
 CACHE = {"Cache-Control": "max-age=300"}
 
 
-def blueprint() -> Blueprint:
+def blueprint(prometheus: str) -> Blueprint:
+    """`prometheus`: the prefix of that API. Clients look there too, to see whether anybody is at home."""
     routes = Blueprint("ui")
+    routes.add_route(index, f"{prometheus}/", methods=("GET",), name="prometheus_root")
     routes.add_route(index, "/", methods=("GET",), name="index")
     routes.add_route(graph, "/graph", methods=("GET",), name="graph")
     routes.add_route(static, "/static/<name>", methods=("GET",), name="static")
