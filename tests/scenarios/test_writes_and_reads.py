@@ -11,6 +11,7 @@ import pytest
 
 from mimir_ray.cluster.ring.model import INGESTER
 from mimir_ray.cluster.transport.base import RING
+from mimir_ray.cluster.transport.in_process import FaultRates
 from mimir_ray.errors import Unavailable
 from mimir_ray.model.labels import Labels, labels_of
 from mimir_ray.model.matchers import Matcher, MatchType
@@ -354,3 +355,34 @@ def test_with_replicas_ingesters_are_asked_for_samples(cluster: Callable[..., Cl
         one.push(series())
         assert one.instant("sum(m0)") == one.expected("sum(m0)")
         assert one.calls("evaluate") == 0
+
+
+# Calls that get lost.
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("ingesters", "replication_factor"), [(2, 1), (3, 3)])
+def test_under_faults_what_was_acknowledged_is_there_and_nothing_is_made_up(
+    cluster: Callable[..., Cluster], ingesters: int, replication_factor: int, seed: int
+) -> None:
+    with cluster(ingesters, replication_factor) as one:
+        random = one.transport._rng = np.random.default_rng(seed)
+        one.transport.faults = FaultRates(lost_call=0.2, lost_answer=0.2)
+        sent = ListSource()
+        refused = 0
+        for at in range(40):
+            request = series(count=5, first=int(random.integers(20)), start_ms=NOW_MS + at * STEP, points=1)
+            for labels, points in request:
+                sent.add(labels, points)
+            refused += one.try_push(request).error is not None
+        one.transport.faults = FaultRates()
+        assert 0 < refused < 40
+        for number in list(one.nodes):
+            one.restart(number)
+        found, written, all_sent = (read(each, EVERYTHING) for each in (one.source(), one.written, sent))
+        assert written
+        for labels, points in written.items():
+            assert set(points) <= set(found[labels])
+        for labels, points in found.items():
+            assert set(points) <= set(all_sent[labels])
+            assert len(points) == len({time for time, _ in points})
