@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,39 @@ def test_what_was_taken_is_there_after_an_orderly_end(setup: Setup) -> None:
     fresh.open(said.append)
     assert (count(fresh), count(fresh, "team-b")) == (1, 1)
     assert said
+
+
+def test_what_is_taken_while_it_ends_is_there_and_the_rest_was_refused(setup: Setup) -> None:
+    taken: list[Labels] = []
+    errors: list[Exception] = []
+    begun = threading.Event()
+
+    def write(writer: int) -> None:
+        for number in range(writer * 1000, writer * 1000 + 200):
+            try:
+                result = setup.push((up(number), [(NOW, 1.0)]))
+            except MimirRayError as error:
+                errors.append(error)
+                continue
+            if result.error is None:
+                taken.append(up(number))
+                begun.set()
+            else:
+                errors.append(result.error)
+
+    writers = [threading.Thread(target=write, args=(writer,)) for writer in range(3)]
+    for writer in writers:
+        writer.start()
+    assert begun.wait(20)
+    setup.ingester.close()
+    for writer in writers:
+        writer.join(20)
+    assert all(isinstance(error, Unavailable) for error in errors)
+    fresh = setup.again()
+    fresh.open()
+    assert count(fresh) >= len(taken)
+    found = {labels for batch in fresh.select(TENANT, EVERYTHING) for labels in batch.labels.to_labels()}
+    assert found >= set(taken)
 
 
 def test_a_folder_belongs_to_one_ingester_at_a_time(setup: Setup) -> None:
