@@ -86,6 +86,11 @@ class ServerConfig:
         help="Logs every request at level info instead of debug.",
     )
 
+    @property
+    def scheme(self) -> str:
+        """Of the server's URLs."""
+        return "https" if self.http_tls_config.cert_file else "http"
+
     def problems(self) -> Iterator[tuple[str, str]]:
         yield from prefix_problems("http_path_prefix", self.http_path_prefix)
 

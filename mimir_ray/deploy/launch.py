@@ -11,8 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -31,6 +29,7 @@ from mimir_ray.errors import MimirRayError, Unavailable
 READY_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 12.0
 ADDRESS_TIMEOUT_S = 30.0
+STATUS_TIMEOUT_S = 10.0
 
 
 class CannotStart(Unavailable):
@@ -212,13 +211,12 @@ def _wait_until_ready(settings: Settings, stop: threading.Event, progress: Progr
     gateway = ray.get_actor(Address("gateway", "0").actor_name, namespace=NAMESPACE)
     address: tuple[str, int] = ray.get(gateway.address.remote(), timeout=ADDRESS_TIMEOUT_S)
     host, port = reachable(address[0]), address[1]
-    url = f"http://{host}:{port}{settings.server.http_path_prefix}"
+    url = f"{settings.server.scheme}://{host}:{port}{settings.server.http_path_prefix}"
     deadline = time.monotonic() + READY_TIMEOUT_S
     while not stop.is_set():
-        status, body = _get(f"{url}/ready")
-        if status == 200:
+        reasons = _not_ready(gateway)
+        if not reasons:
             break
-        reasons = body.splitlines()[1:] or [body]
         if any(": Failed" in reason for reason in reasons) and time.monotonic() > deadline - READY_TIMEOUT_S + 30:
             raise CannotStart("; ".join(reasons))
         if time.monotonic() > deadline:
@@ -228,15 +226,12 @@ def _wait_until_ready(settings: Settings, stop: threading.Event, progress: Progr
     return url
 
 
-def _get(url: str) -> tuple[int, str]:
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine: no proxy in between
+def _not_ready(gateway: Any) -> list[str]:
+    """What `/ready` would say, asked of the actor itself: nothing between us and it can be misconfigured."""
     try:
-        with direct.open(url, timeout=5) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode(errors="replace")
-    except OSError as error:
-        return 0, str(error)
+        return ray.get(gateway.not_ready.remote(), timeout=STATUS_TIMEOUT_S)  # type: ignore[no-any-return]
+    except ray.exceptions.RayError as error:
+        return [f"gateway/0: Starting: {str(error).splitlines()[0]}"]
 
 
 def _write_run_file(settings: Settings, url: str, logs: str, stack: ExitStack) -> None:

@@ -214,6 +214,7 @@ class GatewayActor:
                 f"{reachable(host)}:{self._server.port}",
                 f"{settings.server.http_path_prefix}/metrics",
                 (("job", "mimir-ray"),),
+                settings.server.scheme,
             )
             return [own, *(ray_targets() if ray_targets else [])]
 

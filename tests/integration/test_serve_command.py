@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from mimir_ray.model.labels import labels_of
-from tests.integration.deployment import Deployment
+from tests.integration.deployment import Deployment, wait_for
 
 STOP_TIMEOUT_S = 15.0
 
@@ -24,8 +24,15 @@ def command_line(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_it_tells_where_to_push_and_query_once_it_is_ready(deployment: Deployment) -> None:
-    output = deployment.output()
+@pytest.fixture(scope="module")
+def greeted(deployment: Deployment) -> Deployment:
+    """Running, and serve knows it: it asks a few times a second."""
+    wait_for("serve says so", lambda: "Ctrl-C stops everything" in deployment.output())
+    return deployment
+
+
+def test_it_tells_where_to_push_and_query_once_it_is_ready(greeted: Deployment) -> None:
+    deployment, output = greeted, greeted.output()
     assert "mimir-ray is ready." in output
     assert f"{deployment.url}/api/v1/push" in output
     assert f"{deployment.url}/prometheus" in output
@@ -54,7 +61,8 @@ def test_all_of_it_listens_on_the_loopback_interface_only(deployment: Deployment
     assert not [address for address in listening if not address.startswith(loopback)]
 
 
-def test_status_lists_services_and_the_ring(deployment: Deployment) -> None:
+def test_status_lists_services_and_the_ring(greeted: Deployment) -> None:
+    deployment = greeted
     done = command_line("status", f"-data-dir={deployment.data}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert deployment.url in done.stdout
@@ -112,6 +120,16 @@ def test_a_wrong_setting_is_named_and_nothing_starts(flag: str, words: str) -> N
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("after", ["Ray is up", "starting ingester"])
+def test_a_stop_while_it_starts_leaves_nothing_behind(after: str, deploy: Callable[..., Deployment]) -> None:
+    hasty = deploy()
+    hasty.start(wait=False)
+    wait_for(f"it says {after!r}", lambda: after in hasty.output(), timeout_s=120, period_s=0.02)
+    hasty.stop(signal.SIGTERM)
+    assert not hasty.pids()
+    assert "Traceback" not in hasty.output()
+
+
 def test_an_interrupt_stops_all_processes_and_the_data_is_there_again(deployment: Deployment) -> None:
     now_ms = int(time.time() * 1000)
     up = labels_of({"__name__": "kept", "instance": "a"})
@@ -134,3 +152,18 @@ def test_an_interrupt_stops_all_processes_and_the_data_is_there_again(deployment
             "values": [[(now_ms - 1000) / 1000, "1.5"], [now_ms / 1000, "2.5"]],
         }
     ]
+
+
+def test_it_starts_again_at_once_after_its_foreground_process_was_killed(deployment: Deployment) -> None:
+    """Ray's processes outlive it for a moment; two ingesters must not write one log."""
+    now_ms = int(time.time() * 1000)
+    survivor = labels_of({"__name__": "survivor"})
+    assert deployment.push([(survivor, [(now_ms, 1.0)])]).status == 200
+    assert deployment.process is not None
+    deployment.process.kill()
+    deployment.process.wait(10)
+    deployment.start()
+    wait_for("the old ones are gone", lambda: len(deployment.pids_of("ray::IngesterActor")) == 2)
+    assert deployment.push([(survivor, [(now_ms + 1, 2.0)])]).status == 200
+    found = deployment.result("query", query="survivor[1h]", time=now_ms / 1000 + 1)
+    assert [value for _, value in found["result"][0]["values"]] == ["1", "2"]

@@ -9,6 +9,7 @@ Upstream: scrape/scrape.go scrapeLoop.
 from __future__ import annotations
 
 import hashlib
+import ssl
 import http.client
 import threading
 import urllib.request
@@ -41,10 +42,11 @@ class Target:
     address: str
     path: str = "/metrics"
     labels: Labels = ()
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://{self.address}{self.path}"
+        return f"{self.scheme}://{self.address}{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,10 @@ class Scraper:
         self._stop = threading.Event()
         self._loops: dict[Target, tuple[threading.Thread, threading.Event]] = {}
         # Targets are reached directly, whatever proxies the environment names. Upstream: scrape proxies are configured.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        # Targets are processes of this deployment, known by address: no proxy, and no name in a certificate to check.
+        self._opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=ssl._create_unverified_context())
+        )
         self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
         self._scrapes = Counter(
             "mimir_ray_scraper_scrapes_total", "Scrapes, by how they ended.", ("outcome",), registry=registry
