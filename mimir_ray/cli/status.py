@@ -51,7 +51,8 @@ def _get(url: str) -> Any:
     request = urllib.request.Request(url, headers={"Accept": "application/json"})
     # It is on this machine: no proxy in between, and no name in a certificate to check.
     direct = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=ssl._create_unverified_context())
+        urllib.request.ProxyHandler({}),
+        urllib.request.HTTPSHandler(context=ssl._create_unverified_context()),  # noqa: S323
     )
     with direct.open(request, timeout=10) as answer:
         return json.loads(answer.read())

@@ -159,11 +159,15 @@ def test_it_starts_again_at_once_after_its_foreground_process_was_killed(deploym
     now_ms = int(time.time() * 1000)
     survivor = labels_of({"__name__": "survivor"})
     assert deployment.push([(survivor, [(now_ms, 1.0)])]).status == 200
+    before = set(deployment.pids_of("ray::IngesterActor"))
     assert deployment.process is not None
     deployment.process.kill()
     deployment.process.wait(10)
-    deployment.start()
-    wait_for("the old ones are gone", lambda: len(deployment.pids_of("ray::IngesterActor")) == 2)
+    deployment.start(wait=False)
+    wait_for("serve is ready", lambda: "mimir-ray is ready." in deployment.output(), timeout_s=120)
+    after = set(deployment.pids_of("ray::IngesterActor"))
+    assert len(after) == 2
+    assert not after & before
     assert deployment.push([(survivor, [(now_ms + 1, 2.0)])]).status == 200
     found = deployment.result("query", query="survivor[1h]", time=now_ms / 1000 + 1)
     assert [value for _, value in found["result"][0]["values"]] == ["1", "2"]

@@ -9,8 +9,8 @@ Upstream: scrape/scrape.go scrapeLoop.
 from __future__ import annotations
 
 import hashlib
-import ssl
 import http.client
+import ssl
 import threading
 import urllib.request
 from collections.abc import Callable, Iterable
@@ -156,10 +156,10 @@ class Scraper:
         self._clock = clock
         self._stop = threading.Event()
         self._loops: dict[Target, tuple[threading.Thread, threading.Event]] = {}
-        # Targets are reached directly, whatever proxies the environment names. Upstream: scrape proxies are configured.
         # Targets are processes of this deployment, known by address: no proxy, and no name in a certificate to check.
         self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=ssl._create_unverified_context())
+            urllib.request.ProxyHandler({}),
+            urllib.request.HTTPSHandler(context=ssl._create_unverified_context()),  # noqa: S323
         )
         self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
         self._scrapes = Counter(
