@@ -18,17 +18,24 @@ import pytest
 from mimir_ray.model.labels import Labels, labels_of
 from tests.integration.deployment import UNLIMITED, Deployment, wait_for
 
-FLAGS = (*UNLIMITED, "-deploy.ingesters=2")
-SERIES = 200
+FLAGS = (
+    *UNLIMITED,
+    "-deploy.ingesters=2",
+    # As small as they may be, so that segments are cut and checkpoints written while processes die.
+    "-blocks-storage.tsdb.wal-segment-size-bytes=1MiB",
+    "-blocks-storage.tsdb.wal-checkpoint-size-bytes=1MiB",
+)
+SERIES = 400
 INTERVAL_MS = 100
 QUIET_S = 1.5
 """The writer goes on for so long before and after a death."""
 
 
 class Writer(threading.Thread):
-    """Sends one sample of each of `SERIES` series at a time; what is not acknowledged is sent again, as it was.
+    """Sends one sample of each of `SERIES` series at a time, and one of a series that is new each time.
 
-    Every sample has a value of its own, so that one in a wrong place shows.
+    What is not acknowledged is sent again, as it was. Every sample has a value of its own, so that one in a wrong
+    place shows.
     """
 
     def __init__(self, deployment: Deployment, name: str) -> None:
@@ -54,6 +61,7 @@ class Writer(threading.Thread):
 
     def _sent(self, time_ms: int) -> bool:
         batch = [(labels, [(time_ms, value_of(number, time_ms))]) for number, labels in enumerate(self.series)]
+        batch.append((labels_of({"__name__": "born", "writer": self.name, "at": str(time_ms)}), [(time_ms, 1.0)]))
         try:
             answer = self._deployment.push(batch)
         except OSError:
@@ -123,6 +131,11 @@ def assert_whole(deployment: Deployment, writer: Writer) -> None:
         assert not missing, f"series {number}: {len(missing)} of {len(writer.acknowledged)} acknowledged are gone"
         assert set(times) - set(writer.acknowledged) <= {writer.maybe}
         assert all(float(value) == value_of(number, at) for at, (_, value) in zip(times, points, strict=True))
+    born = deployment.result("query", query=f'born{{writer="{writer.name}"}}[{seconds}s]', time=time.time())["result"]
+    births = [int(one["metric"]["at"]) for one in born]
+    assert len(set(births)) == len(births)
+    assert set(writer.acknowledged) <= set(births) <= {*writer.acknowledged, writer.maybe}
+    assert all(len(one["values"]) == 1 for one in born)
     counted = deployment.result(
         "query", query=f'sum(count_over_time(written{{writer="{writer.name}"}}[{seconds}s]))', time=time.time()
     )
