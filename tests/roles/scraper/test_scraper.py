@@ -144,11 +144,12 @@ class Running:
         self.written.put({name: series.samples[0].value for name, series in names.items()})
 
     def next(self, wanted: Callable[[dict[str, float]], bool] = lambda _: True) -> dict[str, float]:
-        """The next request that is so."""
-        while True:
+        """The next request that is so, among the next few hundred."""
+        for _ in range(300):
             found = self.written.get(timeout=SOON_S)
             if wanted(found):
                 return found
+        raise AssertionError("no such request was written")
 
     def outcomes(self, outcome: str) -> float:
         return self.registry.get_sample_value("mimir_ray_scraper_scrapes_total", {"outcome": outcome}) or 0
