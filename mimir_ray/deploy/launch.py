@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ from typing import Any, TextIO
 import ray
 
 from mimir_ray.cluster.transport.base import NAMESPACE, RING, Address
-from mimir_ray.config.server import reachable
+from mimir_ray.config.server import ServerConfig, reachable
 from mimir_ray.deploy.local_ray import LocalRay, join
 from mimir_ray.deploy.settings import RUN_FILE, Settings
 from mimir_ray.deploy.topology import topology
@@ -79,6 +80,7 @@ def serve(settings: Settings, ray_address: str = "", out: TextIO = sys.stdout) -
         with ExitStack() as stack:
             settings.root.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_data_lock(settings.root))
+            _check_port(settings.server)
             with _creator(settings) as creator:
                 address, logs = _enter_ray(settings, ray_address, stack, progress)
                 signal.signal(signal.SIGTERM, told_to_stop)  # Ray put a handler of its own there: exit at once
@@ -124,6 +126,17 @@ def _enter_ray(settings: Settings, address: str, stack: ExitStack, progress: Pro
     local = stack.enter_context(LocalRay(int(settings.deploy.object_store_memory), settings.deploy.ray_dashboard))
     progress.say(f"Ray is up at {local.address}.")
     return local.address, str(local.logs)
+
+
+def _check_port(server: ServerConfig) -> None:
+    """Says at once what the gateway would find out only after everything else has started."""
+    where = (server.http_listen_address, server.http_listen_port)
+    try:
+        socket.create_server(where, family=socket.AF_INET6 if ":" in where[0] else socket.AF_INET).close()
+    except OSError as error:
+        raise CannotStart(
+            f"cannot listen on {where[0]}:{where[1]}: {error.strerror}; choose another -server.http-listen-port"
+        ) from None
 
 
 @contextmanager
