@@ -225,8 +225,18 @@ def test_statistics_come_only_when_asked_for(deployment: Deployment, now_ms: int
     asked = {"query": "sum(load)", "time": now_ms / 1000}
     assert "stats" not in deployment.result("query", **asked)
     stats = deployment.result("query", **asked, stats="true")["stats"]
-    assert stats["samples"]["totalQueryableSamples"] == INSTANCES
+    assert {"totalQueryableSamples", "peakSamples"} <= set(stats["samples"])
     assert {"evalTotalTime", "execTotalTime", "queryPreparationTime"} <= set(stats["timings"])
+
+
+def test_samples_that_the_gateway_looks_at_are_counted(deployment: Deployment, now_ms: int) -> None:
+    stats = deployment.result("query", query="load", time=now_ms / 1000, stats="true")["stats"]
+    assert stats["samples"]["totalQueryableSamples"] == INSTANCES
+
+
+def test_samples_that_ingesters_look_at_are_counted(deployment: Deployment, now_ms: int) -> None:
+    stats = deployment.result("query", query="sum(load)", time=now_ms / 1000, stats="true")["stats"]
+    assert stats["samples"]["totalQueryableSamples"] == INSTANCES
 
 
 def test_answers_are_compressed_when_the_client_can(deployment: Deployment, now_ms: int) -> None:

@@ -83,7 +83,9 @@ async def query(request: Request) -> HTTPResponse:
     stats = parameters.get("stats")
 
     def work() -> bytes:
-        result = _parsed(lambda: services.frontend.instant(tenant, text, time_ms, cancellation, lookback_ms))
+        result = _parsed(
+            lambda: services.frontend.instant(tenant, text, time_ms, cancellation, lookback_ms, bool(stats))
+        )
         return query_json.query_response(_limited(result, limit), stats)
 
     return await _run(request, work, cancellation)
@@ -115,7 +117,9 @@ async def query_range(request: Request) -> HTTPResponse:
 
     def work() -> bytes:
         result = _parsed(
-            lambda: services.frontend.range(tenant, text, start_ms, end_ms, step_ms, cancellation, lookback_ms)
+            lambda: services.frontend.range(
+                tenant, text, start_ms, end_ms, step_ms, cancellation, lookback_ms, bool(stats)
+            )
         )
         return query_json.query_response(_limited(result, limit), stats)
 

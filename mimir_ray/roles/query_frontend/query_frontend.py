@@ -69,12 +69,24 @@ class QueryFrontend:
         self._metrics = metrics
 
     def instant(
-        self, tenant: TenantId, query: str, time_ms: int, cancellation: Cancellation, lookback_ms: int | None = None
+        self,
+        tenant: TenantId,
+        query: str,
+        time_ms: int,
+        cancellation: Cancellation,
+        lookback_ms: int | None = None,
+        stats: bool = False,
     ) -> QueryResult:
-        """Errors: ParseError, EvaluationError, Unavailable, QueryTimeout, QueryCancelled, LimitExceeded."""
+        """`stats`: count samples. Errors: ParseError, EvaluationError, Unavailable, QueryTimeout, QueryCancelled,
+        LimitExceeded."""
         self._check(tenant, query, "query")
         return self._engine.instant(
-            query, self._querier.source(tenant, cancellation), time_ms, lookback_ms=lookback_ms, cancel=cancellation
+            query,
+            self._querier.source(tenant, cancellation),
+            time_ms,
+            lookback_ms=lookback_ms,
+            cancel=cancellation,
+            stats=stats,
         )
 
     def range(
@@ -86,6 +98,7 @@ class QueryFrontend:
         step_ms: int,
         cancellation: Cancellation,
         lookback_ms: int | None = None,
+        stats: bool = False,
     ) -> QueryResult:
         """The same at every step from `start_ms` to `end_ms`, both included."""
         self._check(tenant, query, "query_range")
@@ -97,6 +110,7 @@ class QueryFrontend:
             step_ms,
             lookback_ms=lookback_ms,
             cancel=cancellation,
+            stats=stats,
         )
 
     def label_names(self, tenant: TenantId, request: LabelsRequest) -> list[str]:
