@@ -135,7 +135,7 @@ def _check_port(server: ServerConfig) -> None:
         socket.create_server(where, family=socket.AF_INET6 if ":" in where[0] else socket.AF_INET).close()
     except OSError as error:
         raise CannotStart(
-            f"cannot listen on {where[0]}:{where[1]}: {error.strerror}; choose another -server.http-listen-port"
+            f"cannot listen on {where[0]}:{where[1]}: {os.strerror(error.errno or 0)}; choose another -server.http-listen-port"
         ) from None
 
 

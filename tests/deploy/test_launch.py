@@ -5,18 +5,16 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import stat
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from mimir_ray.cluster.transport.base import RING
-from mimir_ray.config.server import TenancyConfig
+from mimir_ray.config.server import ServerConfig, TenancyConfig
 from mimir_ray.deploy import create, launch
 from mimir_ray.deploy.environment import MALLOC, prepare_environment
 from mimir_ray.deploy.launch import CannotStart, Progress
@@ -125,36 +123,12 @@ def test_the_data_source_in_the_greeting_is_yaml(tenants: bool) -> None:
     assert ("secureJsonData" in source) == tenants
 
 
-@contextmanager
-def answering(status: int, body: bytes) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/ready"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def test_an_answer_is_an_answer_whatever_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    monkeypatch.delenv("no_proxy", raising=False)
-    with answering(200, b"ready\n") as url:
-        assert launch._get(url) == (200, "ready\n")
-    with answering(503, b"not yet \xff") as url:
-        assert launch._get(url) == (503, "not yet \ufffd")
-    status, reason = launch._get(url)
-    assert status == 0
-    assert reason
+def test_a_taken_port_is_said_before_anything_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(launch.CannotStart, match=f"cannot listen on 127.0.0.1:{port}.*-server.http-listen-port"):
+            launch._check_port(ServerConfig(http_listen_port=port))
+    launch._check_port(ServerConfig(http_listen_port=port))
 
 
 # The environment of Ray.
