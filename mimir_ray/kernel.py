@@ -54,8 +54,8 @@ _use_cache_folder()
 import numba  # noqa: E402  (reads NUMBA_CACHE_DIR when imported)
 from llvmlite import ir as _ir  # noqa: E402
 from numba import types  # noqa: E402
-from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
 from numba.core import cgutils as _cgutils  # noqa: E402
+from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
 from numba.extending import intrinsic as _intrinsic  # noqa: E402
 
 # For encoding/bits.py, which writes machine instructions.
@@ -179,6 +179,12 @@ def kernel_modules() -> Iterator[str]:
         source = path / "__init__.py" if info.ispkg else path.with_suffix(".py")
         if source.exists() and b"@kernel" in source.read_bytes() and info.name != __name__:
             yield info.name
+
+
+def load_imported() -> None:
+    """Loads (or compiles) the kernels of all modules imported so far, so that no request waits for that."""
+    for dispatcher in list(REGISTRY.values()):
+        dispatcher.compile_now()
 
 
 def warm_up(progress: Callable[[int, int, str], None] | None = None) -> int:

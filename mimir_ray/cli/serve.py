@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
         print(f"mimir-ray: warning: {warning}", file=sys.stderr)
     if not address:
         prepare_environment(loaded.settings.root / "ray-auth-token")
-    from mimir_ray.deploy.launch import serve  # Ray reads the environment when it is imported
+    from mimir_ray.deploy.launch import serve  # noqa: PLC0415  (Ray reads the environment when it is imported)
 
     return serve(loaded.settings, address)
 

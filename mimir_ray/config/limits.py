@@ -312,7 +312,7 @@ class Limits:
         help="Fill modifiers of binary operators (`fill`, `fill_left`, `fill_right`) that may be used, or `all`.")
     enable_delayed_name_removal: bool = setting(
         False, flag="querier.enable-delayed-name-removal", category="experimental",
-        help="Takes metric names away at the end of a query, not at each function, so that functions can still see them.")
+        help="Takes metric names away at the end of a query, not at each function, so functions can still see them.")
     prom2_range_compat: bool = setting(
         False, flag="query-frontend.prom2-range-compat", category="experimental",
         help="Rewrites subqueries like [1m:1m] so that they give what Prometheus 2 gave.")

@@ -86,6 +86,11 @@ class ServerConfig:
         help="Logs every request at level info instead of debug.",
     )
 
+    @property
+    def scheme(self) -> str:
+        """Of the server's URLs."""
+        return "https" if self.http_tls_config.cert_file else "http"
+
     def problems(self) -> Iterator[tuple[str, str]]:
         yield from prefix_problems("http_path_prefix", self.http_path_prefix)
 
@@ -172,3 +177,8 @@ def prefix_problems(name: str, prefix: str) -> Iterator[tuple[str, str]]:
     """Paths start with a slash and do not end with one."""
     if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
         yield name, f"must start with / and not end with it, got {prefix!r}"
+
+
+def reachable(listen_address: str) -> str:
+    """Where this machine reaches a server that listens on an address: itself, if it listens on all."""
+    return "127.0.0.1" if listen_address in ("", "0.0.0.0", "::") else listen_address  # noqa: S104  (nobody binds here)

@@ -20,6 +20,7 @@ from mimir_ray.deploy.settings import Settings
 from mimir_ray.deploy.shard_tasks import RayShardTasks
 from mimir_ray.deploy.topology import ActorSpec, topology
 from mimir_ray.gateway.actor import GatewayActor, GatewaySpec
+from mimir_ray.kernel import load_imported
 from mimir_ray.promql.engine import EngineOptions
 from mimir_ray.roles.ingester.actor import IngesterActor, IngesterSpec, ring_options
 from mimir_ray.roles.scraper.ray_targets import targets_of_file, targets_of_nodes
@@ -37,6 +38,7 @@ class ProcessSetUp:
         component, _, instance = name.partition("/")
         server = self.settings.server
         logging.configure(server.log_level, server.log_format, sys.stderr, component=component, instance=instance)
+        load_imported()
 
 
 def engine_options(settings: Settings) -> EngineOptions:
@@ -65,7 +67,7 @@ def create(spec: ActorSpec, settings: Settings, runtime_env: dict[str, Any] | No
     return remote.options(**options).remote(*arguments)
 
 
-def _ring(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
+def _ring(_spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
     return RingActor, (FileStore(settings.root / "ring.json"),)
 
 
@@ -111,14 +113,3 @@ _KINDS: dict[str, Callable[[ActorSpec, Settings], tuple[type, tuple[Any, ...]]]]
     "ingester": _ingester,
     "gateway": _gateway,
 }
-
-
-def stop(handle: Any, timeout_s: float) -> bool:
-    """Has an actor stop in an orderly way, then ends its process for good. Whether it was orderly."""
-    try:
-        ray.get(handle.stop.remote(), timeout=timeout_s)
-        orderly = True
-    except ray.exceptions.RayError:
-        orderly = False
-    ray.kill(handle, no_restart=True)
-    return orderly

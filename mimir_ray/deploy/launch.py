@@ -5,32 +5,32 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pickle
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
 import ray
 
-from mimir_ray.cluster.transport.base import NAMESPACE
-from mimir_ray.deploy import actors
-from mimir_ray.deploy.environment import MALLOC
-from mimir_ray.deploy.local_ray import LocalRay
+from mimir_ray.cluster.transport.base import NAMESPACE, RING, Address
+from mimir_ray.config.server import ServerConfig, reachable
+from mimir_ray.deploy.local_ray import LocalRay, join
 from mimir_ray.deploy.settings import RUN_FILE, Settings
-from mimir_ray.deploy.topology import ActorSpec, topology
+from mimir_ray.deploy.topology import topology
 from mimir_ray.errors import MimirRayError, Unavailable
-from mimir_ray.kernel import warm_up
 
 READY_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 12.0
-CREATE_TIMEOUT_S = 60.0
+ADDRESS_TIMEOUT_S = 30.0
+STATUS_TIMEOUT_S = 10.0
 
 
 class CannotStart(Unavailable):
@@ -80,10 +80,13 @@ def serve(settings: Settings, ray_address: str = "", out: TextIO = sys.stdout) -
         with ExitStack() as stack:
             settings.root.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_data_lock(settings.root))
-            _compile_kernels(progress)
-            logs = _enter_ray(settings, ray_address, stack, progress)
-            handles = _start_actors(settings, bool(ray_address), stack, progress)
-            url = _wait_until_ready(settings, handles, stop, progress)
+            _check_port(settings.server)
+            with _creator(settings) as creator:
+                address, logs = _enter_ray(settings, ray_address, stack, progress)
+                signal.signal(signal.SIGTERM, told_to_stop)  # Ray put a handler of its own there: exit at once
+                stack.callback(_stop_actors, settings, progress)
+                _create_actors(creator, address, not ray_address, progress)
+            url = _wait_until_ready(settings, stop, progress)
             _write_run_file(settings, url, logs, stack)
             if not stop.is_set():
                 _greet(settings, url, logs, progress)
@@ -113,87 +116,120 @@ def _data_lock(root: Path) -> Iterator[None]:
         yield
 
 
-def _compile_kernels(progress: Progress) -> None:
-    began = time.monotonic()
-
-    def tell(done: int, total: int, name: str) -> None:
-        if time.monotonic() - began > 1.0:
-            progress.step(f"kernels: {done} of {total}, {name.removeprefix('mimir_ray.')}")
-
-    count = warm_up(tell)
-    progress.say(f"{count} kernels ready after {time.monotonic() - began:.1f} s.")
-
-
-def _enter_ray(settings: Settings, address: str, stack: ExitStack, progress: Progress) -> str:
-    """Starts a local Ray, or joins a running one; returns where its logs are."""
+def _enter_ray(settings: Settings, address: str, stack: ExitStack, progress: Progress) -> tuple[str, str]:
+    """Starts a local Ray, or joins a running one; returns its address and where its logs are."""
     if address:
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
+        join(address)
         stack.callback(ray.shutdown)
         progress.say(f"Joined the Ray at {address}.")
-        return ""
+        return address, ""
     local = stack.enter_context(LocalRay(int(settings.deploy.object_store_memory), settings.deploy.ray_dashboard))
     progress.say(f"Ray is up at {local.address}.")
-    return str(local.logs)
+    return local.address, str(local.logs)
 
 
-def _start_actors(
-    settings: Settings, attached: bool, stack: ExitStack, progress: Progress
-) -> list[tuple[ActorSpec, Any]]:
-    runtime_env = {"env_vars": MALLOC} if attached else None
-    handles: list[tuple[ActorSpec, Any]] = []
-    stack.callback(_stop_actors, handles, progress)
-    for spec in topology(settings):
-        progress.step(f"starting {spec.address.actor_name}")
-        handle = actors.create(spec, settings, runtime_env)
-        handles.append((spec, handle))
-        if spec.address.role in ("ring", "gateway"):  # others depend on the ring; the gateway may find its port taken
-            try:
-                ray.get(handle.__ray_ready__.remote(), timeout=CREATE_TIMEOUT_S)
-            except ray.exceptions.RayActorError as error:
-                raise CannotStart(_reason(spec, error)) from None
-            except ray.exceptions.GetTimeoutError:
-                raise CannotStart(f"{spec.address.actor_name} did not start within {CREATE_TIMEOUT_S:g} s") from None
-    progress.say(f"{len(handles)} actors started: {', '.join(spec.address.actor_name for spec, _ in handles)}.")
-    return handles
+def _check_port(server: ServerConfig) -> None:
+    """Says at once what the gateway would find out only after everything else has started."""
+    where = (server.http_listen_address, server.http_listen_port)
+    try:
+        socket.create_server(where, family=socket.AF_INET6 if ":" in where[0] else socket.AF_INET).close()
+    except OSError as error:
+        raise CannotStart(
+            f"cannot listen on {where[0]}:{where[1]}: {os.strerror(error.errno or 0)}; choose another -server.http-listen-port"
+        ) from None
 
 
-def _reason(spec: ActorSpec, error: Exception) -> str:
-    """Ray puts the whole remote traceback into the text; its last line says what went wrong."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{spec.address.actor_name} cannot start: {lines[-1].strip() if lines else error!r}"
+@contextmanager
+def _creator(settings: Settings) -> Iterator[subprocess.Popen[str]]:
+    """The process that compiles kernels and creates actors; see create.py."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "mimir_ray.deploy.create"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with child:
+        try:
+            _write(child, pickle.dumps(settings).hex())
+            yield child
+        finally:
+            if child.poll() is None:
+                child.kill()
 
 
-def _stop_actors(handles: list[tuple[ActorSpec, Any]], progress: Progress) -> None:
+def _write(child: subprocess.Popen[str], line: str) -> None:
+    assert child.stdin is not None
+    try:
+        child.stdin.write(f"{line}\n")
+        child.stdin.flush()
+    except BrokenPipeError:
+        raise CannotStart(_last_words(child)) from None
+
+
+def _last_words(child: subprocess.Popen[str]) -> str:
+    lines = (child.stderr.read() if child.stderr else "").strip().splitlines()
+    return f"the actors were not created: {lines[-1] if lines else f'exit status {child.wait()}'}"
+
+
+def _create_actors(child: subprocess.Popen[str], address: str, ours: bool, progress: Progress) -> None:
+    """Lets the child go on now that Ray is up, and shows how it goes."""
+    _write(child, f"{address} {'ours' if ours else 'theirs'}")
+    assert child.stdout is not None
+    for line in child.stdout:
+        if not line.startswith("{"):
+            continue
+        told = json.loads(line)
+        if "error" in told:
+            raise CannotStart(told["error"])
+        if "step" in told:
+            progress.step(told["step"])
+        else:
+            progress.say(told["say"])
+    if child.wait() != 0:
+        raise CannotStart(_last_words(child))
+
+
+def _stop_actors(settings: Settings, progress: Progress) -> None:
     """Gateways first, so that nothing comes in; then ingesters, all at once; the ring last."""
     deadline = time.monotonic() + STOP_TIMEOUT_S
-    for role in ("gateway", "ingester"):
-        group = [(spec, handle) for spec, handle in handles if spec.address.role == role]
+    for role in ("gateway", "ingester", RING.role):
         threads = []
-        for spec, handle in group:
+        for spec in topology(settings):
+            if spec.address.role != role:
+                continue
+            try:
+                handle = ray.get_actor(spec.address.actor_name, namespace=NAMESPACE)
+            except ValueError:
+                continue  # was never created
+            if role == RING.role:
+                ray.kill(handle, no_restart=True)
+                continue
             progress.step(f"stopping {spec.address.actor_name}")
             left = max(1.0, deadline - time.monotonic())
-            threads.append(threading.Thread(target=actors.stop, args=(handle, left)))
+            threads.append(threading.Thread(target=_stop_actor, args=(handle, left)))
             threads[-1].start()
         for thread in threads:
             thread.join()
-    for spec, handle in handles:
-        if spec.address.role == "ring":
-            ray.kill(handle, no_restart=True)
 
 
-def _wait_until_ready(
-    settings: Settings, handles: list[tuple[ActorSpec, Any]], stop: threading.Event, progress: Progress
-) -> str:
-    gateway = next(handle for spec, handle in handles if spec.address.role == "gateway")
-    host, port = ray.get(gateway.address.remote(), timeout=CREATE_TIMEOUT_S)
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
-    url = f"http://{shown}:{port}{settings.server.http_path_prefix}"
+def _stop_actor(handle: Any, timeout_s: float) -> None:
+    """Has an actor stop in an orderly way, then ends its process for good."""
+    with suppress(ray.exceptions.RayError):  # whatever keeps it from stopping, it ends now
+        ray.get(handle.stop.remote(), timeout=timeout_s)
+    ray.kill(handle, no_restart=True)
+
+
+def _wait_until_ready(settings: Settings, stop: threading.Event, progress: Progress) -> str:
+    gateway = ray.get_actor(Address("gateway", "0").actor_name, namespace=NAMESPACE)
+    address: tuple[str, int] = ray.get(gateway.address.remote(), timeout=ADDRESS_TIMEOUT_S)
+    host, port = reachable(address[0]), address[1]
+    url = f"{settings.server.scheme}://{host}:{port}{settings.server.http_path_prefix}"
     deadline = time.monotonic() + READY_TIMEOUT_S
     while not stop.is_set():
-        status, body = _get(f"{url}/ready")
-        if status == 200:
+        reasons = _not_ready(gateway)
+        if not reasons:
             break
-        reasons = body.splitlines()[1:] or [body]
         if any(": Failed" in reason for reason in reasons) and time.monotonic() > deadline - READY_TIMEOUT_S + 30:
             raise CannotStart("; ".join(reasons))
         if time.monotonic() > deadline:
@@ -203,14 +239,12 @@ def _wait_until_ready(
     return url
 
 
-def _get(url: str) -> tuple[int, str]:
+def _not_ready(gateway: Any) -> list[str]:
+    """What `/ready` would say, asked of the actor itself: nothing between us and it can be misconfigured."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode(errors="replace")
-    except OSError as error:
-        return 0, str(error)
+        return ray.get(gateway.not_ready.remote(), timeout=STATUS_TIMEOUT_S)  # type: ignore[no-any-return]
+    except ray.exceptions.RayError as error:
+        return [f"gateway/0: Starting: {str(error).splitlines()[0]}"]
 
 
 def _write_run_file(settings: Settings, url: str, logs: str, stack: ExitStack) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,34 @@ from ray._private.parameter import RayParams
 from mimir_ray.cluster.transport.base import NAMESPACE
 
 LOOPBACK = "127.0.0.1"
+CONNECT_TIMEOUT_S = 2.0
+
+
+def join(address: str) -> None:
+    """Connects this process to the Ray at an address (`host:port`, or what else `ray.init` takes)."""
+    arguments: dict[str, Any] = {}
+    host, _, port = address.rpartition(":")
+    if host in (LOOPBACK, "localhost") and not _listens(ray_services.get_node_ip_address(), int(port)):
+        # Ray would look for it at the machine's outside address, and not find one that `LocalRay` started.
+        ray_services.resolve_ip_for_localhost = lambda name: name
+        arguments = {"_node_ip_address": LOOPBACK}
+    ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **arguments)
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+class _Head(Node):
+    """A head node without the dashboard's process where nobody wants a dashboard."""
+
+    def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
+        if include_dashboard:
+            super().start_api_server(include_dashboard=include_dashboard, raise_on_failure=raise_on_failure)
 
 
 class LocalRay:
@@ -61,14 +90,8 @@ class LocalRay:
             "dashboard_agent_listen_port": 0,
             "gcs_server_port": 0,
         }
-        self._node = Node(RayParams(**parameters), head=True, shutdown_at_exit=True, spawn_reaper=True)
-        ray.init(
-            address=self._node.gcs_address,
-            _node_ip_address=LOOPBACK,
-            namespace=NAMESPACE,
-            log_to_driver=False,
-            configure_logging=False,
-        )
+        self._node = _Head(RayParams(**parameters), head=True, shutdown_at_exit=True, spawn_reaper=True)
+        join(self._node.gcs_address)
         return self
 
     def __exit__(
@@ -76,6 +99,6 @@ class LocalRay:
     ) -> None:
         ray.shutdown()
         if self._node is not None:
-            self._node.kill_all_processes(check_alive=False, allow_graceful=False)
+            self._node.kill_all_processes(check_alive=False, allow_graceful=True)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)

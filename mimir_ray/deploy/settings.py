@@ -16,7 +16,6 @@ from mimir_ray.roles.ingester.config import BlocksStorageConfig, IngesterConfig,
 from mimir_ray.roles.querier.config import QuerierConfig
 from mimir_ray.roles.scraper.config import ScraperConfig
 
-
 RUN_FILE = "run.json"
 """In the data directory while a deployment runs on it: where it is reached."""
 
@@ -76,6 +75,14 @@ class Settings:
                     f"{self.deploy.ingesters} ingesters cannot form a quorum of a replication factor of "
                     f"{self.ingester.ring.replication_factor}"
                 ),
+            )
+        ring = self.ingester.ring
+        inhabited = len(set(self.deploy.zones[: self.deploy.ingesters]))
+        if ring.zone_awareness_enabled and inhabited < ring.replication_factor // 2 + 1:
+            yield (
+                "deploy.zones",
+                f"ingesters in {inhabited} zones cannot form a zone-aware quorum of a replication factor of "
+                f"{ring.replication_factor}",
             )
 
     @property

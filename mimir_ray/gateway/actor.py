@@ -16,6 +16,7 @@ from mimir_ray.cluster.ring.model import InstanceState, RingName
 from mimir_ray.cluster.ring.watcher import RingWatcher
 from mimir_ray.cluster.transport.base import RING, Address, Client, Transport
 from mimir_ray.config.overrides import RuntimeConfig, RuntimeDefaults
+from mimir_ray.config.server import reachable
 from mimir_ray.errors import MimirRayError
 from mimir_ray.gateway.app import create_app
 from mimir_ray.gateway.auth import Authenticator
@@ -101,7 +102,7 @@ class GatewayActor:
         frontend = QueryFrontend(
             Engine(spec.engine),
             Querier(ingesters, settings.querier, shard_tasks),
-            lambda tenant: self._runtime.limits(tenant),
+            self._runtime.limits,
             self._clock,
             QueryFrontendMetrics(self._registry),
         )
@@ -122,7 +123,7 @@ class GatewayActor:
             metrics=GatewayMetrics(self._registry),
         )
         self._server = GatewayServer(settings.server)
-        self._server.start(create_app(self._services, f"mimir-ray-{spec.instance}"))
+        self._server.start(create_app(self._services, f"mimir-ray-{spec.instance}", only_app=True))
         self._server.every(AGE_PERIOD_S, self._distributor.age)
         self._server.every(1.0, lambda: self._runtime.reload(self._clock.now_ms()))
         self._scraper: Scraper | None = None
@@ -210,9 +211,10 @@ class GatewayActor:
         def targets() -> list[Target]:
             host = settings.server.http_listen_address
             own = Target(
-                f"{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{self._server.port}",
+                f"{reachable(host)}:{self._server.port}",
                 f"{settings.server.http_path_prefix}/metrics",
                 (("job", "mimir-ray"),),
+                settings.server.scheme,
             )
             return [own, *(ray_targets() if ray_targets else [])]
 

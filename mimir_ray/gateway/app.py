@@ -6,17 +6,22 @@ import time
 
 import structlog
 from sanic import HTTPResponse, Request, Sanic
-from sanic.exceptions import MethodNotAllowed, NotFound, SanicException
+from sanic.exceptions import MethodNotAllowed, NotFound, PayloadTooLarge, SanicException
 
 from mimir_ray.gateway.blueprints import prometheus, push, rings, status, ui
-from mimir_ray.gateway.errors import as_text, text
+from mimir_ray.gateway.errors import TEXT, as_text, text
 from mimir_ray.gateway.services import GatewayServices
+from mimir_ray.wire.remote_write import WriteMessageTooLarge
 
 log = structlog.get_logger(__name__)
 
 
-def create_app(services: GatewayServices, name: str = "mimir-ray") -> Sanic:
-    """Routes and hooks around `services`. Server limits come from `services.settings.server`."""
+def create_app(services: GatewayServices, name: str = "mimir-ray", only_app: bool = False) -> Sanic:
+    """Routes and hooks around `services`. Server limits come from `services.settings.server`.
+
+    `only_app`: no other application will be served in this process; Sanic then drops the code (and an empty
+    header) of features that are off, which it can do once a process.
+    """
     server = services.settings.server
     app = Sanic(name, configure_logging=False, log_config=None)
     app.ctx.services = services
@@ -28,7 +33,7 @@ def create_app(services: GatewayServices, name: str = "mimir-ray") -> Sanic:
         GRACEFUL_SHUTDOWN_TIMEOUT=server.graceful_shutdown_timeout.seconds,
         ACCESS_LOG=False,
         OAS=False,
-        TOUCHUP=False,
+        TOUCHUP=only_app,
     )
     prefix = server.http_path_prefix
     for blueprint in (
@@ -36,7 +41,7 @@ def create_app(services: GatewayServices, name: str = "mimir-ray") -> Sanic:
         prometheus.blueprint(services.settings.api.prometheus_http_prefix),
         status.blueprint(services.settings.api),
         rings.blueprint(),
-        ui.blueprint(),
+        ui.blueprint(services.settings.api.prometheus_http_prefix),
     ):
         app.blueprint(blueprint, url_prefix=f"{prefix}{blueprint.url_prefix or ''}" if prefix else None)
     app.exception(Exception)(_unanswered)
@@ -50,10 +55,18 @@ async def _unanswered(request: Request, error: Exception) -> HTTPResponse:
     if isinstance(error, NotFound):
         return text("404 page not found", 404)
     if isinstance(error, MethodNotAllowed):
-        return HTTPResponse(status=405, headers=error.headers)
+        return HTTPResponse(status=405, headers=error.headers, content_type=TEXT)
+    if isinstance(error, PayloadTooLarge) and request.path.startswith(f"{_prefix(request)}/api/v1/"):
+        size = request.headers.get("content-length", "")
+        limit = int(request.app.ctx.services.settings.distributor.max_recv_msg_size)
+        return as_text(WriteMessageTooLarge(int(size) if size.isdigit() else limit + 1, limit), request)
     if isinstance(error, SanicException):
         return text(str(error), error.status_code)
     return as_text(error, request)
+
+
+def _prefix(request: Request) -> str:
+    return str(request.app.ctx.services.settings.server.http_path_prefix)
 
 
 async def _started(request: Request) -> None:

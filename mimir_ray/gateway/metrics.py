@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
+_PARAMETER = re.compile(r"<(\w+)[^>]*>")
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
 
 
@@ -26,6 +28,6 @@ class GatewayMetrics:
         key = method, template, status
         child = self._children.get(key)
         if child is None:
-            route = template.strip("/").replace("/", "_").replace("<", "").replace(">", "") or "root"
+            route = _PARAMETER.sub(r"\1", template.strip("/")).replace("/", "_") or "root"
             child = self._children[key] = self._duration.labels(method, route, str(status), "false")
         child.observe(seconds)

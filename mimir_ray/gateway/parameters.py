@@ -21,6 +21,9 @@ MIN_TIME_MS = -(2**63) // 1_000_000
 MAX_TIME_MS = (2**63 - 1) // 1_000_000
 _MIN_TIME_TEXT = "-292273086-05-16T16:47:06Z"
 _MAX_TIME_TEXT = "292277025-08-18T07:12:54.999999999Z"
+_TIME_MS_FARTHEST = 1 << 62
+"""Times beyond this are taken for it: there are no samples there, and lookbacks and offsets must not overflow."""
+_NUMBER = re.compile(r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)")
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)\Z")
 
 
@@ -83,23 +86,23 @@ class Parameters:
         text = self.get(name)
         if not text:
             return 0
-        if not re.fullmatch(r"[+-]?\d+", text):
+        if not re.fullmatch(r"[+-]?[0-9]+", text):
             raise BadParameter(name, f'strconv.Atoi: parsing "{text}": invalid syntax')
-        if (value := int(text)) < 0:
+        if abs(value := int(text)) >= 1 << 63:
+            raise BadParameter(name, f'strconv.Atoi: parsing "{text}": value out of range')
+        if value < 0:
             raise BadParameter(name, "limit must be non-negative")
         return value
 
 
 def parse_time_ms(text: str) -> int:
     """Unix seconds or RFC 3339. Raises ValueError with upstream's text."""
-    try:
-        seconds = float(text) if "_" not in text else math.nan
-    except ValueError:
-        seconds = math.nan
+    seconds = _number(text)
     if math.isfinite(seconds):
         # Upstream keeps whole milliseconds of the fraction, rounded half away from zero.
         fraction, whole = math.modf(seconds)
-        return int(whole) * 1000 + math.floor(abs(fraction) * 1000 + 0.5) * (1 if fraction >= 0 else -1)
+        time_ms = int(whole) * 1000 + math.floor(abs(fraction) * 1000 + 0.5) * (1 if fraction >= 0 else -1)
+        return max(-_TIME_MS_FARTHEST, min(_TIME_MS_FARTHEST, time_ms))
     if match := _RFC3339.match(text):
         day, clock, fraction_text, zone = match.groups()
         try:
@@ -117,10 +120,7 @@ def parse_time_ms(text: str) -> int:
 
 def parse_duration_ms(text: str) -> int:
     """Seconds or a Prometheus duration. Raises ValueError with upstream's text."""
-    try:
-        seconds = float(text) if "_" not in text else math.nan
-    except ValueError:
-        seconds = math.nan
+    seconds = _number(text)
     if not math.isnan(seconds):
         if not abs(seconds * 1e9) <= 2**63 - 1:
             raise ValueError(f'cannot parse "{text}" to a valid duration. It overflows int64')
@@ -129,3 +129,8 @@ def parse_duration_ms(text: str) -> int:
         return parse_duration(text)
     except (ValueError, InvalidArgument):
         raise ValueError(f'cannot parse "{text}" to a valid duration') from None
+
+
+def _number(text: str) -> float:
+    """A decimal number as Go's strconv reads it; NaN for everything else."""
+    return float(text) if _NUMBER.fullmatch(text) else math.nan

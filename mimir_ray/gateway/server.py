@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -17,6 +18,7 @@ from mimir_ray.errors import Unavailable
 
 Answer = TypeVar("Answer")
 START_TIMEOUT_S = 30.0
+BACKLOG = 1024
 
 
 class CannotListen(Unavailable):
@@ -42,8 +44,8 @@ class GatewayServer:
         """Calls `work` in the loop again and again."""
 
         def tick() -> None:
-            work()
             self._loop.call_later(period_s, tick)
+            work()
 
         self._loop.call_soon_threadsafe(self._loop.call_later, period_s, tick)
 
@@ -66,30 +68,34 @@ class GatewayServer:
             context.load_cert_chain(tls.cert_file, tls.key_file)
             if tls.client_ca_file:
                 context.verify_mode = ssl.CERT_REQUIRED
-        try:
-            self._server = await app.create_server(
-                host=self._config.http_listen_address,
-                port=self._config.http_listen_port,
-                return_asyncio_server=True,
-                access_log=False,
-                ssl=context,
-                backlog=1024,
-                asyncio_server_kwargs={"start_serving": False},
-            )
-        except OSError as error:
-            where = f"{self._config.http_listen_address}:{self._config.http_listen_port}"
-            raise CannotListen(f"cannot listen on {where}: {error.strerror or error}") from None
+        self._server = await app.create_server(
+            sock=self._listen(),
+            return_asyncio_server=True,
+            access_log=False,
+            ssl=context,
+            asyncio_server_kwargs={"start_serving": False},
+        )
         await self._server.startup()
         await self._server.before_start()
         await self._server.start_serving()
         await self._server.after_start()
         self.port = self._server.server.sockets[0].getsockname()[1]
 
+    def _listen(self) -> socket.socket:
+        """A socket of our own: Sanic takes port 0 for "not said"."""
+        host, port = self._config.http_listen_address, self._config.http_listen_port
+        try:
+            return socket.create_server(
+                (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG
+            )
+        except OSError as error:
+            raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+
     async def _stop(self, drain: Callable[[], Awaitable[None]], timeout_s: float) -> None:
         if self._server is not None:
             self._server.close()
             deadline = self._loop.time() + timeout_s
-            connections = getattr(self._server, "connections", set())
+            connections: set[Any] = getattr(self._server, "connections", set())
             for connection in list(connections):
                 connection.close_if_idle()
             while connections and self._loop.time() < deadline:

@@ -61,7 +61,7 @@ class Ingester(Protocol):
         """Samples of recent series; see SeriesSource.select."""
 
     def next_page(self, cursor: str) -> Page:
-        """What follows a page. Raises NotFound where the cursor is no longer kept."""
+        """What follows a page. Raises Unavailable where the cursor is no longer kept."""
 
     def evaluate(self, tenant: TenantId, fragment: Fragment, ring_version: int) -> list[FragmentPart]:
         """Runs a per-series part of a plan on this ingester's own series.

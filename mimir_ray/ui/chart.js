@@ -30,7 +30,7 @@ function clock(seconds, span) {
 }
 
 function drawChart(place, result, start, end, step, options = {}) {
-  const [width, height, left, right, top, bottom] = [1000, options.height || 320, 64, 12, 10, 26];
+  const [width, height, left, right, top, bottom] = [Math.max(320, place.clientWidth || 1000), options.height || 320, 64, 12, 10, 26];
   const lines = result.slice(0, options.most || 100).map((series, at) => ({
     name: seriesName(series.metric),
     color: PALETTE[at % PALETTE.length],
@@ -45,7 +45,8 @@ function drawChart(place, result, start, end, step, options = {}) {
   const y = (value) => top + (1 - (value - low) / (high - low)) * (height - top - bottom);
   const parts = [];
   for (const at of ticks(low, high, 5)) parts.push(`<line class="grid" x1="${left}" x2="${width - right}" y1="${y(at)}" y2="${y(at)}"/><text x="${left - 8}" y="${y(at) + 4}" text-anchor="end">${short(at)}</text>`);
-  for (let at = 0; at <= 6; at++) { const time = start + ((end - start) * at) / 6; parts.push(`<text x="${x(time)}" y="${height - 8}" text-anchor="${at === 0 ? "start" : at === 6 ? "end" : "middle"}">${clock(time, end - start)}</text>`); }
+  const marks = width < 600 ? 3 : 6;
+  for (let at = 0; at <= marks; at++) { const time = start + ((end - start) * at) / marks; parts.push(`<text x="${x(time)}" y="${height - 8}" text-anchor="${at === 0 ? "start" : at === marks ? "end" : "middle"}">${clock(time, end - start)}</text>`); }
   lines.forEach((line, index) => {
     let path = "", before = -Infinity;
     for (const [time, value] of line.points) { path += `${time - before > step * 1.5 ? "M" : "L"}${x(time).toFixed(1)} ${y(value).toFixed(1)}`; before = time; }

@@ -192,8 +192,8 @@ def encode_mixed(value: Vector | Matrix) -> bytes:
         text = b'{"metric":' + encode_labels(labels)
         for name, found in (("values", floats), ("histograms", histograms)):
             if found:
-                text += f',"{name}":[{",".join(found)}]'.encode()
-        parts.append(text + b"}")
+                body += f',"{name}":[{",".join(found)}]'.encode()
+        parts.append(body + b"}")
     return b"[" + b",".join(parts) + b"]"
 
 

@@ -230,7 +230,7 @@ class RingView:
         shares = np.zeros(len(self.instances))
         codes = [""] if not self.options.zone_aware else [*self.zones]
         for zone in codes:
-            inside = np.array([not self.options.zone_aware or one.zone == zone for one in self.instances])
+            inside = np.array([not self.options.zone_aware or one.zone == zone for one in self.instances], np.bool_)
             mine = inside[self._index.owner]
             tokens, owner = self._index.tokens[mine].astype(np.int64), self._index.owner[mine]
             if len(tokens):

@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+from urllib.parse import unquote
 
 import numpy as np
 import orjson
@@ -43,9 +44,11 @@ def blueprint(prefix: str) -> Blueprint:
     routes = Blueprint("prometheus", url_prefix=prefix)
 
     def route(path: str, methods: tuple[str, ...] = GET_AND_POST) -> Callable[[Handler], Handler]:
-        return lambda handler: (
-            routes.add_route(_answering(handler), f"/api/v1/{path}", methods=methods, name=handler.__name__) or handler
-        )
+        def register(handler: Handler) -> Handler:
+            routes.add_route(_answering(handler), f"/api/v1/{path}", methods=methods, name=handler.__name__)
+            return handler
+
+        return register
 
     route("query")(query)
     route("query_range")(query_range)
@@ -85,8 +88,9 @@ async def query(request: Request) -> HTTPResponse:
     def work() -> bytes:
         if explained:
             return _explanation(lambda: services.frontend.explain(tenant, text, time_ms, time_ms, 0, lookback_ms))
-        each_step = stats == "all"
-        result = _parsed(lambda: services.frontend.instant(tenant, text, time_ms, cancellation, lookback_ms, each_step))
+        result = _parsed(
+            lambda: services.frontend.instant(tenant, text, time_ms, cancellation, lookback_ms, bool(stats))
+        )
         return query_json.query_response(_limited(result, limit), stats, np.array([time_ms], np.int64))
 
     return await _run(request, work, cancellation)
@@ -108,7 +112,8 @@ async def query_range(request: Request) -> HTTPResponse:
         )
     if (end_ms - start_ms) // step_ms > MAX_POINTS:
         raise BadRequest(
-            "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)"
+            "exceeded maximum resolution of 11,000 points per timeseries. "
+            "Try decreasing the query resolution (?step=XX)"
         )
     cancellation = _cancellation(request, parameters)
     lookback_ms = _lookback(parameters)
@@ -120,10 +125,9 @@ async def query_range(request: Request) -> HTTPResponse:
     def work() -> bytes:
         if explained:
             return _explanation(lambda: services.frontend.explain(tenant, text, start_ms, end_ms, step_ms, lookback_ms))
-        each_step = stats == "all"
         result = _parsed(
             lambda: services.frontend.range(
-                tenant, text, start_ms, end_ms, step_ms, cancellation, lookback_ms, each_step
+                tenant, text, start_ms, end_ms, step_ms, cancellation, lookback_ms, bool(stats)
             )
         )
         steps = np.arange(start_ms, end_ms + 1, step_ms, dtype=np.int64)
@@ -161,7 +165,7 @@ async def labels(request: Request) -> HTTPResponse:
 async def label_values(request: Request, name: str) -> HTTPResponse:
     services = services_of(request)
     tenant = services.auth.tenant(request)
-    wanted = unescape_label_name(name)
+    wanted = unescape_label_name(unquote(name))
     if not wanted:
         raise BadRequest(f'invalid label name: "{wanted}"')
     asked = _labels_request(Parameters(request))
@@ -280,7 +284,7 @@ def _number(parameters: Parameters, name: str) -> int:
     text = parameters.get(name)
     if not text:
         return -1
-    if not re.fullmatch(r"[+-]?\d+", text):
+    if not re.fullmatch(r"[+-]?[0-9]+", text):
         raise BadRequest(f"{name} must be a number")
     return int(text)
 
@@ -311,7 +315,7 @@ def _limited(result: QueryResult, limit: int) -> QueryResult:
     return QueryResult(value, [*result.warnings, TRUNCATED], result.infos, result.stats)
 
 
-_ESCAPE = re.compile(r"__|_([0-9A-Fa-f]{1,6})_|_")
+_ESCAPE = re.compile(r"__|_([0-9A-Fa-f]{1,5})_|_")
 
 
 def unescape_label_name(name: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 
 from sanic import Blueprint, HTTPResponse, Request
 
 from mimir_ray.errors import ClientError, MimirRayError, Unavailable
-from mimir_ray.gateway.errors import as_text, text
+from mimir_ray.gateway.errors import TEXT, as_text, text
 from mimir_ray.gateway.services import services_of
-from mimir_ray.roles.distributor.errors import RateLimited
+from mimir_ray.roles.distributor.errors import IngesterError, RateLimited
 from mimir_ray.wire.remote_write import decompress_snappy
 
 RETRY_AFTER_MIN_S = 6
@@ -37,7 +38,7 @@ async def push(request: Request) -> HTTPResponse:
         outcome = await services.distributor.push(tenant, data)
         if outcome.error is not None:
             return _failed(outcome.error, request)
-        return HTTPResponse(status=200)
+        return HTTPResponse(status=200, content_type=TEXT)
     except MimirRayError as error:
         return _failed(error, request)
     except Exception as error:  # noqa: BLE001  (the edge)
@@ -53,7 +54,8 @@ def _failed(error: Exception, request: Request) -> HTTPResponse:
     if isinstance(error, RateLimited):
         answer = text(str(error), 429)
     elif isinstance(error, Unavailable):
-        answer = text(str(error), 500 if error.id else 503)
+        # Upstream answers 500 where ingesters failed or an instance limit was hit, 503 where nobody was there to ask.
+        answer = text(str(error), 500 if error.id or isinstance(error, IngesterError) else 503)
     else:
         answer = as_text(error, request)
     if answer.status == 429 or answer.status >= 500:
@@ -63,7 +65,7 @@ def _failed(error: Exception, request: Request) -> HTTPResponse:
 
 def retry_after_s(attempt: str, jitter: float | None = None) -> int:
     """Seconds: 6 doubling with every attempt up to 96, half of it up or down. Upstream: calculateRetryAfter."""
-    number = int(attempt) if attempt.isdigit() else 1
+    number = int(attempt) if re.fullmatch("[0-9]{1,9}", attempt) else 1
     base = RETRY_AFTER_MIN_S << min(max(number - 1, 0), RETRY_AFTER_DOUBLINGS_MAX)
     spread = random.uniform(0.5, 1.5) if jitter is None else jitter
     return max(RETRY_AFTER_MIN_S, min(96, round(base * spread)))

@@ -88,7 +88,8 @@ def _table(view: RingView, now_ms: int) -> str:
             "yes" if one["read_only"] else "no",
             str(len(one["tokens"])),
             f"{one['ownership']:.1%}",
-            f'<form method="post"><button name="forget" value="{html.escape(one["id"], quote=True)}">Forget</button></form>',
+            '<form method="post"><button name="forget" '
+            f'value="{html.escape(one["id"], quote=True)}">Forget</button></form>',
         ]
         for one in shown["shards"]
     ]

@@ -41,7 +41,7 @@ def blueprint(api: ApiConfig) -> Blueprint:
     return routes
 
 
-async def buildinfo(request: Request) -> HTTPResponse:
+async def buildinfo(_request: Request) -> HTTPResponse:
     """Not Prometheus' shape: Grafana tells Mimir by `application` and `features`. Upstream: pkg/util/version."""
     data = {
         "application": "Grafana Mimir",
@@ -54,7 +54,7 @@ async def buildinfo(request: Request) -> HTTPResponse:
     return HTTPResponse(orjson.dumps({"status": "success", "data": data}), content_type=JSON)
 
 
-async def nothing_to_tell(request: Request) -> HTTPResponse:
+async def nothing_to_tell(_request: Request) -> HTTPResponse:
     return HTTPResponse(b'{"status":"success","data":{}}', content_type=JSON)
 
 
@@ -92,7 +92,7 @@ async def ready(request: Request) -> HTTPResponse:
     return text("Some services are not Running:\n" + "\n".join(reasons), 503)
 
 
-async def healthy(request: Request) -> HTTPResponse:
+async def healthy(_request: Request) -> HTTPResponse:
     return HTTPResponse("OK\n", content_type=TEXT)
 
 

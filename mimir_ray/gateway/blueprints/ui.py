@@ -15,8 +15,10 @@ ASSETS = frozenset({"style.css", "chart.js", "index.js", "graph.js", "icon.svg"}
 CACHE = {"Cache-Control": "max-age=300"}
 
 
-def blueprint() -> Blueprint:
+def blueprint(prometheus: str) -> Blueprint:
+    """`prometheus`: the prefix of that API. Clients look there too, to see whether anybody is at home."""
     routes = Blueprint("ui")
+    routes.add_route(index, f"{prometheus}/", methods=("GET",), name="prometheus_root")
     routes.add_route(index, "/", methods=("GET",), name="index")
     routes.add_route(graph, "/graph", methods=("GET",), name="graph")
     routes.add_route(static, "/static/<name>", methods=("GET",), name="static")
@@ -31,7 +33,7 @@ async def graph(request: Request) -> HTTPResponse:
     return page(request, "Graph", _filled("graph.html", request))
 
 
-async def static(request: Request, name: str) -> HTTPResponse:
+async def static(_request: Request, name: str) -> HTTPResponse:
     if name not in ASSETS:
         return text("404 page not found", 404)
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"

@@ -87,7 +87,7 @@ class IngesterActor:
             spec.ingester.active_series_metrics_idle_timeout.ms,
             self._clock,
             IngesterMetrics(self._registry),
-            lambda tenant: self._runtime.limits(tenant),
+            self._runtime.limits,
             lambda: self._watcher.view(RING_NAME),
             instance,
         )

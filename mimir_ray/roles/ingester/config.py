@@ -98,7 +98,7 @@ class TsdbConfig:
         flag="blocks-storage.tsdb.wal-checkpoint-size-bytes",
         category="advanced",
         minimum=1 << 20,
-        help="After so many bytes of WAL the head is written down as a checkpoint, and the WAL before it dropped. Ours.",
+        help="After so many bytes of WAL the head is written down as a checkpoint, and older WAL dropped. Ours.",
     )
     wal_fsync: Literal["off", "interval", "always"] = setting(
         "off",

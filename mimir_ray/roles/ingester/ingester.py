@@ -6,6 +6,7 @@ restart, before the ingester becomes ACTIVE. Knows no threads and no Ray: any th
 
 from __future__ import annotations
 
+import fcntl
 import threading
 import uuid
 from collections import OrderedDict
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import structlog
 
@@ -20,7 +22,7 @@ from mimir_ray.clock import Clock
 from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.ring.model import InstanceId
 from mimir_ray.config.limits import Limits
-from mimir_ray.errors import MimirRayError, NotFound, Unavailable
+from mimir_ray.errors import MimirRayError, Unavailable
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.tenant import TenantId, validate_tenant
@@ -38,6 +40,7 @@ from mimir_ray.tsdb.wal.writer import WalSettings
 
 log = structlog.get_logger(__name__)
 
+LOCK_TIMEOUT_S = 20.0
 PAGE_BYTES = 48 << 20
 CURSORS_MAX = 256
 CURSOR_IDLE_S = 120.0
@@ -59,13 +62,23 @@ class IngesterNotReady(Unavailable):
 
 
 @dataclass(eq=False)
-class NoSuchCursor(NotFound):
-    """A page was asked for that is no longer kept; the reader starts again."""
+class NoSuchCursor(Unavailable):
+    """A page is no longer kept (the ingester restarted, the reader was slow); ask again from the start."""
 
     cursor: str
 
     def describe(self) -> str:
         return f"no such cursor: {self.cursor}"
+
+
+@dataclass(eq=False)
+class FolderInUse(Unavailable):
+    """Another process has this ingester's folder."""
+
+    directory: str
+
+    def describe(self) -> str:
+        return f"{self.directory} is in use by another process; stop that one first"
 
 
 @dataclass(slots=True)
@@ -116,6 +129,7 @@ class Ingester:
         self._tenants: dict[TenantId, _Tenant] = {}
         self._cursors: OrderedDict[str, _Cursor] = OrderedDict()
         self._state = "starting"
+        self._folder_lock: TextIO | None = None
         self._rates_at_s = clock.monotonic_s()
 
     @property
@@ -125,6 +139,7 @@ class Ingester:
     def open(self, progress: Callable[[str], None] = lambda _: None) -> None:
         """Replays what is on disk. Tenants are opened side by side; `progress` hears a sentence now and then."""
         self._directory.mkdir(parents=True, exist_ok=True)
+        self._folder_lock = lock_folder(self._directory, self._clock)
         found = sorted(path.name for path in self._directory.iterdir() if path.is_dir())
         done = 0
 
@@ -133,9 +148,8 @@ class Ingester:
             tenant = validate_tenant(name)
 
             def tell(read: int, total: int) -> None:
-                progress(
-                    f"replaying the WAL of tenant {name}: {read >> 20} of {total >> 20} MiB, {done} of {len(found)} tenants done"
-                )
+                tenants = f"{done} of {len(found)} tenants done"
+                progress(f"replaying the WAL of tenant {name}: {read >> 20} of {total >> 20} MiB, {tenants}")
 
             database = self._open_database(tenant, tell)
             with self._lock:
@@ -182,6 +196,9 @@ class Ingester:
             return [WriteResult(0, error=Unavailable(f"cannot write to the WAL: {error}")) for _ in batches]
         taken = failed = 0
         for batch, result in zip(batches, results, strict=True):
+            if result.error is not None:
+                failed += len(batch.references) + len(batch.new_values)
+                continue
             refused = sum(refusal.count for refusal in result.refusals)
             failed += refused
             taken += len(batch.new_values) - refused
@@ -303,9 +320,14 @@ class Ingester:
         with self._lock:
             tenants, self._tenants = self._tenants, {}
             self._cursors.clear()
-        for entry in tenants.values():
-            entry.database.checkpoint()
+        for tenant, entry in tenants.items():
+            try:
+                entry.database.checkpoint()
+            except MimirRayError as error:  # the WAL has everything; the next start takes longer
+                log.warning("no checkpoint written", user=tenant, error=str(error))
             entry.database.close()
+        if self._folder_lock is not None:
+            self._folder_lock.close()
 
     def _find(self, tenant: TenantId) -> _Tenant | None:
         if self._state != "running":
@@ -337,6 +359,25 @@ class Ingester:
     def _owns_all(self, entry: _Tenant, ring_version: int) -> bool:
         view = self._ring()
         return view.version == ring_version and entry.ownership.owns_all(entry.database.head, view, self._instance)
+
+
+def lock_folder(directory: Path, clock: Clock) -> TextIO:
+    """Takes the folder for this process; held until the file is closed or the process ends.
+
+    A predecessor that was killed may live on for a moment, and two writers would ruin each other's WAL. Raises
+    `FolderInUse` when it is still there after `LOCK_TIMEOUT_S`.
+    """
+    held = (directory / "lock").open("a")
+    deadline = clock.monotonic_s() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return held
+        except OSError:
+            if clock.monotonic_s() >= deadline:
+                held.close()
+                raise FolderInUse(str(directory)) from None
+            clock.sleep(0.1)
 
 
 def local_limit(total: int, instances: int, replicas: int) -> int:

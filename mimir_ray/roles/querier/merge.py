@@ -51,7 +51,7 @@ def merge_batches(holders: Sequence[Sequence[SeriesBatch]]) -> Iterator[SeriesBa
 
 
 def _groups(codes: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Rows in an order that puts equal ones together (in their old order), and where each group begins: int64[G + 1]."""
+    """Rows in a stable order that puts equal ones side by side, and where each group begins: int64[G + 1]."""
     rows = np.ascontiguousarray(codes)
     if rows.shape[1] == 0:
         return np.arange(len(rows)), np.array([0, len(rows)], np.int64)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from mimir_ray.cluster.quorum import ReadTracker, read_in_threads
 from mimir_ray.cluster.ring.lookup import RingView
@@ -25,6 +25,7 @@ from mimir_ray.promql.source import Selection
 from mimir_ray.roles.api import Page
 from mimir_ray.roles.querier.merge import merge_batches
 
+Answer = TypeVar("Answer")
 CALL_TIMEOUT_S = 120.0
 
 
@@ -47,14 +48,17 @@ class Ingesters:
             # All must answer: one thread begins all calls and then waits, which costs no thread hops.
             calls = [self.transport.client(one.address).begin(method, *args, timeout_s=timeout_s) for one in instances]
             return [(one, call.result()) for one, call in zip(instances, calls, strict=True)]
-        tracker: ReadTracker[Any] = ReadTracker(asked)
-        answers = read_in_threads(
-            tracker,
-            lambda one: self.transport.client(one.address).call(method, *args, timeout_s=timeout_s),
-            self.executor,
-            timeout_s,
+        return self.each(
+            lambda one: self.transport.client(one.address).call(method, *args, timeout_s=timeout_s), timeout_s
         )
-        return [(one, answers[one.id]) for one in instances if one.id in answers]
+
+    def each(
+        self, call: Callable[[InstanceDesc], Answer], timeout_s: float = CALL_TIMEOUT_S
+    ) -> list[tuple[InstanceDesc, Answer]]:
+        """The same with a call of one's own, in threads."""
+        asked = read_set(self.ring(), READ)
+        answers = read_in_threads(ReadTracker(asked), call, self.executor, timeout_s)
+        return [(one, answers[one.id]) for one in sorted(asked.instances, key=lambda one: one.id) if one.id in answers]
 
 
 class ClusterSource:
@@ -74,6 +78,11 @@ class ClusterSource:
         self._cancellation = cancellation
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
+        if self._ingesters.ring().replication_factor > 1:
+            # An ingester may go away between two pages: an answer counts when it is whole, and others stand in for it.
+            answers = self._ingesters.each(lambda one: list(self._read(one, selection)), self._timeout_s())
+            yield from merge_batches([batches for _, batches in answers])
+            return
         pages = self._ingesters.ask("select_page", self._tenant, selection, timeout_s=self._timeout_s())
         holding = [(one, page) for one, page in pages if page.batches]
         if len(holding) == 1:
@@ -93,6 +102,11 @@ class ClusterSource:
         for _, answer in self._ingesters.ask("metadata", self._tenant, family):
             entries |= dict.fromkeys(answer)
         return list(entries)
+
+    def _read(self, instance: InstanceDesc, selection: Selection) -> Iterator[SeriesBatch]:
+        client = self._ingesters.transport.client(instance.address)
+        first: Page = client.call("select_page", self._tenant, selection, timeout_s=self._timeout_s())
+        return self._follow(instance, first)
 
     def _follow(self, instance: InstanceDesc, page: Page) -> Iterator[SeriesBatch]:
         client = self._ingesters.transport.client(instance.address)

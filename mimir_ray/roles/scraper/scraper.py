@@ -9,8 +9,9 @@ Upstream: scrape/scrape.go scrapeLoop.
 from __future__ import annotations
 
 import hashlib
+import http.client
+import ssl
 import threading
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -41,10 +42,11 @@ class Target:
     address: str
     path: str = "/metrics"
     labels: Labels = ()
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://{self.address}{self.path}"
+        return f"{self.scheme}://{self.address}{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,14 @@ REPORTS = (
 
 
 class ScrapeLoop:
-    """What one target has told so far: which series, as label sections by the text that they had."""
+    """What one target has told so far: which series, as label sections by the text that they had, and which of them
+    get a staleness marker when they are gone: those without timestamps of their own."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
         self.scrapes = 0
         self._sections: dict[str, bytes] = {}
+        self._live: set[bytes] = set()
         self._own = dict(target.labels) | {"instance": target.address}
         self._reports = {name: self._section(((METRIC_NAME, name),)) for name in REPORTS}
 
@@ -89,16 +93,18 @@ class ScrapeLoop:
                 log.warning("target exposes no metrics", target=self.target.url, error=str(error))
                 exposed = None
         series: dict[bytes, list[tuple[int, float]]] = {}
+        live: set[bytes] = set()
         if exposed is not None:
             times, values = exposed.timestamps.tolist(), exposed.values.tolist()
             for text, time, value in zip(exposed.series, times, values, strict=True):
                 # of two samples of one series the first counts, as upstream
                 series.setdefault(sections[text], [(now_ms if time == NO_TIMESTAMP else time, value)])
-        known = set(self._sections.values())
-        added = len(series.keys() - known)
-        for gone in known - series.keys():
+                if time == NO_TIMESTAMP:
+                    live.add(sections[text])
+        added = len(series.keys() - set(self._sections.values()))
+        for gone in self._live - series.keys():
             series[gone] = [(now_ms, STALE_NAN)]
-        self._sections = sections if exposed is not None else {}
+        self._sections, self._live = sections if exposed is not None else {}, live
         scraped = float(len(exposed)) if exposed is not None else 0.0
         reported = (float(exposed is not None), scrape.seconds, scraped, scraped, float(added))
         for name, value in zip(REPORTS, reported, strict=True):
@@ -109,16 +115,21 @@ class ScrapeLoop:
 
     def farewell(self, now_ms: int) -> bytes:
         """Staleness markers for everything, when the target leaves."""
-        gone = {*self._sections.values(), *self._reports.values()}
-        self._sections = {}
+        gone = self._live | set(self._reports.values())
+        self._sections, self._live = {}, set()
         return encode_write_request((section, [(now_ms, STALE_NAN)]) for section in sorted(gone))
 
     def _section(self, exposed: Iterable[tuple[str, str]]) -> bytes:
         """The sample's labels and the target's; where both have one, the target's stays, and the sample's becomes
-        `exported_…`. Upstream: scrape/scrape.go mutateSampleLabels."""
-        merged = dict(self._own)
-        for name, value in exposed:
-            merged[f"exported_{name}" if name in self._own else name] = value
+        `exported_…`, or that once more. Upstream: scrape/scrape.go mutateSampleLabels, resolveConflictingExposedLabels.
+        """
+        sample = {name: value for name, value in exposed if value}
+        merged = sample | self._own
+        for name in sorted(sample.keys() & self._own.keys(), key=len):
+            free = f"exported_{name}"
+            while free in merged:
+                free = f"exported_{free}"
+            merged[free] = sample[name]
         return label_section(labels_of(merged))
 
     def offset_s(self, interval_s: float) -> float:
@@ -145,6 +156,11 @@ class Scraper:
         self._clock = clock
         self._stop = threading.Event()
         self._loops: dict[Target, tuple[threading.Thread, threading.Event]] = {}
+        # Targets are processes of this deployment, known by address: no proxy, and no name in a certificate to check.
+        self._opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}),
+            urllib.request.HTTPSHandler(context=ssl._create_unverified_context()),  # noqa: S323
+        )
         self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
         self._scrapes = Counter(
             "mimir_ray_scraper_scrapes_total", "Scrapes, by how they ended.", ("outcome",), registry=registry
@@ -207,12 +223,14 @@ class Scraper:
         headers = {"Accept": ACCEPT, "X-Prometheus-Scrape-Timeout-Seconds": f"{self._config.scrape_timeout.seconds:g}"}
         try:
             request = urllib.request.Request(target.url, headers=headers)
-            with urllib.request.urlopen(request, timeout=self._config.scrape_timeout.seconds) as answer:
+            with self._opener.open(request, timeout=self._config.scrape_timeout.seconds) as answer:
                 body = answer.read(limit + 1)
                 if len(body) > limit:
                     raise OSError(f"the body exceeds {limit} bytes")
+                if answer.length:
+                    raise OSError(f"{answer.length} bytes of the body are missing")
                 content_type = answer.headers.get("Content-Type", "")
-        except (OSError, urllib.error.URLError, ValueError) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             log.info("scrape failed", target=target.url, error=str(error))
             return Scrape(None, "", self._clock.monotonic_s() - began)
         return Scrape(body, content_type, self._clock.monotonic_s() - began)

@@ -16,7 +16,7 @@ from mimir_ray.tsdb.chunks.open_chunks import OpenChunks
 from . import sample_log
 from .closed_chunks import ClosedTable
 from .reading import Look
-from .sample_log import LATE_LENGTH, LOG_LENGTH, NO_TIME_MAX, NO_TIME_MIN, SampleLog
+from .sample_log import LATE_LENGTH, LOG_LENGTH, NO_TIME_MAX, NO_TIME_MIN, SampleLog, pages
 from .settings import HeadSettings
 
 _COLUMNS: tuple[tuple[str, Any, int], ...] = (
@@ -144,7 +144,7 @@ class SampleMemory:
         most = min(series, length)
         runs = np.empty(most, np.int32)
         starts, ends = np.empty(most, np.int64), np.empty(most, np.int64)
-        timestamps, values = np.empty(length, np.int64), np.empty(length, np.float64)
+        timestamps, values = pages(length, np.int64), pages(length, np.float64)
         count = sample_log.sort_log(
             log.records, length, last, np.zeros(series + 1, np.int64), runs, starts, ends, timestamps, values
         )

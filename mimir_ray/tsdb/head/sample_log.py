@@ -8,6 +8,7 @@ flushed to chunks, its array is used again only if no reader holds it.
 
 from __future__ import annotations
 
+import mmap
 import weakref
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from mimir_ray.encoding.bits import bits_to_float, float_to_bits
 from mimir_ray.kernel import F64, I32, I64, Bool, OutF64, OutI32, OutI64, OutU8, kernel
 
+_PAGES_BYTES_MIN = 1 << 20
 WORDS = 3
 """int64 a record."""
 
@@ -199,11 +201,22 @@ def sort_runs(starts: OutI64, ends: OutI64, runs: int, timestamps: OutI64, value
     return write
 
 
+def pages(count: int, dtype: Any) -> NDArray[Any]:
+    """An array that goes back to the operating system when it is let go.
+
+    The allocator keeps large blocks that come and go, a third of a head's memory at 100 k series.
+    """
+    size = count * np.dtype(dtype).itemsize
+    if size < _PAGES_BYTES_MIN:
+        return np.empty(count, dtype)
+    return np.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype)
+
+
 class SampleLog:
     """The array of one log and who reads it; its length is kept by the head (`marks`)."""
 
     def __init__(self, capacity: int) -> None:
-        self.records: NDArray[np.int64] = np.empty(capacity * WORDS, np.int64)
+        self.records: NDArray[np.int64] = pages(capacity * WORDS, np.int64)
         self._readers: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @property
@@ -217,7 +230,7 @@ class SampleLog:
 
     def grow(self, capacity: int) -> None:
         """More room behind what is there. Readers keep the old array."""
-        longer = np.empty(capacity * WORDS, np.int64)
+        longer = pages(capacity * WORDS, np.int64)
         longer[: len(self.records)] = self.records
         self.records = longer
         self._readers = weakref.WeakSet()
@@ -225,5 +238,5 @@ class SampleLog:
     def clear(self, capacity: int) -> None:
         """An empty log of this capacity; the same array, if it fits and nobody reads it."""
         if self._readers or self.capacity != capacity:
-            self.records = np.empty(capacity * WORDS, np.int64)
+            self.records = pages(capacity * WORDS, np.int64)
             self._readers = weakref.WeakSet()

@@ -119,13 +119,13 @@ class SeriesIndex:
             self._make_room(labels_max, int(offsets[at + 1] - offsets[at]))
 
     def _make_room(self, labels: int, size: int) -> None:
-        """Doubles whatever might not take one more series of so many labels and bytes."""
+        """Grows by half whatever might not take one more series of so many labels and bytes."""
         more = {SYMBOLS: 2 * labels + 2, BYTES: size, PAIRS: labels + 1, NAMES: labels + 1, SERIES: 3, CELLS: labels}
         for name, which, dtype, extra in _GROWN:
             array = getattr(self, name)
             used = int(self.used[which]) + extra
             if used + more[which] > len(array):
-                longer = np.zeros(max(2 * len(array), used + more[which]), dtype)
+                longer = np.zeros(max(len(array) * 3 // 2, used + more[which]), dtype)
                 longer[:used] = array[:used]
                 setattr(self, name, longer)
         if (self.used[SYMBOLS] + more[SYMBOLS]) * 3 >= 2 * len(self.symbol_table):

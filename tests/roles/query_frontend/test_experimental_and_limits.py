@@ -85,8 +85,8 @@ def test_what_is_stable_needs_nobodys_permission() -> None:
             {"max_fetched_series_per_query": 4}, "sum(x)", TooManySeries,
             "the query exceeded the maximum number of series (limit: 4 series) (err-mimir-max-series-per-query). "
             "Consider reducing the time range and/or number of series selected by the query. One way to reduce the "
-            "number of selected series is to add more label matchers to the query. Otherwise, to adjust the related per-tenant "
-            "limit, configure -querier.max-fetched-series-per-query, or contact your service administrator.",
+            "number of selected series is to add more label matchers to the query. Otherwise, to adjust the related "
+            "per-tenant limit, configure -querier.max-fetched-series-per-query, or contact your service administrator.",
         ),
         (
             {"max_fetched_chunks_per_query": 14}, "sum(x)", TooManyChunks,
@@ -96,7 +96,8 @@ def test_what_is_stable_needs_nobodys_permission() -> None:
             {"max_estimated_memory_consumption_per_query": Bytes(10_000)}, "sum(x)", TooMuchMemory,
             "the query exceeded the maximum allowed estimated amount of memory consumed by a single query "
             "(limit: 10000 bytes) (err-mimir-max-estimated-memory-consumption-per-query). To adjust the related "
-            "per-tenant limit, configure -querier.max-estimated-memory-consumption-per-query, or contact your service administrator.",
+            "per-tenant limit, configure -querier.max-estimated-memory-consumption-per-query, or contact your service "
+            "administrator.",
         ),
     ],
 )  # fmt: skip

@@ -1,0 +1,85 @@
+"""Creates the actors of a deployment, in a process of its own that then ends.
+
+It imports every role and may compile every kernel, which takes some hundred megabytes; the process that
+stays in the foreground (launch.py) does neither. Standard input: a pickled `Settings`, in hexadecimal on the
+first line; then, once Ray is up, its address and whether it is ours on the second. Standard output: a
+JSON object a line, `{"step": ...}`, `{"say": ...}` or `{"error": ...}`.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+import time
+from typing import Any
+
+import ray
+
+from mimir_ray.cluster.transport.base import NAMESPACE
+from mimir_ray.deploy import actors
+from mimir_ray.deploy.environment import MALLOC
+from mimir_ray.deploy.local_ray import join
+from mimir_ray.deploy.settings import Settings
+from mimir_ray.deploy.topology import ActorSpec, topology
+from mimir_ray.kernel import warm_up
+
+CREATE_TIMEOUT_S = 60.0
+
+
+def main() -> int:
+    """Returns the exit status: 0 when the ring and the gateway answer."""
+    settings: Settings = pickle.loads(bytes.fromhex(sys.stdin.readline()))  # noqa: S301  (from our own parent)
+    compile_kernels()
+    address, _, whose = sys.stdin.readline().strip().partition(" ")
+    if not address:
+        return 1  # the parent gave up
+    join(address)
+    error = create_all(settings, None if whose == "ours" else {"env_vars": MALLOC})
+    if error:
+        tell(error=error)
+    return 1 if error else 0
+
+
+def tell(**what: str) -> None:
+    print(json.dumps(what), flush=True)
+
+
+def compile_kernels() -> None:
+    """Fills the kernel cache, so that actors only load."""
+    began = time.monotonic()
+
+    def progress(done: int, total: int, name: str) -> None:
+        if time.monotonic() - began > 1.0:
+            tell(step=f"kernels: {done} of {total}, {name.removeprefix('mimir_ray.')}")
+
+    count = warm_up(progress)
+    tell(say=f"{count} kernels ready after {time.monotonic() - began:.1f} s.")
+
+
+def create_all(settings: Settings, runtime_env: dict[str, Any] | None) -> str:
+    """Creates all actors; returns what went wrong, or ""."""
+    specs = topology(settings)
+    for spec in specs:
+        tell(step=f"starting {spec.address.actor_name}")
+        handle = actors.create(spec, settings, runtime_env)
+        if spec.address.role not in ("ring", "gateway"):
+            continue  # says in its status how it comes up
+        try:
+            ray.get(handle.__ray_ready__.remote(), timeout=CREATE_TIMEOUT_S)
+        except ray.exceptions.RayActorError as error:
+            return _reason(spec, error)
+        except ray.exceptions.GetTimeoutError:
+            return f"{spec.address.actor_name} did not start within {CREATE_TIMEOUT_S:g} s"
+    tell(say=f"{len(specs)} actors in namespace {NAMESPACE}: {', '.join(spec.address.actor_name for spec in specs)}.")
+    return ""
+
+
+def _reason(spec: ActorSpec, error: Exception) -> str:
+    """Ray puts the whole remote traceback into the text; its last line says what went wrong."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{spec.address.actor_name} cannot start: {lines[-1].strip() if lines else repr(error)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,305 @@
+"""A whole cluster in one process: ring, ingesters with real files, distributor, querier, engine; time stands still.
+
+Only what runs threads and timers is replaced: the shells. Nothing happens by itself; `refresh` has everyone look
+at the ring.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from mimir_ray.clock import ManualClock
+from mimir_ray.cluster.ring.actor import RingActor
+from mimir_ray.cluster.ring.lifecycler import Lifecycler
+from mimir_ray.cluster.ring.lookup import RingOptions, RingView
+from mimir_ray.cluster.ring.model import INGESTER, InstanceDesc, InstanceId
+from mimir_ray.cluster.ring.ring import MemoryStore
+from mimir_ray.cluster.ring.watcher import RingWatcher
+from mimir_ray.cluster.transport.base import RING, Address, Client, Retry
+from mimir_ray.cluster.transport.in_process import InProcessTransport
+from mimir_ray.config.limits import Limits
+from mimir_ray.config.overrides import RuntimeConfig, RuntimeConfigSettings, RuntimeDefaults
+from mimir_ray.config.units import Duration
+from mimir_ray.model.labels import Labels
+from mimir_ray.model.metadata import Metadata
+from mimir_ray.model.result import Matrix, QueryResult, Scalar, Vector
+from mimir_ray.model.tenant import TenantId
+from mimir_ray.model.write import WriteBatch, WriteResult
+from mimir_ray.promql.engine import Engine, EngineOptions
+from mimir_ray.promql.limits import Cancellation
+from mimir_ray.promql.source import Selection, SeriesSource
+from mimir_ray.roles.distributor.config import DistributorConfig
+from mimir_ray.roles.distributor.distributor import Distributor, PushOutcome
+from mimir_ray.roles.distributor.metrics import DistributorMetrics
+from mimir_ray.roles.ingester.config import TsdbConfig
+from mimir_ray.roles.ingester.ingester import Ingester
+from mimir_ray.roles.ingester.metrics import IngesterMetrics
+from mimir_ray.roles.querier.config import QuerierConfig
+from mimir_ray.roles.querier.fragments import ShardTasks
+from mimir_ray.roles.querier.querier import Querier
+from mimir_ray.roles.querier.source import ClusterSource, Ingesters
+from mimir_ray.testing.sources import ListSource
+from mimir_ray.wire.remote_write import encode_write_request
+
+NOW_MS = 1_700_000_000_000
+TENANT = TenantId("team-a")
+TOKENS = 32
+Series = Iterable[tuple[Labels, Sequence[tuple[int, float]]]]
+
+_incarnations = itertools.count(1)
+
+
+class Node:
+    """One ingester process without its threads; what the transport calls."""
+
+    def __init__(self, cluster: Cluster, number: int) -> None:
+        self.id = InstanceId(f"ingester-{number}")
+        ring = cluster.transport.client(RING)
+        self.watcher = RingWatcher(ring, {INGESTER: cluster.options}, cluster.clock)
+        self.registry = CollectorRegistry()
+        self.ingester = Ingester(
+            cluster.directory / self.id,
+            TsdbConfig(),
+            20 * 60_000,
+            cluster.clock,
+            IngesterMetrics(self.registry),
+            lambda tenant: cluster.limits,
+            lambda: self.watcher.view(INGESTER),
+            self.id,
+        )
+        address = Address("ingester", str(number)).actor_name
+        desc = InstanceDesc(self.id, address, zone=cluster.zone_of(number), incarnation=next(_incarnations))
+        rng = np.random.default_rng(number)
+        self.lifecycler = Lifecycler(INGESTER, desc, ring, cluster.clock, rng, TOKENS)
+        self.calls: list[str] = []
+
+    def open(self) -> None:
+        self.lifecycler.start(background=False)
+        self.ingester.open()
+        self.lifecycler.replayed()
+
+    def close(self) -> None:
+        """An orderly end; it keeps its place in the ring."""
+        self.lifecycler.leave()
+        self.ingester.close()
+        self.lifecycler.stop(unregister=False)
+
+    def push(self, *batches: WriteBatch) -> list[WriteResult]:
+        return self.ingester.push(batches)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in (
+            "select_page",
+            "next_page",
+            "evaluate",
+            "estimate_samples",
+            "label_names",
+            "label_values",
+            "metadata",
+        ):
+            raise AttributeError(name)
+        self.calls.append(name)
+        return getattr(self.ingester, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _PushClient:
+    client: Client
+
+    async def push(self, batches: list[WriteBatch]) -> list[WriteResult]:
+        return await self.client.acall("push", *batches)  # type: ignore[no-any-return]
+
+
+class Cluster:
+    """`written` has every sample that was acknowledged: what queries must find, no more and no less."""
+
+    def __init__(
+        self,
+        directory: Path,
+        ingesters: int = 2,
+        replication_factor: int = 1,
+        zones: Sequence[str] = ("",),
+        tasks: ShardTasks | None = None,
+        querier: QuerierConfig | None = None,
+        **limits: object,
+    ) -> None:
+        self.directory = directory
+        self.clock = ManualClock(NOW_MS)
+        self.limits = Limits(**{"out_of_order_time_window": Duration(3_600_000), **limits})  # type: ignore[arg-type]
+        self.zones = zones
+        self.options = RingOptions(replication_factor, zone_aware=len(zones) > 1)
+        # Few attempts: each one's pause would move the clock, and nobody sends heartbeats meanwhile.
+        self.transport = InProcessTransport(self.clock, retry=Retry(attempts_max=2))
+        self.ring_store = MemoryStore()
+        self.start_ring()
+        self.nodes: dict[int, Node] = {}
+        self.watcher = RingWatcher(self.transport.client(RING), {INGESTER: self.options}, self.clock)
+        self.written = ListSource()
+        self._loop = asyncio.new_event_loop()
+        self._executor = ThreadPoolExecutor(8)
+        self.registry = CollectorRegistry()
+        self.distributor = Distributor(
+            DistributorConfig(),
+            RuntimeConfig(RuntimeConfigSettings(), RuntimeDefaults(limits=self.limits), CollectorRegistry()),
+            lambda _tenant: self.view,
+            self._push_client,
+            self.clock,
+            DistributorMetrics(self.registry),
+        )
+        self.ingesters = Ingesters(lambda: self.view, self.transport, self._executor)
+        self.querier = Querier(self.ingesters, querier or QuerierConfig(), tasks)
+        self.engine = Engine(EngineOptions())
+        for number in range(ingesters):
+            self.start(number)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.run_until_complete(self.distributor.drain())
+        self._loop.close()
+        self._executor.shutdown(cancel_futures=True)
+
+    # The cluster's life
+
+    def zone_of(self, number: int) -> str:
+        return self.zones[number % len(self.zones)]
+
+    def start_ring(self) -> None:
+        """Also after its death: from what it saved."""
+        self.transport.serve(RING, lambda: RingActor(self.ring_store, clock=self.clock, sweep_period_s=0))
+
+    def start(self, number: int) -> Node:
+        """An ingester, new or again; it replays what is on its disk."""
+        node = Node(self, number)
+        node.open()
+        self.transport.serve(node.lifecycler.desc.address, lambda: node)
+        self.nodes[number] = node
+        self.refresh()
+        return node
+
+    def kill(self, number: int) -> None:
+        """Its memory is gone, and nobody starts it again. Files stay as they are."""
+        node = self.nodes.pop(number)
+        self.transport.kill(node.lifecycler.desc.address, restarts=False)
+        if node.ingester._folder_lock is not None:
+            node.ingester._folder_lock.close()  # as the kernel does when a process ends
+
+    def restart(self, number: int) -> Node:
+        self.kill(number)
+        return self.start(number)
+
+    def pass_time(self, seconds: float) -> None:
+        """In steps shorter than a heartbeat period, so that the living stay healthy."""
+        for _ in range(int(seconds // 10) or 1):
+            self.clock.advance_ms(min(10_000, int(seconds * 1000)))
+            for node in self.nodes.values():
+                node.lifecycler.tick()
+        self.transport.client(RING).call("sweep")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Everyone learns the newest ring."""
+        self.watcher.poll()
+        for node in self.nodes.values():
+            node.watcher.poll()
+
+    @property
+    def view(self) -> RingView:
+        return self.watcher.view(INGESTER)
+
+    # Its use
+
+    def try_push(self, series: Series, tenant: TenantId = TENANT, metadata: Iterable[Metadata] = ()) -> PushOutcome:
+        """What became of one request, once everything is quiet again."""
+        series = list(series)
+
+        async def push() -> PushOutcome:
+            outcome = await self.distributor.push(tenant, encode_write_request(series, metadata))
+            await self.distributor.drain()
+            return outcome
+
+        outcome = self._loop.run_until_complete(push())
+        if outcome.error is None and tenant == TENANT:
+            for labels, points in series:
+                self.written.add(labels, points)
+        return outcome
+
+    def push(self, series: Series, tenant: TenantId = TENANT) -> None:
+        outcome = self.try_push(series, tenant)
+        assert outcome.error is None, outcome.error
+
+    def source(self, tenant: TenantId = TENANT, fragments: bool = True) -> ClusterSource:
+        source = self.querier.source(tenant, Cancellation(60))
+        if not fragments:
+            source.fragments = None
+        return source
+
+    def instant(self, query: str, time_ms: int | None = None, fragments: bool = True) -> dict[Labels, Any]:
+        at = self.clock.now_ms() if time_ms is None else time_ms
+        return plain(self.engine.instant(query, self.source(fragments=fragments), at))
+
+    def range(self, query: str, start_ms: int, end_ms: int, step_ms: int, fragments: bool = True) -> dict[Labels, Any]:
+        return plain(self.engine.range(query, self.source(fragments=fragments), start_ms, end_ms, step_ms))
+
+    def expected(self, query: str, time_ms: int | None = None) -> dict[Labels, Any]:
+        """The same from a plain list of the samples that were acknowledged."""
+        at = self.clock.now_ms() if time_ms is None else time_ms
+        return plain(self.engine.instant(query, self.written, at))
+
+    def expected_range(self, query: str, start_ms: int, end_ms: int, step_ms: int) -> dict[Labels, Any]:
+        return plain(self.engine.range(query, self.written, start_ms, end_ms, step_ms))
+
+    def calls(self, method: str) -> int:
+        """How often ingesters were asked so."""
+        return sum(node.calls.count(method) for node in self.nodes.values())
+
+    def _push_client(self, instance: str) -> _PushClient:
+        entry = self.view.get(InstanceId(instance))
+        return _PushClient(self.transport.client(entry.address if entry is not None else instance))
+
+
+def plain(result: QueryResult) -> dict[Labels, Any]:
+    """Series → value, or points."""
+    value = result.value
+    if isinstance(value, Scalar):
+        return {(): value.value}
+    assert isinstance(value, Vector | Matrix), value
+    found = dict(value.items())
+    assert len(found) == len(value), "a series appears twice"
+    return found
+
+
+def read(source: SeriesSource, selection: Selection) -> dict[Labels, list[tuple[int, float]]]:
+    """All samples of a selection."""
+    found: dict[Labels, list[tuple[int, float]]] = {}
+    for batch in source.select(selection):
+        times, values, offsets = batch.timestamps.tolist(), batch.values.tolist(), batch.offsets.tolist()
+        for row, labels in enumerate(batch.labels.to_labels()):
+            assert labels not in found, "a series appears twice"
+            part = slice(offsets[row], offsets[row + 1])
+            found[labels] = list(zip(times[part], values[part], strict=True))
+    return found
+
+
+def close_to(found: Mapping[Labels, Any], wanted: Mapping[Labels, Any]) -> bool:
+    """Equal up to what the order of additions may change."""
+    if found.keys() != wanted.keys():
+        return False
+    for labels, one in found.items():
+        ours, theirs = np.atleast_1d(np.asarray(one, float)), np.atleast_1d(np.asarray(wanted[labels], float))
+        if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-12, atol=1e-12, equal_nan=True):
+            return False
+    return True

@@ -1,0 +1,207 @@
+"""The door to numba: one signature, read-only arrays, a cache that knows every source."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mimir_ray import kernel as door
+from mimir_ray.kernel import F64, I64, OutF64, device, i32, kernel, kernel_modules, u64
+
+
+@device
+def doubled(value: float) -> float:
+    return 2 * value
+
+
+@kernel
+def double_all(values: F64, out: OutF64) -> None:
+    for at in range(len(values)):
+        out[at] = doubled(values[at])
+
+
+@kernel
+def sum_of(values: I64, first: int) -> int:
+    total = first
+    for value in values:
+        total += value
+    return total
+
+
+@kernel
+def divide(one: float, other: float) -> float:
+    return one / other
+
+
+@kernel
+def mixed(small: i32, large: u64, yes: bool) -> u64:
+    return large + np.uint64(small) if yes else large
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+def test_a_kernel_computes_what_its_python_does() -> None:
+    values = np.arange(5, dtype=np.float64)
+    out = np.zeros(5)
+    double_all(values, out)
+    assert out.tolist() == (2 * values).tolist()
+    assert sum_of(np.array([1, 2, 3]), 10) == sum_of.py_func(np.array([1, 2, 3]), 10) == 16  # type: ignore[attr-defined]
+
+
+def test_arrays_that_are_read_may_be_read_only_or_not_and_run_the_same_code() -> None:
+    assert sum_of(read_only(np.array([1, 2])), 0) == sum_of(np.array([1, 2]), 0) == 3
+    assert len(sum_of.signatures) == 1  # type: ignore[attr-defined]
+
+
+def test_an_array_that_is_written_must_be_writable() -> None:
+    with pytest.raises(TypeError):
+        double_all(np.zeros(2), read_only(np.zeros(2)))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (np.array([1.0]), 0),
+        (np.array([1], np.int32), 0),
+        (np.array([1], np.uint64), 0),
+        (np.arange(4)[::2], 0),
+        (np.array([[1]]), 0),
+        ([1, 2], 0),
+        (np.array([1]),),
+        (np.array([1]), 0, 0),
+        (np.array([1]), "0"),
+        (np.array([1]), None),
+    ],
+    ids=["floats", "int32", "uint64", "every second", "matrix", "list", "too few", "too many", "text", "None"],
+)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_other_arguments_are_errors_and_no_second_compilation(arguments: tuple[Any, ...], compiled: bool) -> None:
+    @kernel
+    def fresh(values: I64, first: int) -> int:
+        return values[0] + first
+
+    try:
+        if compiled:
+            fresh(np.array([1]), 1)
+        with pytest.raises(TypeError):
+            fresh(*arguments)
+        assert fresh(np.array([1]), 1) == 2
+        assert len(fresh.signatures) == 1  # type: ignore[attr-defined]
+    finally:
+        del door.REGISTRY[f"{__name__}.fresh"]
+
+
+def test_scalars_have_the_width_that_they_are_declared_with() -> None:
+    assert mixed(5, 2**64 - 10, True) == 2**64 - 5
+    assert mixed(5, 7, False) == 7
+
+
+def test_numbers_divide_as_in_numpy() -> None:
+    assert divide(1.0, 0.0) == float("inf")
+    assert np.isnan(divide(0.0, 0.0))
+
+
+def undeclared(values: I64, other) -> None: ...  # type: ignore[no-untyped-def]
+
+
+def unknown(values: list[int]) -> None: ...
+
+
+def text(name: str) -> None: ...
+
+
+@pytest.mark.parametrize("function", [undeclared, unknown, text], ids=["no annotation", "a list", "text"])
+def test_a_parameter_without_a_kernel_type_is_an_error_that_names_it(function: Callable[..., None]) -> None:
+    with pytest.raises(TypeError, match=r"parameter (other|values|name) has no kernel type"):
+        kernel(function)
+
+
+def test_every_kernel_is_registered_by_its_name() -> None:
+    assert door.REGISTRY[f"{__name__}.sum_of"] is sum_of
+
+
+def test_all_modules_with_kernels_are_found() -> None:
+    package = Path(door.__file__).parent
+    wanted = set()
+    for path in package.rglob("*.py"):
+        functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+        if any(isinstance(one, ast.Name) and one.id == "kernel" for each in functions for one in each.decorator_list):
+            wanted.add(".".join(("mimir_ray", *path.relative_to(package).with_suffix("").parts)))
+    assert wanted
+    assert wanted <= set(kernel_modules())
+
+
+# The folder of the cache.
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package to be digested; the environment is put back."""
+    folder = tmp_path / "package"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "kernel.py").write_text("the door")
+    (folder / "deep" / "sums.py").write_text("from mimir_ray.kernel import kernel")
+    (folder / "other.py").write_text("print()")
+    monkeypatch.setattr(door, "__file__", str(folder / "kernel.py"))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "before")
+    monkeypatch.setenv("MIMIR_RAY_KERNEL_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+def cache_folder() -> Path:
+    door._use_cache_folder()
+    return Path(os.environ["NUMBA_CACHE_DIR"])
+
+
+def test_the_cache_has_a_folder_of_its_own_which_stays_the_same(package: Path, tmp_path: Path) -> None:
+    folder = cache_folder()
+    assert folder.is_dir()
+    assert folder.parent == tmp_path / "cache"
+    assert cache_folder() == folder
+
+
+@pytest.mark.parametrize("name", ["kernel.py", "deep/sums.py"])
+def test_a_changed_source_of_kernels_means_another_folder(package: Path, name: str) -> None:
+    before = cache_folder()
+    (package / name).write_text((package / name).read_text() + "\n# changed: mimir_ray.kernel")
+    assert cache_folder() != before
+
+
+def test_a_renamed_source_of_kernels_means_another_folder(package: Path) -> None:
+    before = cache_folder()
+    (package / "deep" / "sums.py").rename(package / "deep" / "totals.py")
+    assert cache_folder() != before
+
+
+def test_other_sources_change_nothing(package: Path) -> None:
+    before = cache_folder()
+    (package / "other.py").write_text("print(2)")
+    assert cache_folder() == before
+
+
+def test_the_cache_goes_where_programs_keep_theirs(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MIMIR_RAY_KERNEL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder().parent == tmp_path / "xdg" / "mimir-ray" / "kernels"
+
+
+def test_a_home_that_cannot_be_written_is_no_obstacle(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MIMIR_RAY_KERNEL_CACHE", str(tmp_path / "file" / "below"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    folder = cache_folder()
+    assert folder.is_dir()
+    assert folder.parent.parent == tmp_path / "temporary"
