@@ -189,7 +189,7 @@ def encode_mixed(value: Vector | Matrix) -> bytes:
                 histograms.append(f"[{encode_timestamp(at)},{encode_histogram(point)}]")
             else:
                 floats.append(f'[{encode_timestamp(at)},"{encode_float(point)}"]')
-        text = b'{"metric":' + encode_labels(labels)
+        body = b'{"metric":' + encode_labels(labels)
         for name, found in (("values", floats), ("histograms", histograms)):
             if found:
                 body += f',"{name}":[{",".join(found)}]'.encode()
