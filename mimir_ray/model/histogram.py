@@ -204,19 +204,32 @@ class HistogramPart:
 class HistogramCells:
     """A `HistogramPart` in the making."""
 
-    __slots__ = ("rows", "which")
+    __slots__ = ("_many", "rows", "which")
 
     def __init__(self, shape: tuple[int, ...] | int) -> None:
         self.which = np.full(shape, -1, np.int32)
         self.rows: list[FloatHistogram] = []
+        self._many: list[tuple[Any, HistogramColumns]] = []
 
     def put(self, index: tuple[int, ...] | int, histogram: FloatHistogram) -> None:
         self.which[index] = len(self.rows)
         self.rows.append(histogram)
 
+    def put_many(self, index: Any, columns: HistogramColumns) -> None:
+        """All histograms of the columns, in the order of an index that picks as many."""
+        self._many.append((index, columns))
+
     def part(self) -> HistogramPart | None:
         """None where nothing was put."""
-        return HistogramPart(self.which, HistogramColumns.from_rows(self.rows)) if self.rows else None
+        if not self.rows and not self._many:
+            return None
+        parts = [HistogramColumns.from_rows(self.rows)] if self.rows else []
+        before = len(self.rows)
+        for index, columns in self._many:
+            self.which[index] = np.arange(before, before + len(columns))
+            before += len(columns)
+            parts.append(columns)
+        return HistogramPart(self.which, HistogramColumns.concat(parts))
 
 
 def histograms_of(part: HistogramPart) -> Iterator[tuple[tuple[int, ...], FloatHistogram]]:

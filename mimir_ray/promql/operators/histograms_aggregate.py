@@ -19,6 +19,7 @@ from mimir_ray.promql.plan import nodes
 from mimir_ray.promql.syntax.ast import Span
 
 from .execution import Execution
+from .histograms_dense import Total, totals
 from .histograms_range import HistogramTotal
 
 TAKES_HISTOGRAMS = frozenset(("sum", "avg"))
@@ -54,6 +55,10 @@ class HistogramGroups:
         if self.op not in TAKES_HISTOGRAMS:
             annotations.histogram_ignored(self.op, span)
             return batch.present & ~here
+        together = totals(part, here, groups)
+        if together is not None:
+            self._take(together, batch, groups, annotations, span)
+            return batch.present & ~here
         for row, t in zip(*(each.tolist() for each in np.nonzero(here)), strict=True):
             key = int(groups[row]), t
             one = part.at(row, t)
@@ -70,6 +75,28 @@ class HistogramGroups:
                 annotations.mixed_schemas(batch.labels.table.strings[int(codes[row])], span)
                 self.cells[key] = None
         return batch.present & ~here
+
+    def _take(
+        self,
+        together: dict[tuple[int, int], Total],
+        batch: StepMatrix,
+        groups: NDArray[np.int32],
+        annotations: Annotations,
+        span: Span,
+    ) -> None:
+        for key, found in together.items():
+            total = HistogramTotal(found.value)
+            total.rest, total.count = found.rest, found.count
+            total.seen_reset, total.seen_not_reset = found.seen_reset, found.seen_not_reset
+            mine = self.cells.setdefault(key, total)
+            if mine is None or mine is total:
+                continue
+            try:
+                merge_totals(mine, total)
+            except IncompatibleSchemas:
+                code = int(batch.labels.column(METRIC_NAME)[np.flatnonzero(groups == key[0])[0]])
+                annotations.mixed_schemas(batch.labels.table.strings[code], span)
+                self.cells[key] = None
 
     def merge(self, other: HistogramGroups, groups: NDArray[np.int32], annotations: Annotations, span: Span) -> None:
         """Takes in what another one held; groups int32[R] says which groups its are."""

@@ -26,7 +26,7 @@ from mimir_ray.model.float_histogram import (
     kahan_add,
     subtract,
 )
-from mimir_ray.model.histogram import HistogramCells, HistogramPart
+from mimir_ray.model.histogram import HistogramCells, HistogramColumns, HistogramPart
 from mimir_ray.model.labels import METRIC_NAME
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.promql.annotations import Annotations
@@ -35,6 +35,7 @@ from mimir_ray.promql.syntax.ast import Span
 
 from .functions_base import FunctionContext, RangeFunction, ScalarSteps
 from .functions_range import note_non_counters
+from .histograms_dense import rates
 
 _OF_ANY_KIND = frozenset(
     (
@@ -67,6 +68,10 @@ def with_histograms(
     names = batch.labels.column(METRIC_NAME)
     for row in np.flatnonzero(rows_with_histograms(batch, part)).tolist():
         series = SeriesWindows(batch, part, row, window, strings[int(names[row])], context)
+        if is_counter and (found := _plain_rates(series, name)) is not None:
+            steps, columns = found
+            cells.put_many((row, steps), columns)
+            present[row, steps] = series.done[steps] = True
         _RULES[name](series, name, values[row], present[row], lambda t, one, row=row: cells.put((row, t), one))  # type: ignore[misc]
     histograms = cells.part()
     if is_counter:
@@ -124,6 +129,8 @@ class SeriesWindows:
         self.histograms = before[self.last] - before[self.first]
         """int64[T]: how many histograms each step sees."""
         self.floats = self.last - self.first - self.histograms
+        self.done = np.zeros(len(window.ends), np.bool_)
+        """Steps that were decided already."""
         self._rows: dict[int, FloatHistogram] = {}
         self._resets: NDArray[np.bool_] | None = None
 
@@ -158,7 +165,7 @@ class SeriesWindows:
 
     def pure(self, at_least: int) -> list[int]:
         """The steps that see so many histograms and no float."""
-        found: list[int] = np.flatnonzero((self.floats == 0) & (self.histograms >= at_least)).tolist()
+        found: list[int] = np.flatnonzero((self.floats == 0) & (self.histograms >= at_least) & ~self.done).tolist()
         return found
 
 
@@ -166,6 +173,18 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Put = Callable[[int, FloatHistogram], None]
 Rule = Callable[[SeriesWindows, str, Floats, Flags, Put], None]
+
+
+def _plain_rates(series: SeriesWindows, name: str) -> tuple[NDArray[np.intp], HistogramColumns] | None:
+    """What histograms_dense.py can do of rate or increase: (steps, their results)."""
+    if (series.which < 0).any():
+        return None
+    steps = np.flatnonzero(series.histograms >= 2)
+    found = rates(
+        series.columns.take(series.which), series.timestamps, series.resets, series.first[steps], series.last[steps],
+        series.window.ends[steps], series.window.range_ms, name == "rate",
+    )  # fmt: skip
+    return None if found is None else (steps[found[0]], found[1])
 
 
 def _rate(series: SeriesWindows, name: str, values: Floats, present: Flags, put: Put) -> None:
