@@ -136,11 +136,14 @@ class FloatHistogram:
 
     def positive_bounds(self) -> tuple[Counts, Counts]:
         """(lower, upper) of every positive or custom bucket."""
-        return bounds(self.positive - 1, self), bounds(self.positive, self)
+        if self.has_custom_buckets:
+            return bounds(self.positive - 1, self), bounds(self.positive, self)
+        return _known_bounds(self.positive.tobytes(), self.schema)
 
     def negative_bounds(self) -> tuple[Counts, Counts]:
         """(lower, upper) of every negative bucket, in the order of the indexes: from zero downwards."""
-        return -bounds(self.negative, self), -bounds(self.negative - 1, self)
+        low, high = _known_bounds(self.negative.tobytes(), self.schema)
+        return -high, -low
 
     def buckets(self) -> tuple[Counts, Counts, Counts]:
         """(lower, upper, count) of all buckets in the order of their bounds, the zero bucket if it has something.
@@ -222,6 +225,16 @@ def exponential_bounds(indexes: NDArray[np.integer], schema: int) -> Counts:
 def upper_bound(index: int, schema: int) -> float:
     """`exponential_bounds` of one bucket."""
     return float(exponential_bounds(np.array([index]), schema)[0])
+
+
+@lru_cache(maxsize=4096)
+def _known_bounds(indexes: bytes, schema: int) -> tuple[Counts, Counts]:
+    """(lower, upper) of exponential buckets; histograms of a metric list the same ones again and again. Read-only."""
+    index = np.frombuffer(indexes, np.int32)
+    found = exponential_bounds(index - 1, schema), exponential_bounds(index, schema)
+    for each in found:
+        each.flags.writeable = False
+    return found
 
 
 def bounds(indexes: NDArray[np.integer], histogram: FloatHistogram) -> Counts:

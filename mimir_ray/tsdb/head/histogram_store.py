@@ -24,6 +24,8 @@ from mimir_ray.model.float_histogram import FloatHistogram
 from mimir_ray.model.histogram import HistogramColumns
 
 BLOCK_HISTOGRAMS = 4096
+OPEN_MAX = 64
+"""Pushes whose histograms lie apart."""
 UNPACKED_MAX = 16
 """Full blocks kept as columns too."""
 
@@ -141,6 +143,10 @@ class HistogramStore:
             self.end += len(columns)
             if self._open_count >= BLOCK_HISTOGRAMS:
                 self._seal()
+            elif len(self._open) > OPEN_MAX:
+                joined = HistogramColumns.concat([_columns(block) for block in self._open])
+                newest = max(block.maxt for block in self._open)
+                self._open = [_Block(self._open[0].first, self._open_count, newest, joined)]
             return first
 
     def _seal(self) -> None:

@@ -63,6 +63,7 @@ def test_numbers_find_what_was_appended_whatever_block_it_is_in(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(histogram_store, "BLOCK_HISTOGRAMS", 5)
         patch.setattr(histogram_store, "UNPACKED_MAX", 1)
+        patch.setattr(histogram_store, "OPEN_MAX", data.draw(st.sampled_from([0, 1, 64])))
         store = HistogramStore()
         rows: list[FloatHistogram] = []
         for batch in batches:
