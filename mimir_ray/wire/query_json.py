@@ -373,13 +373,19 @@ def _put_timestamp(out: Any, at: Any, timestamp: Any) -> Any:
         out[at] = 45
         at += 1
         rest = np.uint64(0) - rest
-    at = _put_integer(out, at, rest // np.uint64(1000))
-    fraction = np.int64(rest % np.uint64(1000))
+    seconds = rest // np.uint64(1000)
+    fraction = rest - seconds * np.uint64(1000)
+    high = seconds // np.uint64(100_000_000)
+    if high:
+        at = _put_short(out, at, high)
+        low = seconds - high * np.uint64(100_000_000)
+        store64_le(out, at, _eight_digits(low) | np.uint64(0x3030_3030_3030_3030))
+        at += 8
+    else:
+        at = _put_short(out, at, seconds)
     if fraction:
-        out[at] = 46
-        out[at + 1] = 48 + fraction // 100
-        out[at + 2] = 48 + fraction // 10 % 10
-        out[at + 3] = 48 + fraction % 10
+        # The last three of eight digits, behind a point.
+        store64_le(out, at, _eight_digits(fraction) >> np.uint64(32) | np.uint64(0x3030_302E))
         at += 4
     return at
 
