@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 from decimal import Decimal
@@ -70,6 +71,103 @@ def test_a_value_is_written_as_go_writes_it(value: float, text: str) -> None:
 def test_columns_of_values_are_written_as_one_by_one(values: list[float]) -> None:
     assert one_series(values) == [go_float(value) for value in values]
     assert one_series(values) == [query_json.encode_float(value) for value in values]
+
+
+_by_digits = st.builds(
+    lambda sign, digits, power: float(f"{sign}{digits}e{power}"),
+    st.sampled_from(["", "-"]),
+    st.integers(0, 17).flatmap(lambda places: st.integers(0, 10**places)),
+    st.integers(-24, 8) | st.just(-3),
+)
+
+
+@given(st.lists(st.floats() | _by_digits | st.integers(-(10**16), 10**16).map(float), min_size=1))
+def test_values_before_others_are_written_as_one_by_one(values: list[float]) -> None:
+    # Numbers are copied in words only where others follow.
+    behind = [1 / 3] * 3
+    assert one_series(values + behind) == [go_float(value) for value in values + behind]
+
+
+@pytest.mark.parametrize("power", range(-8, 24))
+def test_neighbours_of_powers_of_ten_are_written_as_one_by_one(power: int) -> None:
+    middle = 10.0**power
+    low, high = np.nextafter(middle, 0), np.nextafter(middle, np.inf)
+    values = [float(value) * sign for value in (low, middle, high, middle / 8, middle * 1.001) for sign in (1, -1)]
+    assert one_series(values + [1 / 3] * 3) == [go_float(value) for value in values] + ["0.3333333333333333"] * 3
+
+
+@pytest.mark.parametrize("size", [2.0**53, 1e12, 1e15])
+def test_the_last_easy_numbers_and_the_first_hard_ones_are_written_alike(size: float) -> None:
+    around = size + np.arange(-20, 20) / 8
+    values = [*around.tolist(), *(np.round(around * 1000) / 1000).tolist(), *(np.arange(-20, 20) / 1000).tolist()]
+    assert one_series(values) == [go_float(value) for value in values]
+
+
+def matrix_of(times: list[list[int]]) -> Matrix:
+    labels = LabelColumns.from_labels([(("at", str(at)),) for at in range(len(times))])
+    column = np.array([time for series in times for time in series], np.int64)
+    return Matrix(labels, np.cumsum([0, *map(len, times)]), column, np.arange(len(column)) / 7)
+
+
+def one_by_one(matrix: Matrix) -> bytes:
+    """The slow twin."""
+    series = []
+    for row, labels in enumerate(matrix.labels.to_labels()):
+        points = [
+            f'[{query_json.encode_timestamp(int(matrix.timestamps[at]))},"{go_float(float(matrix.values[at]))}"]'
+            for at in range(matrix.offsets[row], matrix.offsets[row + 1])
+        ]
+        listed = f',"values":[{",".join(points)}]' if points else ""
+        series.append(b'{"metric":' + query_json.encode_labels(labels) + listed.encode() + b"}")
+    return b"[" + b",".join(series) + b"]"
+
+
+_INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
+
+
+@given(
+    st.integers(-(10**13), 10**13),
+    st.integers(1, 10**6),
+    st.lists(st.sets(st.integers(0, 12)).map(sorted), min_size=1, max_size=6),
+)
+def test_series_with_gaps_share_the_steps_of_a_query(first: int, step: int, seen: list[list[int]]) -> None:
+    matrix = matrix_of([[first + at * step for at in series] for series in seen])
+    assert query_json.encode_value(matrix) == one_by_one(matrix)
+
+
+@given(st.lists(st.lists(_INT64 | st.integers(0, 20), max_size=8), min_size=1, max_size=4))
+def test_times_on_no_grid_are_written_one_by_one(times: list[list[int]]) -> None:
+    matrix = matrix_of(times)
+    assert query_json.encode_value(matrix) == one_by_one(matrix)
+
+
+def test_times_between_the_steps_of_others_are_written_one_by_one() -> None:
+    matrix = matrix_of([[0, 1000, 2000, 3000], [1, 1000, 2999, 3000], [500], [3000, 0]])
+    assert query_json.encode_value(matrix) == one_by_one(matrix)
+
+
+def test_a_grid_is_found_only_where_its_texts_are_used_twice() -> None:
+    shared, lone, sparse = matrix_of([[5, 20], [5, 20], [20]]), matrix_of([[5, 20, 35]]), matrix_of([[0, 1], [10**15]])
+    assert query_json._step_grid(shared.offsets, shared.timestamps)[:3] == (5, 15, 2)
+    assert query_json._step_grid(lone.offsets, lone.timestamps).count == 0
+    assert query_json._step_grid(sparse.offsets, sparse.timestamps).count == 0
+
+
+def test_the_longest_answer_fits_its_bound() -> None:
+    # Every text as long as its kind gets; what is written past the buffer would end the process or be missing here.
+    values = [-123456789012345678901.0, -1.2345678901234567e-6, -9007199254740991.0, -12345678901.123, -1e-300, -np.inf]
+    series = [[-(1 << 63)] * 40 for _ in range(3)]
+    for value in values:
+        matrix = matrix_of(series)
+        matrix = Matrix(matrix.labels, matrix.offsets, matrix.timestamps, np.full(120, value))
+        assert query_json.encode_value(matrix) == one_by_one(matrix)
+
+
+@given(st.lists(st.text(st.characters(max_codepoint=127) | st.characters(codec="utf-8"))))
+def test_label_values_are_joined_as_one_by_one(texts: list[str]) -> None:
+    flat, offsets = query_json._flat_strings(texts)
+    found = [flat[first:last].tobytes() for first, last in itertools.pairwise(offsets)]
+    assert found == [query_json.encode_string(text, html=False) for text in texts]
 
 
 @given(st.integers(-18, 24), st.integers(1, 10**17), st.booleans())
