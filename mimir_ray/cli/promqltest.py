@@ -42,6 +42,12 @@ def run_file(path: Path, storage: ScriptStorage, engine: Engine) -> list[Outcome
 
 def main(paths: list[str]) -> int:
     """Runs scripts, prints what failed with file:line, and ends with the count. 0 if all passed."""
+    if not paths or paths[0].startswith("-"):
+        print("usage: mimir-ray promqltest FILE ...")
+        return 2
+    if missing := [path for path in paths if not Path(path).is_file()]:
+        print(f"mimir-ray: no such file: {', '.join(missing)}")
+        return 2
     passed = failed = 0
     engine = Engine(OPTIONS)
     for path in paths:

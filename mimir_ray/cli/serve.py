@@ -10,7 +10,7 @@ from mimir_ray.config import loader, render
 from mimir_ray.config.reference import help_text
 from mimir_ray.config.tree import ConfigError
 from mimir_ray.deploy.environment import prepare_environment
-from mimir_ray.deploy.settings import Settings
+from mimir_ray.deploy.settings import Settings, without_effect
 
 
 def main(arguments: list[str]) -> int:
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     if "print.config" in loaded.requests:
         print(render.config_page(loaded.settings, default))
         return 0
-    for warning in loaded.warnings:
+    for warning in (*loaded.warnings, *without_effect(loaded.settings.deploy)):
         print(f"mimir-ray: warning: {warning}", file=sys.stderr)
     if not address:
         prepare_environment(loaded.settings.root / "ray-auth-token")

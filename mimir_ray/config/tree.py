@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from mimir_ray.config import values
 from mimir_ray.config.setting import Declaration, fields_of, yaml_name
+from mimir_ray.config.upstream import not_here_yet
 from mimir_ray.errors import InvalidArgument
 
 Settings = TypeVar("Settings")
@@ -83,6 +84,13 @@ def join(path: str, name: str) -> str:
     return f"{path}.{name}" if path and name else path or name
 
 
+def unknown(name: str, key: str, known: Iterable[str]) -> str:
+    """What is wrong with a setting that is not declared."""
+    if not_here_yet(name):
+        return "Mimir has this setting, mimir-ray does not have its part yet; take it out"
+    return f"unknown setting{suggestion(key, known)}"
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """`, did you mean ...?` or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
@@ -104,7 +112,7 @@ def _build(
         here = join(path, str(key))
         if key not in known:
             if not _passed_over(here, value, tolerated):
-                problems.append((here, f"unknown setting{suggestion(str(key), known)}"))
+                problems.append((here, unknown(here, str(key), known)))
             continue
         field, declaration, kind, owner = known[key]
         if owner:

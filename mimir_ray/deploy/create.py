@@ -47,10 +47,12 @@ def tell(**what: str) -> None:
 
 def compile_kernels() -> None:
     """Fills the kernel cache, so that actors only load."""
-    began = time.monotonic()
+    began = said = time.monotonic()
 
     def progress(done: int, total: int, name: str) -> None:
-        if time.monotonic() - began > 1.0:
+        nonlocal said
+        if (now := time.monotonic()) - said > 1.0:
+            said = now
             tell(step=f"kernels: {done} of {total}, {name.removeprefix('mimir_ray.')}")
 
     count = warm_up(progress)

@@ -6,10 +6,12 @@ import fcntl
 import json
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +24,7 @@ import ray
 
 from mimir_ray.cluster.transport.base import NAMESPACE, RING, Address
 from mimir_ray.config.server import ServerConfig, reachable
-from mimir_ray.deploy.local_ray import LocalRay, join
+from mimir_ray.deploy.local_ray import FOLDER_PREFIX, LocalRay, join
 from mimir_ray.deploy.settings import RUN_FILE, Settings
 from mimir_ray.deploy.topology import topology
 from mimir_ray.errors import MimirRayError, Unavailable
@@ -35,6 +37,10 @@ STATUS_TIMEOUT_S = 10.0
 
 class CannotStart(Unavailable):
     """The deployment did not come up; says why and what to do."""
+
+
+class _StopAsked(Exception):
+    """SIGINT or SIGTERM came while the actors were being created."""
 
 
 class Progress:
@@ -78,14 +84,15 @@ def serve(settings: Settings, ray_address: str = "", out: TextIO = sys.stdout) -
     previous = {number: signal.signal(number, told_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with ExitStack() as stack:
-            settings.root.mkdir(parents=True, exist_ok=True)
+            _make_folder(settings.root)
             stack.enter_context(_data_lock(settings.root))
+            _remove_leftovers(settings.root)
             _check_port(settings.server)
             with _creator(settings) as creator:
                 address, logs = _enter_ray(settings, ray_address, stack, progress)
                 signal.signal(signal.SIGTERM, told_to_stop)  # Ray put a handler of its own there: exit at once
                 stack.callback(_stop_actors, settings, progress)
-                _create_actors(creator, address, not ray_address, progress)
+                _create_actors(creator, address, not ray_address, stop, progress)
             url = _wait_until_ready(settings, stop, progress)
             _write_run_file(settings, url, logs, stack)
             if not stop.is_set():
@@ -94,6 +101,9 @@ def serve(settings: Settings, ray_address: str = "", out: TextIO = sys.stdout) -
             progress.say("Stopping: requests under way end, recent samples are written down.")
             began = time.monotonic()
         progress.say(f"Stopped after {time.monotonic() - began:.1f} s.")
+        return 0
+    except _StopAsked:
+        progress.say("Stopped before it was ready.")
         return 0
     except MimirRayError as error:
         progress.say(f"mimir-ray: {error}")
@@ -128,14 +138,35 @@ def _enter_ray(settings: Settings, address: str, stack: ExitStack, progress: Pro
     return local.address, str(local.logs)
 
 
+def _make_folder(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotStart(f"cannot make the data directory {root}: {os.strerror(error.errno or 0)}") from None
+
+
+def _remove_leftovers(root: Path) -> None:
+    """The temporary folder of a Ray whose `serve` was killed; we hold the lock, so nobody uses it."""
+    run = root / RUN_FILE
+    try:
+        logs = Path(json.loads(run.read_text())["logs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for folder in logs.parents:
+        if folder.name.startswith(FOLDER_PREFIX) and folder.parent == Path(tempfile.gettempdir()):
+            shutil.rmtree(folder, ignore_errors=True)
+    run.unlink(missing_ok=True)
+
+
 def _check_port(server: ServerConfig) -> None:
     """Says at once what the gateway would find out only after everything else has started."""
     where = (server.http_listen_address, server.http_listen_port)
     try:
         socket.create_server(where, family=socket.AF_INET6 if ":" in where[0] else socket.AF_INET).close()
     except OSError as error:
+        reason = os.strerror(error.errno or 0)
         raise CannotStart(
-            f"cannot listen on {where[0]}:{where[1]}: {os.strerror(error.errno or 0)}; choose another -server.http-listen-port"
+            f"cannot listen on {where[0]}:{where[1]}: {reason}; choose another -server.http-listen-port"
         ) from None
 
 
@@ -148,6 +179,7 @@ def _creator(settings: Settings) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # Ctrl-C is for us to handle, we end it
     )
     with child:
         try:
@@ -172,8 +204,16 @@ def _last_words(child: subprocess.Popen[str]) -> str:
     return f"the actors were not created: {lines[-1] if lines else f'exit status {child.wait()}'}"
 
 
-def _create_actors(child: subprocess.Popen[str], address: str, ours: bool, progress: Progress) -> None:
-    """Lets the child go on now that Ray is up, and shows how it goes."""
+def _create_actors(
+    child: subprocess.Popen[str], address: str, ours: bool, stop: threading.Event, progress: Progress
+) -> None:
+    """Lets the child go on now that Ray is up, and shows how it goes; ends it when told to stop."""
+
+    def end() -> None:
+        stop.wait()
+        child.kill()
+
+    threading.Thread(target=end, name="stop", daemon=True).start()
     _write(child, f"{address} {'ours' if ours else 'theirs'}")
     assert child.stdout is not None
     for line in child.stdout:
@@ -187,7 +227,7 @@ def _create_actors(child: subprocess.Popen[str], address: str, ours: bool, progr
         else:
             progress.say(told["say"])
     if child.wait() != 0:
-        raise CannotStart(_last_words(child))
+        raise _StopAsked if stop.is_set() else CannotStart(_last_words(child))
 
 
 def _stop_actors(settings: Settings, progress: Progress) -> None:

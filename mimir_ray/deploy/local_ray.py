@@ -22,20 +22,34 @@ from ray._private.node import Node
 from ray._private.parameter import RayParams
 
 from mimir_ray.cluster.transport.base import NAMESPACE
+from mimir_ray.errors import Unavailable
 
 LOOPBACK = "127.0.0.1"
 CONNECT_TIMEOUT_S = 2.0
+FOLDER_PREFIX = "mimir-ray-"
+
+
+class NoRay(Unavailable):
+    """There is no Ray to join."""
 
 
 def join(address: str) -> None:
     """Connects this process to the Ray at an address (`host:port`, or what else `ray.init` takes)."""
     arguments: dict[str, Any] = {}
-    host, _, port = address.rpartition(":")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host:
+        if not port.isdigit():
+            raise NoRay(f"not an address of a Ray: {address!r}; expected host:port, or auto")
+        if not _listens(host, int(port)):  # `ray.init` itself would try for ever
+            raise NoRay(f"no Ray answers at {address}")
     if host in (LOOPBACK, "localhost") and not _listens(ray_services.get_node_ip_address(), int(port)):
         # Ray would look for it at the machine's outside address, and not find one that `LocalRay` started.
         ray_services.resolve_ip_for_localhost = lambda name: name
         arguments = {"_node_ip_address": LOOPBACK}
-    ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **arguments)
+    try:
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **arguments)
+    except (ConnectionError, ValueError, ray.exceptions.RayError) as error:
+        raise NoRay(f"cannot join the Ray at {address}: {str(error).splitlines()[0]}") from error
 
 
 def _listens(host: str, port: int) -> bool:
@@ -76,7 +90,7 @@ class LocalRay:
 
     def __enter__(self) -> LocalRay:
         # Sockets live in it, whose paths must stay below 108 bytes: so it is not below the data directory.
-        self._folder = Path(tempfile.mkdtemp(prefix="mimir-ray-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
         ray_services.resolve_ip_for_localhost = lambda host: host
         parameters: dict[str, Any] = {
             "node_ip_address": LOOPBACK,

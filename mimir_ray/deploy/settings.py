@@ -16,6 +16,8 @@ from mimir_ray.roles.ingester.config import BlocksStorageConfig, IngesterConfig,
 from mimir_ray.roles.querier.config import QuerierConfig
 from mimir_ray.roles.scraper.config import ScraperConfig
 
+_NOT_BUILT = "Not built yet: any number is accepted, with a warning, and none runs."
+
 RUN_FILE = "run.json"
 """In the data directory while a deployment runs on it: where it is reached."""
 
@@ -28,6 +30,10 @@ class DeployConfig:
     zones: tuple[str, ...] = setting(
         ["zone-a"], flag="deploy.zones", help="Availability zones; roles are spread over them round robin."
     )
+    store_gateways: int = setting(0, flag="deploy.store-gateways", minimum=0, help=f"Store-gateways. {_NOT_BUILT}")
+    compactors: int = setting(0, flag="deploy.compactors", minimum=0, help=f"Compactors. {_NOT_BUILT}")
+    rulers: int = setting(0, flag="deploy.rulers", minimum=0, help=f"Rulers. {_NOT_BUILT}")
+    alertmanagers: int = setting(0, flag="deploy.alertmanagers", minimum=0, help=f"Alertmanagers. {_NOT_BUILT}")
     object_store_memory: Bytes = setting(
         size("512MiB"),
         flag="deploy.object-store-memory",
@@ -44,6 +50,12 @@ class DeployConfig:
     def problems(self) -> Iterator[tuple[str, str]]:
         if not self.zones:
             yield "zones", "at least one zone is needed"
+
+
+def without_effect(deploy: DeployConfig) -> list[str]:
+    """Roles that are asked for and do not run yet."""
+    roles = ("store_gateways", "compactors", "rulers", "alertmanagers")
+    return [f"deploy.{role} has no effect yet: that role is not built" for role in roles if getattr(deploy, role)]
 
 
 @dataclass(frozen=True, slots=True)

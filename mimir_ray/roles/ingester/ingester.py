@@ -12,7 +12,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -212,7 +212,7 @@ class Ingester:
         self._metrics.ingested_samples.labels(tenant).inc(taken)
         if failed:
             self._metrics.failed_samples.labels(tenant).inc(failed)
-        return results
+        return [_with_limits(result, limits) if result.refusals else result for result in results]
 
     def select(self, tenant: TenantId, selection: Selection) -> Iterator[SeriesBatch]:
         entry = self._find(tenant)
@@ -359,6 +359,17 @@ class Ingester:
     def _owns_all(self, entry: _Tenant, ring_version: int) -> bool:
         view = self._ring()
         return view.version == ring_version and entry.ownership.owns_all(entry.database.head, view, self._instance)
+
+
+def _with_limits(result: WriteResult, limits: Limits) -> WriteResult:
+    """Refusals that name the tenant's limit, as it is set, and not this ingester's part of it."""
+    named = {
+        "max-series-per-user": limits.max_global_series_per_user,
+        "max-series-per-metric": limits.max_global_series_per_metric,
+        "sample-timestamp-too-old": limits.out_of_order_time_window.ms,
+    }
+    refusals = tuple(replace(one, limit=named.get(one.reason, one.limit)) for one in result.refusals)
+    return replace(result, refusals=refusals)
 
 
 def lock_folder(directory: Path, clock: Clock) -> TextIO:

@@ -15,7 +15,7 @@ from mimir_ray.cluster.quorum import ReadTracker, read_in_threads
 from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.ring.model import READ, InstanceDesc
 from mimir_ray.cluster.ring.replication import read_set
-from mimir_ray.cluster.transport.base import Transport
+from mimir_ray.cluster.transport.base import Pending, Transport
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.tenant import TenantId
@@ -47,7 +47,7 @@ class Ingesters:
         if asked.failures_max == 0 and not asked.zone_aware:
             # All must answer: one thread begins all calls and then waits, which costs no thread hops.
             calls = [self.transport.client(one.address).begin(method, *args, timeout_s=timeout_s) for one in instances]
-            return [(one, call.result()) for one, call in zip(instances, calls, strict=True)]
+            return list(zip(instances, _all_results(calls), strict=True))
         return self.each(
             lambda one: self.transport.client(one.address).call(method, *args, timeout_s=timeout_s), timeout_s
         )
@@ -59,6 +59,20 @@ class Ingesters:
         asked = read_set(self.ring(), READ)
         answers = read_in_threads(ReadTracker(asked), call, self.executor, timeout_s)
         return [(one, answers[one.id]) for one in sorted(asked.instances, key=lambda one: one.id) if one.id in answers]
+
+
+def _all_results(calls: Sequence[Pending]) -> list[Any]:
+    """Every call's answer; raises the first error once all have ended, so that no answer is left lying about."""
+    answers: list[Any] = []
+    failure: Exception | None = None
+    for call in calls:
+        try:
+            answers.append(call.result())
+        except Exception as error:  # noqa: BLE001  (raised below)
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return answers
 
 
 class ClusterSource:
