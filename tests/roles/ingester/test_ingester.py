@@ -250,7 +250,7 @@ def test_series_over_a_tenants_limit_are_refused_and_known_ones_go_on(setup: Set
     setup.ring = ring_of(ME, "ingester-1")
     setup.limits = Limits(max_global_series_per_user=4)
     result = setup.push(*((up(number), [(NOW, 1.0)]) for number in range(3)))
-    assert [(one.reason, one.count, one.limit) for one in result.refusals] == [("max-series-per-user", 1, 2)]
+    assert [(one.reason, one.count, one.limit) for one in result.refusals] == [("max-series-per-user", 1, 4)]
     (again,) = setup.ingester.push(
         [write_batch(result.incarnation, known=[(result.new_references[0], NOW + 1, 2.0)], tenant=TENANT)]
     )
