@@ -32,7 +32,7 @@ from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.write import Refusal, WriteBatch, WriteResult
 from mimir_ray.tsdb.chunks.files import ChunkFiles
-from mimir_ray.tsdb.index.columns import strings_of
+from mimir_ray.tsdb.index.columns import IndexView, strings_of
 from mimir_ray.tsdb.index.interning import shard_filter
 from mimir_ray.tsdb.index.postings import Postings, walk_pairs
 from mimir_ray.tsdb.index.series_index import SeriesIndex
@@ -277,6 +277,13 @@ class Head:
             view = self._index.view()
             look = None if selection.labels_only else self._memory.look(references)
         return self._batches(selection, references, view, look)
+
+    def snapshot(self, selection: Selection) -> tuple[NDArray[np.int32], IndexView, Look]:
+        """(references, labels, chunks) of the selected series, flushed: both logs of the look are empty."""
+        with self._lock:
+            self._memory.flush()
+            references = self._references(selection)
+            return references, self._index.view(), self._memory.look(references)
 
     def _batches(
         self, selection: Selection, references: NDArray[np.int32], view: Any, look: Look | None
