@@ -314,10 +314,12 @@ class Head:
     def _references(self, selection: Selection) -> NDArray[np.int32]:
         """Of the selected series that may have samples in range, ascending. Caller holds the lock."""
         references = self._postings.select(selection.matchers)
-        times = self._memory.last_times[references]
-        in_range = (self._memory.min_times[references] <= selection.maxt) & (
-            # Series that have late samples only have no last time in order.
-            (times >= selection.mint) | (times == NO_TIME_MAX)
+        memory = self._memory
+        in_range = (memory.min_times[references] <= selection.maxt) & (
+            (memory.last_times[references] >= selection.mint)
+            # Late samples may be newer than the last one in order: a series that rested is late, not out of order.
+            | (memory.late_last[references] >= 0)
+            | (memory.late_chunk_last[references] >= 0)
         )
         if not in_range.all():
             references = references[in_range]
