@@ -107,7 +107,7 @@ def labels_of_columns(labels: LabelColumns) -> SeriesLabels:
     cuts = np.zeros(len(raw) + 1, np.int64)
     np.cumsum([len(one) for one in raw], out=cuts[1:])
     symbols, ranks = _ranked(np.frombuffer(b"".join(raw), np.uint8), cuts, np.arange(len(raw), dtype=np.int64))
-    number = {text: rank for text, rank in zip(strings, ranks.tolist(), strict=True)}
+    number = dict(zip(strings, ranks.tolist(), strict=True))
     rank_of_code = np.zeros(len(table), np.int32)
     rank_of_code[used] = [number[table[code]] for code in used.tolist()]
     rank_of_name = np.array([number[name] for name in labels.names], np.int32)

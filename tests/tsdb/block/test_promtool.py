@@ -20,7 +20,9 @@ from mimir_ray.tsdb.head.settings import PushLimits
 
 from .blocks import ULID, Points, as_bits, content, make_block
 
-PROMTOOL = shutil.which("promtool", path=os.environ.get("MIMIR_RAY_PEERS", "") + os.pathsep + os.environ["PATH"])
+ROOT = Path(__file__).parents[3]
+FOLDERS = [os.environ.get("MIMIR_RAY_PEERS", ""), str(ROOT / ".peers" / "bin"), str(ROOT.parent / ".peers" / "bin")]
+PROMTOOL = shutil.which("promtool", path=os.pathsep.join([*filter(None, FOLDERS), os.environ["PATH"]]))
 pytestmark = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not here")
 
 START = 1_700_000_000_000
@@ -79,11 +81,10 @@ def test_it_dumps_what_was_cut_from_a_head_with_late_samples(tmp_path: Path) -> 
 
 
 def test_we_read_the_blocks_it_makes(tmp_path: Path) -> None:
-    lines = [
-        f"{labels[0][1]}{{{','.join(f'{name}="{value}"' for name, value in labels[1:])}}} {value!r} {time / 1000}"
-        for labels, points in SERIES
-        for time, value in points
-    ]
+    lines = []
+    for labels, points in SERIES:
+        inside = ",".join(f'{name}="{value}"' for name, value in labels[1:])
+        lines += [f"{labels[0][1]}{{{inside}}} {value!r} {time / 1000}" for time, value in points]
     (tmp_path / "in.txt").write_text("\n".join([*lines, "# EOF"]) + "\n")
     promtool("create-blocks-from", "openmetrics", str(tmp_path / "in.txt"), str(tmp_path / "out"))
     found: dict[Labels, list[tuple[int, int]]] = {}
