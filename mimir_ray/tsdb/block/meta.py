@@ -147,7 +147,7 @@ class BlockMeta:
             )
             if "thanos" in body:
                 meta.thanos = _thanos(_section(body, "thanos"))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DamagedBlock(path, 0, f"no valid block description: {error}") from None
         known = ("ulid", "minTime", "maxTime", "stats", "compaction", "version", "thanos")
         meta.other = {name: value for name, value in body.items() if name not in known}
