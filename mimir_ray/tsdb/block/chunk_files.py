@@ -109,7 +109,7 @@ class ChunkSegmentWriter:
         while first < count:
             room = self.segment_bytes - self.sizes[-1] if self._file is not None else 0
             before = int(ends[first - 1]) if first else 0
-            last = int(np.searchsorted(ends, before + room, side="right"))
+            last = max(first, int(np.searchsorted(ends, before + room, side="right")))
             if last == first:
                 if self._file is not None and self.sizes[-1] == len(_HEADER):
                     last = first + 1  # larger than a whole segment: it gets one of its own
