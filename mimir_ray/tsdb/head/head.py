@@ -33,7 +33,7 @@ from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.write import Refusal, WriteBatch, WriteResult
 from mimir_ray.tsdb.chunks.files import ChunkFiles
-from mimir_ray.tsdb.index.columns import strings_of
+from mimir_ray.tsdb.index.columns import IndexView, strings_of
 from mimir_ray.tsdb.index.interning import shard_filter
 from mimir_ray.tsdb.index.postings import Postings, walk_pairs
 from mimir_ray.tsdb.index.series_index import SeriesIndex
@@ -290,6 +290,13 @@ class Head:
             look = None if selection.labels_only else self._memory.look(references)
         return self._batches(selection, references, view, look)
 
+    def snapshot(self, selection: Selection) -> tuple[NDArray[np.int32], IndexView, Look]:
+        """(references, labels, chunks) of the selected series, flushed: both logs of the look are empty."""
+        with self._lock:
+            self._memory.flush()
+            references = self._references(selection)
+            return references, self._index.view(), self._memory.look(references)
+
     def _batches(
         self, selection: Selection, references: NDArray[np.int32], view: Any, look: Look | None
     ) -> Iterator[SeriesBatch]:
@@ -320,10 +327,12 @@ class Head:
     def _references(self, selection: Selection) -> NDArray[np.int32]:
         """Of the selected series that may have samples in range, ascending. Caller holds the lock."""
         references = self._postings.select(selection.matchers)
-        times = self._memory.last_times[references]
-        in_range = (self._memory.min_times[references] <= selection.maxt) & (
-            # Series that have late samples only have no last time in order.
-            (times >= selection.mint) | (times == NO_TIME_MAX)
+        memory = self._memory
+        in_range = (memory.min_times[references] <= selection.maxt) & (
+            (memory.last_times[references] >= selection.mint)
+            # Late samples may be newer than the last one in order: a series that rested is late, not out of order.
+            | (memory.late_last[references] >= 0)
+            | (memory.late_chunk_last[references] >= 0)
         )
         if not in_range.all():
             references = references[in_range]

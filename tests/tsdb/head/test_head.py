@@ -236,3 +236,15 @@ def test_series_that_never_got_a_sample_are_invisible_and_dropped_with_the_old_o
     assert content(head).keys() == {A}
     assert head.drop_older_than(2 * hour) == 2
     assert head.stats.series == 1
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_a_late_sample_newer_than_all_of_its_series_is_found(head: Head, flushed: bool) -> None:
+    limits = PushLimits(out_of_order_window_ms=86_400_000)
+    day = 86_400_000
+    head.push([write_batch(new=[(A, [(1, 1.0)]), (B, [(day, 2.0)])])], 0, limits)
+    head.push([write_batch(new=[(A, [(1000, 3.0)])])], 0, limits)
+    if flushed:
+        head.flush()
+    assert head.stats.appended_late == 1
+    assert content(head, Selection((), 500, 2000)) == {A: [(1000, 3.0)]}

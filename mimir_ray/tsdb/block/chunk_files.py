@@ -1,0 +1,205 @@
+"""`chunks/000001`, …: the segment files of a block, written and read many chunks at a time.
+
+A file is magic, version, three zero bytes, then chunks: uvarint length of the data, encoding byte, data, CRC-32C of
+encoding and data. A reference is `segment << 32 | offset` with segments counted from 0.
+Format: prometheus/tsdb/docs/format/chunks.md. Upstream: tsdb/chunks/chunks.go.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mimir_ray.encoding.bits import copy_bytes
+from mimir_ray.encoding.crc32c import crc32c_between, load32_be, store32_be
+from mimir_ray.encoding.varint import read_uvarint, write_uvarint
+from mimir_ray.kernel import I64, U8, OutI64, OutU8, kernel
+from mimir_ray.tsdb.append_file import AppendFile, storage_error, sync_directory
+
+from .errors import DamagedBlock
+from .mapping import map_file
+
+XOR = 1
+SEGMENT_BYTES = 512 << 20
+_HEADER = struct.pack(">IB3x", 0x85BD40DD, 1)
+_NAME = re.compile(r"\d{6}\Z")
+_MALFORMED = 1
+_CHECKSUM = 2
+
+
+@kernel
+def pack_chunks(rows: I64, starts: I64, lengths: I64, encodings: U8, data: U8, positions: I64, out: OutU8) -> None:
+    """Writes chunks data[starts[r]:starts[r] + lengths[r]] for r in `rows` as records from out[positions[r]]."""
+    for k in range(len(rows)):
+        r = rows[k]
+        at = write_uvarint(out, positions[r], np.uint64(lengths[r]))
+        out[at] = encodings[r]
+        copy_bytes(out, at + 1, data, starts[r], lengths[r])
+        end = at + 1 + lengths[r]
+        store32_be(out, end, crc32c_between(out, at, end))
+
+
+@kernel
+def locate_chunks(data: U8, offsets: I64, starts: OutI64, ends: OutI64, encodings: OutU8) -> int:
+    """Finds the data of the chunks at `offsets` of one segment, and checks their checksums.
+
+    Returns 0, or -(4 * c + what) where record c is malformed (1) or its checksum differs (2).
+    """
+    for c in range(len(offsets)):
+        at = offsets[c]
+        if at < 8 or at >= len(data):
+            return -(4 * c + _MALFORMED)
+        length, at, code = read_uvarint(data, at, min(len(data), at + 5))
+        if code != 0 or np.int64(length) > len(data) - at - 5:
+            return -(4 * c + _MALFORMED)
+        end = at + 1 + np.int64(length)
+        if crc32c_between(data, at, end) != load32_be(data, end):
+            return -(4 * c + _CHECKSUM)
+        encodings[c] = data[at]
+        starts[c] = at + 1
+        ends[c] = end
+    return 0
+
+
+def record_bytes(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64[C]: what chunks of so many bytes (< 2^35) take in a segment."""
+    extra = np.full(len(lengths), 6, np.int64)
+    for bits in (7, 14, 21, 28):
+        extra += lengths >= 1 << bits
+    return lengths + extra
+
+
+class ChunkSegmentWriter:
+    """Writes the segments of one block into a folder, which it makes. Not thread-safe."""
+
+    def __init__(self, directory: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
+        assert len(_HEADER) < segment_bytes < 1 << 32
+        self.directory = directory
+        self.segment_bytes = segment_bytes
+        self.sizes: list[int] = []
+        """Bytes of the segments, the one being written included."""
+        self._file: AppendFile | None = None
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error("make", directory, error) from error
+
+    def append(
+        self,
+        data: Sequence[NDArray[np.uint8]],
+        sources: NDArray[np.int32],
+        starts: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        encodings: NDArray[np.uint8],
+    ) -> NDArray[np.int64]:
+        """Writes C chunks, c being data[sources[c]][starts[c]:starts[c] + lengths[c]]; their references, ascending.
+
+        Raises `StorageFailed`; the block cannot be completed then.
+        """
+        count = len(starts)
+        references = np.empty(count, np.int64)
+        ends = np.cumsum(record_bytes(lengths))
+        first = 0
+        while first < count:
+            room = self.segment_bytes - self.sizes[-1] if self._file is not None else 0
+            before = int(ends[first - 1]) if first else 0
+            last = max(first, int(np.searchsorted(ends, before + room, side="right")))
+            if last == first:
+                if self._file is not None and self.sizes[-1] == len(_HEADER):
+                    last = first + 1  # larger than a whole segment: it gets one of its own
+                else:
+                    self._open_next()
+                    continue
+            rows = slice(first, last)
+            positions = np.concatenate((np.zeros(1, np.int64), ends[rows][:-1] - before))
+            out = np.empty(int(ends[last - 1]) - before, np.uint8)
+            for source in np.unique(sources[rows]).tolist():
+                chosen = np.flatnonzero(sources[rows] == source)
+                pack_chunks(chosen, starts[rows], lengths[rows], encodings[rows], data[source], positions, out)
+            assert self._file is not None
+            at = self._file.append([out])
+            self.sizes[-1] = self._file.size
+            references[rows] = positions + (at | (len(self.sizes) - 1) << 32)
+            first = last
+        return references
+
+    def finish(self) -> None:
+        """Makes everything durable and closes."""
+        if self._file is not None:
+            self._file.sync()
+        self.close()
+        try:
+            sync_directory(self.directory)
+        except OSError as error:
+            raise storage_error("sync", self.directory, error) from error
+
+    def close(self) -> None:
+        """Does not sync."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open_next(self) -> None:
+        if self._file is not None:
+            self._file.sync()
+            self._file.close()
+        self._file = AppendFile(self.directory / f"{len(self.sizes) + 1:06d}", create=True)
+        self._file.append([_HEADER])
+        self.sizes.append(self._file.size)
+
+
+class ChunkSegments:
+    """The segments of a block, mapped when first needed. Thread-safe."""
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            names = sorted(path.name for path in directory.iterdir() if _NAME.match(path.name))
+        except OSError as error:
+            raise storage_error("list", directory, error) from error
+        # Upstream: tsdb/chunks/chunks.go sequenceFiles: the n-th file is segment n, whatever its name.
+        self.paths = [directory / name for name in names]
+        self._views: dict[int, NDArray[np.uint8]] = {}
+        self._lock = threading.Lock()
+
+    def view(self, segment: int) -> NDArray[np.uint8]:
+        """The bytes of one segment. Raises `DamagedBlock` where there is none, or its header is wrong."""
+        if not 0 <= segment < len(self.paths):
+            directory = str(self.paths[0].parent) if self.paths else "chunks"
+            raise DamagedBlock(directory, 0, f"chunk segment {segment + 1} of {len(self.paths)} is referred to")
+        with self._lock:
+            view = self._views.get(segment)
+            if view is None:
+                view = map_file(self.paths[segment])
+                if view[:5].tobytes() != _HEADER[:5] or len(view) < len(_HEADER):
+                    raise DamagedBlock(str(self.paths[segment]), 0, "no chunk segment of version 1")
+                self._views[segment] = view
+        return view
+
+    def locate(
+        self, references: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
+        """(segments, starts, ends, encodings) of C chunks whose checksums are right. Raises `DamagedBlock`."""
+        segments = (references >> 32).astype(np.int32)
+        offsets = references & 0xFFFFFFFF
+        starts, ends = np.empty(len(references), np.int64), np.empty(len(references), np.int64)
+        encodings = np.empty(len(references), np.uint8)
+        for segment in np.unique(segments).tolist():
+            rows = np.flatnonzero(segments == segment)
+            found = tuple(np.empty(len(rows), column.dtype) for column in (starts, ends, encodings))
+            code = locate_chunks(self.view(segment), offsets[rows], *found)
+            if code < 0:
+                reason = "checksum mismatch" if -code % 4 == _CHECKSUM else "no chunk, or an incomplete one"
+                raise DamagedBlock(str(self.paths[segment]), int(offsets[rows[-code // 4]]), reason)
+            starts[rows], ends[rows], encodings[rows] = found
+        return segments, starts, ends, encodings
+
+    def close(self) -> None:
+        """Forgets the maps; arrays that somebody holds stay valid."""
+        with self._lock:
+            self._views.clear()
