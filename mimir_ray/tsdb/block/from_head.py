@@ -18,9 +18,12 @@ from mimir_ray.tsdb.head.reading import ARENA, Look
 
 from .chunk_files import SEGMENT_BYTES, XOR
 from .chunk_merge import ChunkTable, merge_chunks
+from .errors import UnsupportedChunks
 from .meta import BlockMeta, Compaction
 from .series_labels import labels_of_index
 from .writer import SERIES_PER_BATCH, BlockWriter
+
+HISTOGRAM_ENCODING = 2
 
 
 @kernel
@@ -110,8 +113,11 @@ def block_from_head(
     """Writes the samples of [mint, maxt) (ms) as block `<parent>/<ulid>`; None, and no block, where there are none.
 
     Flushes the head and looks at it at one moment; pushes go on meanwhile, and what they bring is not in the block.
-    Nothing is removed from the head. Raises `StorageFailed` and `DamagedBlock`.
+    Nothing is removed from the head. Raises `StorageFailed` and `DamagedBlock`, and `UnsupportedChunks` where the
+    head has native histograms: it keeps them in a form of its own, not in Prometheus' chunks.
     """
+    if head.has_histograms:
+        raise UnsupportedChunks("the head", HISTOGRAM_ENCODING)
     references, view, look = head.snapshot(Selection((), mint, maxt - 1))
     rows = labels_of_index(view, references)
     order = rows.order()

@@ -387,6 +387,11 @@ class Head:
             return series_tokens(self._index, first, seed)
 
     @property
+    def has_histograms(self) -> bool:
+        """Whether any native histogram was taken."""
+        return bool(len(self._histograms))
+
+    @property
     def stats(self) -> HeadStats:
         with self._lock:
             marks = self._memory.marks.tolist()

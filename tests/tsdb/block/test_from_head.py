@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mimir_ray.model.labels import Labels
 from mimir_ray.model.selection import Selection
 from mimir_ray.testing.writes import write_batch
+from mimir_ray.tsdb.block.errors import UnsupportedChunks
 from mimir_ray.tsdb.block.from_head import block_from_head
 from mimir_ray.tsdb.block.reader import Block
 from mimir_ray.tsdb.chunks.files import ChunkFiles
@@ -82,3 +83,9 @@ def test_an_empty_range_makes_no_block(tmp_path: Path, mint: int) -> None:
     head.push([write_batch(new=[(labels_of_number(1), [(500, 1.0)])])], 0)
     assert block_from_head(head, mint, mint + 10, tmp_path / "blocks", ULID) is None
     assert not list((tmp_path / "blocks").iterdir())
+
+
+def test_a_head_with_native_histograms_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Head, "has_histograms", property(lambda _: True))
+    with pytest.raises(UnsupportedChunks, match="histogram"):
+        block_from_head(Head(ChunkFiles(tmp_path / "head"), HeadSettings()), 0, 1, tmp_path, ULID)
