@@ -33,6 +33,7 @@ READY_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 12.0
 ADDRESS_TIMEOUT_S = 30.0
 STATUS_TIMEOUT_S = 10.0
+PREDECESSOR_TIMEOUT_S = 20.0
 
 
 class CannotStart(Unavailable):
@@ -86,8 +87,8 @@ def serve(settings: Settings, ray_address: str = "", out: TextIO = sys.stdout) -
         with ExitStack() as stack:
             _make_folder(settings.root)
             stack.enter_context(_data_lock(settings.root))
-            _remove_leftovers(settings.root)
-            _check_port(settings.server)
+            killed = _remove_leftovers(settings.root)
+            _check_port(settings.server, PREDECESSOR_TIMEOUT_S if killed else 0.0)
             with _creator(settings) as creator:
                 address, logs = _enter_ray(settings, ray_address, stack, progress)
                 signal.signal(signal.SIGTERM, told_to_stop)  # Ray put a handler of its own there: exit at once
@@ -145,29 +146,42 @@ def _make_folder(root: Path) -> None:
         raise CannotStart(f"cannot make the data directory {root}: {os.strerror(error.errno or 0)}") from None
 
 
-def _remove_leftovers(root: Path) -> None:
-    """The temporary folder of a Ray whose `serve` was killed; we hold the lock, so nobody uses it."""
+def _remove_leftovers(root: Path) -> bool:
+    """Removes the temporary folder of a Ray whose `serve` was killed; whether there was such a one.
+
+    We hold the lock, so nobody uses it.
+    """
     run = root / RUN_FILE
     try:
         logs = Path(json.loads(run.read_text())["logs"])
     except (OSError, ValueError, KeyError, TypeError):
-        return
+        return False
     for folder in logs.parents:
         if folder.name.startswith(FOLDER_PREFIX) and folder.parent == Path(tempfile.gettempdir()):
             shutil.rmtree(folder, ignore_errors=True)
     run.unlink(missing_ok=True)
+    return True
 
 
-def _check_port(server: ServerConfig) -> None:
-    """Says at once what the gateway would find out only after everything else has started."""
+def _check_port(server: ServerConfig, patience_s: float = 0.0) -> None:
+    """Says at once what the gateway would find out only after everything else has started.
+
+    A killed predecessor's gateway ends some seconds after it: `patience_s` is how long to wait for that.
+    """
     where = (server.http_listen_address, server.http_listen_port)
-    try:
-        socket.create_server(where, family=socket.AF_INET6 if ":" in where[0] else socket.AF_INET).close()
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise CannotStart(
-            f"cannot listen on {where[0]}:{where[1]}: {reason}; choose another -server.http-listen-port"
-        ) from None
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            socket.create_server(where, family=socket.AF_INET6 if ":" in where[0] else socket.AF_INET).close()
+            return
+        except OSError as error:
+            if time.monotonic() < deadline:
+                time.sleep(0.2)
+                continue
+            reason = os.strerror(error.errno or 0)
+            raise CannotStart(
+                f"cannot listen on {where[0]}:{where[1]}: {reason}; choose another -server.http-listen-port"
+            ) from None
 
 
 @contextmanager
