@@ -86,8 +86,8 @@ def serve(settings: Settings, ray_address: str = "", out: TextIO = sys.stdout) -
     try:
         with ExitStack() as stack:
             _make_folder(settings.root)
-            stack.enter_context(_data_lock(settings.root))
-            killed = _remove_leftovers(settings.root)
+            killed = stack.enter_context(_data_lock(settings.root))
+            _remove_leftovers(settings.root)
             _check_port(settings.server, PREDECESSOR_TIMEOUT_S if killed else 0.0)
             with _creator(settings) as creator:
                 address, logs = _enter_ray(settings, ray_address, stack, progress)
@@ -115,16 +115,27 @@ def serve(settings: Settings, ray_address: str = "", out: TextIO = sys.stdout) -
 
 
 @contextmanager
-def _data_lock(root: Path) -> Iterator[None]:
-    """Two deployments on one data directory would write the same files."""
-    with (root / "lock").open("a") as held:
+def _data_lock(root: Path) -> Iterator[bool]:
+    """Two deployments on one data directory would write the same files. Yields whether the last one was killed.
+
+    The file holds the process id of whoever has the lock, and nothing after an orderly end.
+    """
+    with (root / "lock").open("a+") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise CannotStart(
                 f"{root} is in use by another mimir-ray; stop that one, or choose another -data-dir"
             ) from None
-        yield
+        held.seek(0)
+        killed = bool(held.read())
+        held.truncate(0)
+        held.write(f"{os.getpid()}\n")
+        held.flush()
+        try:
+            yield killed
+        finally:
+            held.truncate(0)
 
 
 def _enter_ray(settings: Settings, address: str, stack: ExitStack, progress: Progress) -> tuple[str, str]:
@@ -146,21 +157,17 @@ def _make_folder(root: Path) -> None:
         raise CannotStart(f"cannot make the data directory {root}: {os.strerror(error.errno or 0)}") from None
 
 
-def _remove_leftovers(root: Path) -> bool:
-    """Removes the temporary folder of a Ray whose `serve` was killed; whether there was such a one.
-
-    We hold the lock, so nobody uses it.
-    """
+def _remove_leftovers(root: Path) -> None:
+    """The temporary folder of a Ray whose `serve` was killed; we hold the lock, so nobody uses it."""
     run = root / RUN_FILE
     try:
         logs = Path(json.loads(run.read_text())["logs"])
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return
     for folder in logs.parents:
         if folder.name.startswith(FOLDER_PREFIX) and folder.parent == Path(tempfile.gettempdir()):
             shutil.rmtree(folder, ignore_errors=True)
     run.unlink(missing_ok=True)
-    return True
 
 
 def _check_port(server: ServerConfig, patience_s: float = 0.0) -> None:
