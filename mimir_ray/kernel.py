@@ -6,57 +6,36 @@ that crossed an actor boundary and fresh ones run the same machine code; arrays 
 declared writable (`OutI64`, ...). All arrays are C-contiguous. Anything else passed is a TypeError,
 never a second compilation.
 
-Machine code is compiled on first use and kept on disk in a folder named by a digest of all kernel
-sources (numba does not notice an edited callee in another file). `warm_up()` compiles what is
-missing, once per node, before actors start: cold processes would each compile the same.
+Machine code is compiled on first use and kept on disk in a folder named by a digest of the module's source and of all
+that it imports (numba does not notice an edited callee in another file), wherever the package is installed. `warm_up()`
+compiles what is missing, once per node, before actors start: cold processes would each compile the same.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import inspect
 import os
 import pkgutil
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
+import numba
 import numpy as np
+from llvmlite import ir as _ir
+from numba import types
+from numba.core import caching
+from numba.core import cgutils as _cgutils
+from numba.core.compiler_lock import global_compiler_lock
+from numba.extending import intrinsic as _intrinsic
 from numpy.typing import NDArray
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _use_cache_folder() -> None:
-    """Points numba's cache at a folder that depends on every kernel's source."""
-    package = Path(__file__).parent
-    digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(package.rglob("*.py")):
-        text = path.read_bytes()
-        if b"mimir_ray.kernel" in text or path.name == "kernel.py":
-            digest.update(str(path.relative_to(package)).encode() + b"\0" + text)
-    root = os.environ.get("MIMIR_RAY_KERNEL_CACHE") or str(
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mimir-ray" / "kernels"
-    )
-    folder = Path(root) / digest.hexdigest()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        folder = Path(tempfile.gettempdir()) / f"mimir-ray-kernels-{os.getuid()}" / digest.hexdigest()
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.environ["NUMBA_CACHE_DIR"] = str(folder)
-
-
-_use_cache_folder()
-
-import numba  # noqa: E402  (reads NUMBA_CACHE_DIR when imported)
-from llvmlite import ir as _ir  # noqa: E402
-from numba import types  # noqa: E402
-from numba.core import cgutils as _cgutils  # noqa: E402
-from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
-from numba.extending import intrinsic as _intrinsic  # noqa: E402
 
 # For encoding/bits.py, which writes machine instructions.
 ir: Any = _ir
@@ -109,6 +88,82 @@ REGISTRY: dict[str, Any] = {}
 """Every kernel by `module.name`; filled when the modules are imported."""
 
 
+PACKAGE = Path(__file__).parent
+_IMPORT = re.compile(rb"^from (mimir_ray|\.+)([\w.]*) import (\(|[\w, ]+)", re.MULTILINE)
+
+
+def cache_root() -> Path:
+    """Where machine code is kept; a folder of our own below the temporary one where that cannot be written."""
+    wanted = os.environ.get("MIMIR_RAY_KERNEL_CACHE") or str(
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mimir-ray" / "kernels"
+    )
+    root = Path(wanted)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        root = Path(tempfile.gettempdir()) / f"mimir-ray-kernels-{os.getuid()}"
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return root
+
+
+def imported_files(path: Path, package: Path = PACKAGE) -> list[Path]:
+    """The files of the package that a module imports at its top level, found by its text."""
+    found = []
+    for root, dotted, names in _IMPORT.findall(path.read_bytes()):
+        base = package if root == b"mimir_ray" else path.parents[len(root) - 1]
+        target = base.joinpath(*dotted.decode().strip(".").split(".")) if dotted.strip(b".") else base
+        if target.with_suffix(".py").is_file():
+            found.append(target.with_suffix(".py"))
+        elif names == b"(":
+            found += sorted(target.glob("*.py"))
+        else:  # `from . import sibling as other`
+            siblings = [target / f"{name.split()[0].decode()}.py" for name in names.split(b",")]
+            found += [one for one in siblings if one.is_file()]
+    return found
+
+
+@functools.cache
+def source_digest(path: Path, package: Path = PACKAGE) -> str:
+    """Of a module and of everything of the package that it imports, directly or not."""
+    seen: set[Path] = set()
+    ahead = [path]
+    while ahead:
+        if (one := ahead.pop()) not in seen:
+            seen.add(one)
+            ahead += imported_files(one, package)
+    digest = hashlib.blake2b(digest_size=8)
+    for one in sorted(seen):
+        digest.update(str(one.relative_to(package)).encode() + b"\0" + one.read_bytes())
+    return digest.hexdigest()
+
+
+class _Locator(caching.InTreeCacheLocator):  # type: ignore[misc]
+    """Names a kernel's files by what its machine code depends on, not by paths and times of change."""
+
+    def __init__(self, function: Callable[..., Any], file: str) -> None:
+        self._py_file = file
+        self._lineno = function.__code__.co_firstlineno
+        path = Path(file)
+        name = path.stem
+        if path.is_relative_to(PACKAGE):
+            self._stamp = source_digest(path)
+            name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        else:
+            self._stamp = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+        self._cache_path = str(cache_root() / f"{name}-{self._stamp}")
+
+    def get_source_stamp(self) -> str:
+        return self._stamp
+
+
+class _Files(caching.CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = [_Locator]
+
+
+class _Cache(caching.FunctionCache):  # type: ignore[misc]
+    _impl_class = _Files
+
+
 def _signature(function: Callable[..., Any]) -> tuple[Any, ...]:
     hints = get_type_hints(function, include_extras=True)
     found = []
@@ -125,7 +180,8 @@ def _signature(function: Callable[..., Any]) -> tuple[Any, ...]:
 def kernel(function: Function) -> Function:
     """Compiles `function` for the signature its annotations give. Releases the GIL; no fast-math."""
     signature = _signature(function)
-    dispatcher = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    dispatcher._cache = _Cache(function)
 
     def compile_declared(*args: Any, **kwargs: Any) -> Any:
         # numba calls this on the first call and goes on with the machine code that it gets.

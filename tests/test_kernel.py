@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,68 +140,64 @@ def test_all_modules_with_kernels_are_found() -> None:
     assert wanted <= set(kernel_modules())
 
 
-# The folder of the cache.
+# The folders of the cache.
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package to be digested; the environment is put back."""
+def package(tmp_path: Path) -> Iterator[Path]:
+    """A package to be digested."""
     folder = tmp_path / "package"
     (folder / "deep").mkdir(parents=True)
     (folder / "kernel.py").write_text("the door")
-    (folder / "deep" / "sums.py").write_text("from mimir_ray.kernel import kernel")
+    (folder / "deep" / "sums.py").write_text("from mimir_ray.kernel import kernel\nfrom . import limits as other")
+    (folder / "deep" / "limits.py").write_text("from ..codes import (\n    LARGEST,\n)")
+    (folder / "codes.py").write_text("LARGEST = 7")
     (folder / "other.py").write_text("print()")
-    monkeypatch.setattr(door, "__file__", str(folder / "kernel.py"))
-    monkeypatch.setenv("NUMBA_CACHE_DIR", "before")
-    monkeypatch.setenv("MIMIR_RAY_KERNEL_CACHE", str(tmp_path / "cache"))
-    return folder
+    yield folder
+    door.source_digest.cache_clear()
 
 
-def cache_folder() -> Path:
-    door._use_cache_folder()
-    return Path(os.environ["NUMBA_CACHE_DIR"])
+def digest(package: Path) -> str:
+    door.source_digest.cache_clear()
+    return door.source_digest(package / "deep" / "sums.py", package)
 
 
-def test_the_cache_has_a_folder_of_its_own_which_stays_the_same(package: Path, tmp_path: Path) -> None:
-    folder = cache_folder()
-    assert folder.is_dir()
-    assert folder.parent == tmp_path / "cache"
-    assert cache_folder() == folder
-
-
-@pytest.mark.parametrize("name", ["kernel.py", "deep/sums.py"])
-def test_a_changed_source_of_kernels_means_another_folder(package: Path, name: str) -> None:
-    before = cache_folder()
-    (package / name).write_text((package / name).read_text() + "\n# changed: mimir_ray.kernel")
-    assert cache_folder() != before
-
-
-def test_a_renamed_source_of_kernels_means_another_folder(package: Path) -> None:
-    before = cache_folder()
-    (package / "deep" / "sums.py").rename(package / "deep" / "totals.py")
-    assert cache_folder() != before
+@pytest.mark.parametrize("name", ["kernel.py", "deep/sums.py", "deep/limits.py", "codes.py"])
+def test_a_change_of_a_module_or_of_what_it_imports_means_another_folder(package: Path, name: str) -> None:
+    before = digest(package)
+    assert digest(package) == before
+    (package / name).write_text((package / name).read_text() + "\n# changed")
+    assert digest(package) != before
 
 
 def test_other_sources_change_nothing(package: Path) -> None:
-    before = cache_folder()
+    before = digest(package)
     (package / "other.py").write_text("print(2)")
-    assert cache_folder() == before
+    assert digest(package) == before
 
 
-def test_the_cache_goes_where_programs_keep_theirs(
-    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("MIMIR_RAY_KERNEL_CACHE")
+def test_the_same_sources_in_another_place_share_a_folder(package: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(package, tmp_path / "elsewhere")
+    assert digest(copy) == digest(package)
+
+
+def test_the_imports_of_every_module_with_kernels_are_found() -> None:
+    for name in door.kernel_modules():
+        path = door.PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py")
+        assert door.PACKAGE / "kernel.py" in door.imported_files(path)
+
+
+def test_the_cache_goes_where_programs_keep_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MIMIR_RAY_KERNEL_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder().parent == tmp_path / "xdg" / "mimir-ray" / "kernels"
+    assert door.cache_root() == tmp_path / "xdg" / "mimir-ray" / "kernels"
+    assert door.cache_root().is_dir()
 
 
-def test_a_home_that_cannot_be_written_is_no_obstacle(
-    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MIMIR_RAY_KERNEL_CACHE", str(tmp_path / "file" / "below"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    folder = cache_folder()
-    assert folder.is_dir()
-    assert folder.parent.parent == tmp_path / "temporary"
+    root = door.cache_root()
+    assert root.is_dir()
+    assert root.parent == tmp_path / "temporary"

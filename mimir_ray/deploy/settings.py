@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mimir_ray.bucket.config import FilesystemConfig
+from mimir_ray.bucket.open import BucketSettings
 from mimir_ray.config.limits import Limits
 from mimir_ray.config.overrides import RuntimeConfigSettings
 from mimir_ray.config.server import ApiConfig, ServerConfig, TenancyConfig, TenantFederationConfig
 from mimir_ray.config.setting import block, setting
 from mimir_ray.config.units import Bytes, size
 from mimir_ray.roles.distributor.config import DistributorConfig
-from mimir_ray.roles.ingester.config import BlocksStorageConfig, IngesterConfig, IngesterRingConfig
+from mimir_ray.roles.ingester.config import IngesterConfig, IngesterRingConfig, TsdbConfig
 from mimir_ray.roles.querier.config import QuerierConfig
 from mimir_ray.roles.scraper.config import ScraperConfig
 
@@ -59,6 +61,14 @@ def without_effect(deploy: DeployConfig) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class BlocksStorageConfig:
+    """The `blocks_storage` block."""
+
+    tsdb: TsdbConfig = block(TsdbConfig, help="Recent samples.")
+    filesystem: FilesystemConfig = block(FilesystemConfig, help="Blocks in a folder.")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The root. Defaults are those of one machine: what `make run` runs with."""
 
@@ -100,6 +110,12 @@ class Settings:
     @property
     def root(self) -> Path:
         return Path(self.data_dir).absolute()
+
+    @property
+    def blocks_bucket(self) -> BucketSettings:
+        """Where blocks are."""
+        folder = self.blocks_storage.filesystem.dir
+        return BucketSettings(Path(folder).absolute() if folder else self.root / "blocks")
 
     @property
     def tsdb_dir(self) -> Path:

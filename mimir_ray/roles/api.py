@@ -85,6 +85,42 @@ class Ingester(Protocol):
         """All tenants with an open head."""
 
 
+@dataclass(frozen=True, slots=True)
+class BlocksPage:
+    """Some batches of a selection over blocks; `queried`: the ULIDs that the whole answer covers, on the first page."""
+
+    batches: list[SeriesBatch]
+    cursor: str = ""
+    queried: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BlocksNames:
+    """Names or values of labels; `queried`: the ULIDs of the blocks that were looked at."""
+
+    names: list[str]
+    queried: tuple[str, ...]
+
+
+class StoreGateway(Protocol):
+    """Older samples, in blocks of a bucket. A querier names the blocks; those that the answer does not name as queried
+    (not loaded yet, not owned any more) it asks of another store-gateway. Samples of overlapping blocks are merged."""
+
+    def select_blocks(self, tenant: TenantId, blocks: tuple[str, ...], selection: Selection) -> BlocksPage:
+        """Samples of the selected series in these blocks; see SeriesSource.select."""
+
+    def next_blocks_page(self, cursor: str) -> BlocksPage:
+        """What follows a page. Raises Unavailable where the cursor is no longer kept."""
+
+    def block_label_names(self, tenant: TenantId, blocks: tuple[str, ...], selection: Selection) -> BlocksNames:
+        """Sorted names of all labels of the selected series."""
+
+    def block_label_values(
+        self, tenant: TenantId, blocks: tuple[str, ...], name: str, selection: Selection
+    ) -> BlocksNames:
+        """Sorted values of one label of the selected series."""
+
+
 class TenantSource(SeriesSource, Protocol):
     """All samples of one tenant, wherever they are, for one query."""
 

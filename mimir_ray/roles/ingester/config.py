@@ -119,10 +119,3 @@ class TsdbConfig:
         flag="blocks-storage.tsdb.retention-period",
         help="How long ingesters keep samples that are in object storage. Nothing is dropped before it is there.",
     )
-
-
-@dataclass(frozen=True, slots=True)
-class BlocksStorageConfig:
-    """The `blocks_storage` block."""
-
-    tsdb: TsdbConfig = block(TsdbConfig, help="Recent samples.")
