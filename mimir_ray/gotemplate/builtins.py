@@ -1,4 +1,4 @@
-"""The functions that every template has. `and` and `or` are in execution.py: they do not evaluate all of their arguments.
+"""The functions that every template has. `and` and `or` are in execution.py: they stop at the argument that decides.
 
 Upstream: text/template/funcs.go.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from mimir_ray.model.matchers import quote
 
@@ -78,11 +78,12 @@ class Execution:
         self.variables = [("$", data)]
         self.walk(data, self.trees[self.name])
 
-    def fail(self, reason: str) -> NoReturn:
+    def failure(self, reason: str) -> TemplateExecutionError:
+        """The error at the node that is being evaluated."""
         assert self.node is not None
         before = self.text[: self.node.position].encode("utf-8", "surrogateescape")
         line, column = 1 + before.count(b"\n"), len(before) - (before.rfind(b"\n") + 1)
-        raise TemplateExecutionError(
+        return TemplateExecutionError(
             f"template: {self.parse_name}:{line}:{column}: executing {quote(self.name)} at <{self.node}>: {reason}"
         )
 
@@ -90,13 +91,13 @@ class Execution:
         budget = self.budget
         budget.written += len(text)
         if budget.written > budget.limits.output_max:
-            self.fail(f"exceeded maximum output of {budget.limits.output_max} characters")
+            raise self.failure(f"exceeded maximum output of {budget.limits.output_max} characters")
         budget.out.append(text)
 
     def step(self) -> None:
         self.budget.steps += 1
         if self.budget.steps > self.budget.limits.steps_max:
-            self.fail(f"exceeded maximum of {self.budget.limits.steps_max} steps")
+            raise self.failure(f"exceeded maximum of {self.budget.limits.steps_max} steps")
 
     # Nodes.
 
@@ -129,7 +130,7 @@ class Execution:
             case nodes.Jump():
                 raise _Break if node.kind == "break" else _Continue
             case _:
-                self.fail(f"unknown node: {node}")
+                raise self.failure(f"unknown node: {node}")
 
     def condition(self, dot: Any, node: nodes.Branch) -> None:
         value = self.pipeline(dot, node.pipe)
@@ -175,19 +176,19 @@ class Execution:
                 yield key, value[key]
         elif isinstance(value, int) and not isinstance(value, bool):
             if declares > 1:
-                self.fail(f"can't use {go_text(value)} to iterate over more than one variable")
+                raise self.failure(f"can't use {go_text(value)} to iterate over more than one variable")
             yield from ((number, number) for number in range(value))
         elif isinstance(value, Sequence) and not isinstance(value, str):
             yield from enumerate(value)
         else:
-            self.fail(f"range can't iterate over {go_text(value)}")
+            raise self.failure(f"range can't iterate over {go_text(value)}")
 
     def template(self, dot: Any, node: nodes.Call) -> None:
         if node.name not in self.trees:
-            self.fail(f"template {quote(node.name)} not defined")
+            raise self.failure(f"template {quote(node.name)} not defined")
         depth_max = self.budget.limits.depth_max
         if self.depth >= depth_max:
-            self.fail(f"exceeded maximum template depth ({depth_max})")
+            raise self.failure(f"exceeded maximum template depth ({depth_max})")
         data = None if node.pipe is None else self.pipeline(dot, node.pipe)
         Execution(
             node.name, self.parse_name, self.text, self.trees, self.functions, self.zero_missing, self.budget,
@@ -198,7 +199,7 @@ class Execution:
         if value is None:
             return "<no value>"
         if isinstance(value, Function):
-            self.fail(f"can't print {node} of type {go_type(value)}")
+            raise self.failure(f"can't print {node} of type {go_type(value)}")
         return go_text(value)
 
     # Pipelines.
@@ -220,17 +221,17 @@ class Execution:
             if self.variables[at][0] == name:
                 self.variables[at] = name, value
                 return
-        self.fail(f"undefined variable: {name}")
+        raise self.failure(f"undefined variable: {name}")
 
     def variable(self, name: str) -> Any:
         for known, value in reversed(self.variables):
             if known == name:
                 return value
-        self.fail(f"undefined variable: {name}")
+        raise self.failure(f"undefined variable: {name}")
 
     def no_arguments(self, args: Sequence[nodes.Node], final: Any) -> None:
         if len(args) > 1 or final is not _MISSING:
-            self.fail(f"can't give argument to non-function {args[0]}")
+            raise self.failure(f"can't give argument to non-function {args[0]}")
 
     def command(self, dot: Any, command: nodes.Command, final: Any) -> Any:
         first, args = command.args[0], command.args
@@ -245,7 +246,7 @@ class Execution:
         self.node = first
         self.no_arguments(args, final)
         if isinstance(first, nodes.Nil):
-            self.fail("nil is not a command")
+            raise self.failure("nil is not a command")
         return self.constant(dot, first)
 
     def constant(self, dot: Any, node: nodes.Node) -> Any:
@@ -262,9 +263,9 @@ class Execution:
                 if node.text[0] != "'" and not hexadecimal and any(mark in node.text for mark in ".eEpP"):
                     return node.real
                 if node.integer is None:
-                    self.fail(f"{node.text} overflows int")
+                    raise self.failure(f"{node.text} overflows int")
                 return node.integer
-        self.fail(f"can't evaluate command {quote(str(node))}")
+        raise self.failure(f"can't evaluate command {quote(str(node))}")
 
     def access(self, dot: Any, node: nodes.Node, args: Sequence[nodes.Node], final: Any) -> Any:
         """Fields, keys and methods along a chain; only the last one gets arguments."""
@@ -279,7 +280,7 @@ class Execution:
                     return value
             case nodes.Chain():
                 if isinstance(node.node, nodes.Nil):
-                    self.fail(f"indirection through explicit nil in {node}")
+                    raise self.failure(f"indirection through explicit nil in {node}")
                 value, names = self.argument(dot, ANY, node.node), node.names
             case _:
                 raise AssertionError(node)
@@ -297,16 +298,16 @@ class Execution:
         has_arguments = len(args) > 1 or final is not _MISSING
         if isinstance(receiver, Object) and name in receiver.fields:
             if has_arguments:
-                self.fail(f"{name} has arguments but cannot be invoked as function")
+                raise self.failure(f"{name} has arguments but cannot be invoked as function")
             return getattr(receiver, name)
         if isinstance(receiver, Mapping):
             if has_arguments:
-                self.fail(f"{name} is not a method but has arguments")
+                raise self.failure(f"{name} is not a method but has arguments")
             if name in receiver:
                 return receiver[name]
             return map_zero(receiver) if self.zero_missing else None
         self.node = node
-        self.fail(f"can't evaluate field {name} in type {go_type(receiver)}")
+        raise self.failure(f"can't evaluate field {name} in type {go_type(receiver)}")
 
     # Calls.
 
@@ -316,7 +317,7 @@ class Execution:
         self.node = node
         found = self.functions.get(node.name)
         if found is None:
-            self.fail(f"{quote(node.name)} is not a defined function")
+            raise self.failure(f"{quote(node.name)} is not a defined function")
         return self.call(dot, found, shown, node.name, args, final)
 
     def call(
@@ -327,9 +328,9 @@ class Execution:
         fixed = len(function.parameters)
         if function.variadic is not None:
             if count < fixed:
-                self.fail(f"wrong number of args for {name}: want at least {fixed} got {len(args)}")
+                raise self.failure(f"wrong number of args for {name}: want at least {fixed} got {len(args)}")
         elif count != fixed:
-            self.fail(f"wrong number of args for {name}: want {fixed} got {count}")
+            raise self.failure(f"wrong number of args for {name}: want {fixed} got {count}")
         if name in ("and", "or") and function is self.functions.get(name):
             return self.logic(dot, name, args, final)
         given = [self.argument(dot, function.parameter(at), arg) for at, arg in enumerate(args)]
@@ -339,7 +340,7 @@ class Execution:
             return function.call(*given)
         except FunctionError as error:
             self.node = node
-            self.fail(f"error calling {name}: {error.describe()}")
+            raise self.failure(f"error calling {name}: {error.describe()}") from None
 
     def logic(self, dot: Any, name: str, args: Sequence[nodes.Node], final: Any) -> Any:
         value: Any = None
@@ -357,7 +358,7 @@ class Execution:
             case nodes.Nil():
                 if wanted in (ANY, REFLECT) or wanted[0] in "*[" or wanted.startswith("map["):
                     return None
-                self.fail(f"cannot assign nil to {wanted}")
+                raise self.failure(f"cannot assign nil to {wanted}")
             case nodes.Field() | nodes.Variable() | nodes.Chain():
                 return self.validated(self.access(dot, node, (), _MISSING), wanted)
             case nodes.Pipe():
@@ -371,22 +372,22 @@ class Execution:
             case "bool":
                 if isinstance(node, nodes.Bool):
                     return node.value
-                self.fail(f"expected bool; found {node}")
+                raise self.failure(f"expected bool; found {node}")
             case "string":
                 if isinstance(node, nodes.String):
                     return node.text
-                self.fail(f"expected string; found {node}")
+                raise self.failure(f"expected string; found {node}")
             case "int":
                 if isinstance(node, nodes.Number) and node.integer is not None:
                     return node.integer
-                self.fail(f"expected integer; found {node}")
+                raise self.failure(f"expected integer; found {node}")
             case "float64":
                 if isinstance(node, nodes.Number) and node.real is not None:
                     return node.real
-                self.fail(f"expected float; found {node}")
+                raise self.failure(f"expected float; found {node}")
             case "interface {}" | "reflect.Value":
                 return self.constant(dot, node)
-        self.fail(f"can't handle {node} for arg of type {wanted}")
+        raise self.failure(f"can't handle {node} for arg of type {wanted}")
 
     def validated(self, value: Any, wanted: str) -> Any:
         if wanted in (ANY, REFLECT):
@@ -394,10 +395,10 @@ class Execution:
         if value is None:
             if wanted[0] in "*[" or wanted.startswith("map["):
                 return None
-            self.fail(f"invalid value; expected {wanted}")
+            raise self.failure(f"invalid value; expected {wanted}")
         found = go_type(value)
         if found not in (wanted, f"*{wanted}"):
-            self.fail(f"wrong type for value; expected {wanted}; got {found}")
+            raise self.failure(f"wrong type for value; expected {wanted}; got {found}")
         return value
 
 

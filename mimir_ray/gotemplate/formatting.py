@@ -166,7 +166,7 @@ def _verb(value: object, flags: _Flags, verb: str) -> str:
 def _verb_v(value: object, flags: _Flags, verb: str, depth: int) -> str:
     """One value under any verb but %T; containers hand the verb on to what is in them."""
     if value is None:
-        return flags.pad("<nil>") if verb in "vs" and depth == 0 or verb == "v" else _wrong(value, verb)
+        return flags.pad("<nil>") if (verb in "vs" and depth == 0) or verb == "v" else _wrong(value, verb)
     if isinstance(value, Object):
         said = value.go_string() if verb in "vsqxX" else None
         if said is not None:

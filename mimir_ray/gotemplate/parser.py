@@ -1,4 +1,7 @@
-"""Tokens → trees, one for the text and one for each `define` and `block` in it. Upstream: text/template/parse/parse.go."""
+"""Tokens → trees, one for the text and one for each `define` and `block` in it.
+
+Upstream: text/template/parse/parse.go.
+"""
 
 from __future__ import annotations
 
