@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote_plus
 
 from .errors import FunctionError
-from .formatting import go_text, sprint, sprintf, sprintln
+from .formatting import go_text, printable, sprint, sprintf, sprintln
 from .values import ANY, REFLECT, Function, Object, go_type, map_zero, truth
 
 
@@ -23,6 +23,10 @@ def _kind(value: object) -> str:
     return "string" if isinstance(value, str) else ""
 
 
+def _incompatible(left: object, right: object) -> FunctionError:
+    return FunctionError(f"incompatible types for comparison: {go_type(left)} and {go_type(right)}")
+
+
 def _eq(first: object, *others: object) -> bool:
     if not others:
         raise FunctionError("missing argument for comparison")
@@ -32,7 +36,7 @@ def _eq(first: object, *others: object) -> bool:
                 return True
             continue
         if _kind(first) != _kind(other):
-            raise FunctionError("incompatible types for comparison")
+            raise _incompatible(first, other)
         if not _kind(first):
             for one in (first, other):
                 if not isinstance(one, Object):
@@ -47,7 +51,7 @@ def _lt(left: object, right: object) -> bool:
         if not _kind(one):
             raise FunctionError("invalid type for comparison")
     if _kind(left) != _kind(right):
-        raise FunctionError("incompatible types for comparison")
+        raise _incompatible(left, right)
     if isinstance(left, bool):
         raise FunctionError("invalid type for comparison")
     if isinstance(left, str):
@@ -121,7 +125,7 @@ def _slice(item: object, *indexes: object) -> object:
 
 def _len(item: object) -> int:
     if item is None:
-        raise FunctionError("len of nil pointer")
+        raise FunctionError("reflect: call of reflect.Value.Type on zero Value")
     if isinstance(item, str):
         return len(item.encode("utf-8", "surrogateescape"))
     if isinstance(item, Mapping | Sequence):
@@ -130,10 +134,7 @@ def _len(item: object) -> int:
 
 
 def _call(function: object, *args: object) -> object:
-    if function is None:
-        raise FunctionError("call of nil")
-    if not isinstance(function, Function):
-        raise FunctionError(f"non-function of type {go_type(function)}")
+    assert isinstance(function, Function)  # execution.py has looked at it
     fixed = len(function.parameters)
     if function.variadic is not None and len(args) < fixed:
         raise FunctionError(f"wrong number of args: got {len(args)} want at least {fixed}")
@@ -172,7 +173,7 @@ def query_escape(text: str) -> str:
 
 
 def _text(args: tuple[object, ...]) -> str:
-    return sprint(["<no value>" if arg is None else arg for arg in args])
+    return sprint([printable(arg) for arg in args])
 
 
 BUILTINS: Mapping[str, Function] = {

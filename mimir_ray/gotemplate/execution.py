@@ -13,9 +13,10 @@ from typing import Any
 from mimir_ray.model.matchers import quote
 
 from . import nodes
+from .builtins import BUILTINS
 from .errors import FunctionError, TemplateExecutionError
-from .formatting import go_text
-from .values import ANY, REFLECT, Function, Object, go_type, map_zero, method, truth
+from .formatting import go_text, printable
+from .values import ANY, REFLECT, Function, Object, go_type, map_zero, method, static_type, truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +197,9 @@ class Execution:
         ).run(data)  # fmt: skip
 
     def printed(self, node: nodes.Node, value: Any) -> str:
-        if value is None:
-            return "<no value>"
         if isinstance(value, Function):
             raise self.failure(f"can't print {node} of type {go_type(value)}")
-        return go_text(value)
+        return go_text(printable(value))
 
     # Pipelines.
 
@@ -284,13 +283,22 @@ class Execution:
                 value, names = self.argument(dot, ANY, node.node), node.names
             case _:
                 raise AssertionError(node)
+        static = ""
         for name in names[:-1]:
-            value = self.field(dot, name, node, (), _MISSING, value)
-        return self.field(dot, names[-1], node, args, final, value)
+            value, static = self.field(dot, name, node, (), _MISSING, value, static), static_type(value, name)
+        return self.field(dot, names[-1], node, args, final, value, static)
 
     def field(
-        self, dot: Any, name: str, node: nodes.Node, args: Sequence[nodes.Node], final: Any, receiver: Any
+        self,
+        dot: Any,
+        name: str,
+        node: nodes.Node,
+        args: Sequence[nodes.Node],
+        final: Any,
+        receiver: Any,
+        static: str,
     ) -> Any:
+        """`static`: the type that the receiver is declared with, where that is not its own."""
         if receiver is None:
             return None
         if found := method(receiver, name):
@@ -306,8 +314,7 @@ class Execution:
             if name in receiver:
                 return receiver[name]
             return map_zero(receiver) if self.zero_missing else None
-        self.node = node
-        raise self.failure(f"can't evaluate field {name} in type {go_type(receiver)}")
+        raise self.failure(f"can't evaluate field {name} in type {static or go_type(receiver)}")
 
     # Calls.
 
@@ -336,6 +343,10 @@ class Execution:
         given = [self.argument(dot, function.parameter(at), arg) for at, arg in enumerate(args)]
         if final is not _MISSING:
             given.append(self.validated(final, function.parameter(count - 1)))
+        if name == "call" and function is BUILTINS["call"] and not isinstance(given[0], Function):
+            what = "call of nil" if given[0] is None else f"non-function {args[0]} of type {go_type(given[0])}"
+            self.node = node
+            raise self.failure(f"error calling call: {what}")
         try:
             return function.call(*given)
         except FunctionError as error:

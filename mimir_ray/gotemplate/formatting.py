@@ -13,12 +13,12 @@ from mimir_ray.model.matchers import quote
 
 from .errors import FunctionError
 from .floats import format_float
-from .values import Function, Object, go_type
+from .values import Function, NamedInt, Object, go_type
 
 WIDTH_MAX = 1_000_000
 """Wider is an error of Go's fmt too (`%!(BADWIDTH)`)."""
 
-_SPEC = re.compile(r"([+\-# 0]*)(\[\d+\])?(\*|\d+)?(?:(\.)(\[\d+\])?(\*|\d+)?)?(\[\d+\])?")
+_SPEC = re.compile(r"([+\-# 0]*)(\[[^\]]*\])?(\*|\d+)?(?:(\.)(\[[^\]]*\])?(\*|\d+)?)?(\[[^\]]*\])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,15 @@ _PLAIN = _Flags()
 def go_text(value: object) -> str:
     """As `%v` writes it."""
     return _verb_v(value, _PLAIN, "v", 0)
+
+
+def printable(value: object) -> object:
+    """As an action prints it: nothing is `<no value>`, a pointer what it points to. Upstream: printableValue."""
+    if value is None:
+        return "<no value>"
+    if isinstance(value, Object) and value.is_pointer and value.go_string() is None:
+        return _struct(value, _PLAIN, "v", 0).removeprefix("&")
+    return value
 
 
 def sprint(values: Sequence[object]) -> str:
@@ -93,7 +102,7 @@ def sprintf(form: str, values: Sequence[object]) -> str:
             nonlocal used, reordered, good_index
             if index is not None:
                 reordered = True
-                number = int(index[1:-1]) - 1
+                number = int(index[1:-1]) - 1 if index[1:-1].isdecimal() else -1
                 good_index = 0 <= number < len(values)
                 used = number if good_index else used
 
@@ -171,12 +180,13 @@ def _verb_v(value: object, flags: _Flags, verb: str, depth: int) -> str:
         said = value.go_string() if verb in "vsqxX" else None
         if said is not None:
             return _string(said, flags, verb)
-        inside = " ".join(_field(value, name, flags, verb, depth) for name in value.fields)
-        if value.is_pointer and depth:
-            return "0xc000012345" if not inside else f"&{{{inside}}}"
-        return f"{'&' if value.is_pointer else ''}{{{inside}}}"
+        if value.is_pointer and depth and verb != "v":
+            return f"%!{verb}({value.go_type}={_struct(value, flags, 'v', 0)})"
+        return _struct(value, flags, verb, depth)
     if isinstance(value, bool):
         return flags.pad("true" if value else "false") if verb in "tv" else _wrong(value, verb)
+    if isinstance(value, NamedInt) and verb in "vsq":
+        return _string(value.text, flags, verb)
     if isinstance(value, int):
         return _integer(value, flags, verb)
     if isinstance(value, float):
@@ -193,6 +203,12 @@ def _verb_v(value: object, flags: _Flags, verb: str, depth: int) -> str:
         return f"map[{' '.join(items)}]"
     assert isinstance(value, Sequence), value
     return f"[{' '.join(_verb_v(one, flags, verb, depth + 1) for one in value)}]"
+
+
+def _struct(value: Object, flags: _Flags, verb: str, depth: int) -> str:
+    # Differs: inside of containers Go shows the address of a pointer.
+    inside = " ".join(_field(value, name, flags, verb, depth) for name in value.fields)
+    return f"{'&' if value.is_pointer else ''}{{{inside}}}"
 
 
 def _field(value: Object, name: str, flags: _Flags, verb: str, depth: int) -> str:

@@ -5,6 +5,7 @@ Upstream: text/template/parse/parse.go.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterator
 
 from mimir_ray.model.matchers import quote
@@ -377,10 +378,13 @@ class _Parser:
             return nodes.Number(token.position, text, code, float(code))
         integer = _integer(text)
         real = parse_float(text.replace("_", "")) if integer is None else float(integer)
-        if integer is None and real is not None and real.is_integer() and abs(real) < 1 << 63:
+        if real is None or math.isinf(real):
+            raise self.error(f"illegal number syntax: {quote(text)}")
+        if integer is None and not any(mark in text for mark in ".eEpP"):
+            if not text.isdecimal() or text.startswith("0") or int(text) >= 1 << 64:
+                raise self.error(f"integer overflow: {quote(text)}")
+        elif integer is None and real.is_integer() and abs(real) < 1 << 63:
             integer = int(real)
-        if real is None:
-            raise self.error(f"bad number syntax: {quote(text)}")
         return nodes.Number(token.position, text, integer, real)
 
 

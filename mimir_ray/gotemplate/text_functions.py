@@ -14,7 +14,7 @@ from typing import Any
 
 import re2
 
-from mimir_ray.model.matchers import quote as go_quote
+from mimir_ray.model.matchers import invalid_regex, quote
 
 from .errors import FunctionError
 from .floats import format_float, parse_float
@@ -37,9 +37,9 @@ def to_float(value: object) -> float:
     if isinstance(value, str):
         found = parse_float(value)
         if found is None:
-            raise FunctionError(f"strconv.ParseFloat: parsing {go_quote(value)}: invalid syntax")
+            raise FunctionError(f"strconv.ParseFloat: parsing {quote(value)}: invalid syntax")
         if math.isinf(found) and "inf" not in value.lower():
-            raise FunctionError(f"strconv.ParseFloat: parsing {go_quote(value)}: value out of range")
+            raise FunctionError(f"strconv.ParseFloat: parsing {quote(value)}: value out of range")
         return found
     if isinstance(value, Duration):
         return value.seconds()
@@ -139,18 +139,11 @@ def _compiled(pattern: str, function: str) -> Any:
     try:
         return re2.compile(pattern, options)
     except re2.error as error:
-        reason = error.args[0] if error.args else str(error)
-        text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
-        code, _, part = text.partition(": ")
-        said = f"error parsing regexp: {_GO_REASONS.get(code, code)}: `{part or pattern}`"
+        said = invalid_regex(error, pattern).describe()
         if function == "reReplaceAll":
-            quoted = f"`{pattern}`" if "`" not in pattern else go_quote(pattern)
+            quoted = f"`{pattern}`" if "`" not in pattern else quote(pattern)
             said = f"regexp: Compile({quoted}): {said}"
         raise FunctionError(said) from None
-
-
-# What RE2 and Go's regexp/syntax call the same fault, where they differ.
-_GO_REASONS = {"missing ]": "missing closing ]", "missing )": "missing closing )"}
 
 
 def match(pattern: str, text: str) -> bool:
@@ -182,9 +175,12 @@ def replace_all(pattern: str, replacement: str, text: str) -> str:
 _WORDS = re.compile(r"[^\W_](?:[\w]|['’.](?=[^\W\d_]))*")
 
 
+_LETTER = re.compile(r"[^\W\d_]")
+
+
 def title(text: str) -> str:
     """The first letter of every word in upper case, the rest as it is."""
-    return _WORDS.sub(lambda found: found[0][0].title() + found[0][1:], text)
+    return _WORDS.sub(lambda word: _LETTER.sub(lambda letter: letter[0].title(), word[0], count=1), text)
 
 
 def _split_host_port(text: str) -> tuple[str, str] | None:

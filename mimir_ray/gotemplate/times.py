@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import ClassVar
 
-from .values import Function, Object
+from .values import Function, NamedInt, Object
 
 _SECOND = 1_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -116,6 +116,7 @@ class Time(Object):
         "IsZero": Function(lambda self: self.date.year == 1 and self.date.timetuple().tm_yday == 1),
         "Local": Function(lambda self: self),
         "Minute": Function(lambda self: self.date.minute),
+        "Month": Function(lambda self: NamedInt(self.date.month, "time.Month", self.format("January"))),
         "Nanosecond": Function(lambda self: self.nanoseconds % _SECOND),
         "Second": Function(lambda self: self.date.second),
         "String": Function(lambda self: self.go_string()),
@@ -123,6 +124,7 @@ class Time(Object):
         "UTC": Function(lambda self: self),
         "Unix": Function(lambda self: self.nanoseconds // _SECOND),
         "UnixMilli": Function(lambda self: self.nanoseconds // 1_000_000),
+        "Weekday": Function(lambda self: NamedInt(self.date.isoweekday() % 7, "time.Weekday", self.format("Monday"))),
         "Year": Function(lambda self: self.date.year),
         "YearDay": Function(lambda self: self.date.timetuple().tm_yday),
     }

@@ -54,6 +54,18 @@ class Slice(list[Any]):
     methods: ClassVar[Mapping[str, Function]] = {}
 
 
+class NamedInt(int):
+    """An int of a type that says its name: a month, a day of the week."""
+
+    go_type: str
+    text: str
+
+    def __new__(cls, value: int, go_type: str, text: str) -> NamedInt:
+        made = super().__new__(cls, value)
+        made.go_type, made.text = go_type, text
+        return made
+
+
 class Object:
     """A struct. Subclasses say what of them templates see; methods get the object first.
 
@@ -62,6 +74,8 @@ class Object:
 
     go_type: ClassVar[str] = "struct {}"
     fields: ClassVar[tuple[str, ...]] = ()
+    interfaces: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are declared as interface {}."""
     methods: ClassVar[Mapping[str, Function]] = {}
 
     def go_string(self) -> str | None:
@@ -79,7 +93,7 @@ def go_type(value: object) -> str:
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int):
-        return "int"
+        return value.go_type if isinstance(value, NamedInt) else "int"
     if isinstance(value, float):
         return "float64"
     if isinstance(value, str):
@@ -90,6 +104,13 @@ def go_type(value: object) -> str:
     if isinstance(found, str):
         return found
     return "map[string]interface {}" if isinstance(value, Mapping) else "[]interface {}"
+
+
+def static_type(receiver: object, name: str) -> str:
+    """The declared type of a field or element, where that is an interface; else empty."""
+    if isinstance(receiver, Object):
+        return ANY if name in receiver.interfaces else ""
+    return ANY if isinstance(receiver, Mapping) and not isinstance(receiver, StringMap) else ""
 
 
 def truth(value: object) -> bool:

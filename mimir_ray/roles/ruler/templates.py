@@ -57,6 +57,7 @@ class TemplateSample(Object):
 
     go_type = "*template.sample"
     fields = ("Labels", "Value")
+    interfaces = frozenset({"Value"})
 
     def __init__(self, sample: Sample) -> None:
         self.Labels = StringMap(sample.labels)
@@ -74,6 +75,7 @@ class AlertData(Object):
         "struct { Labels map[string]string; ExternalLabels map[string]string; ExternalURL string; Value interface {} }"
     )
     fields = ("Labels", "ExternalLabels", "ExternalURL", "Value")
+    interfaces = frozenset({"Value"})
 
     def __init__(
         self, labels: Labels, external_labels: Mapping[str, str], external_url: str, value: float | FloatHistogram
