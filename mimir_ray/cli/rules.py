@@ -9,6 +9,7 @@ Upstream: cmd/promtool/main.go CheckRules, unittest.go RulesUnitTest.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ import re2
 
 from mimir_ray.errors import InvalidArgument
 from mimir_ray.gotemplate.times import format_duration
-from mimir_ray.model.rules import parse_rule_file
+from mimir_ray.model.rules import RuleFileError, parse_rule_file
 from mimir_ray.promql.syntax.cursor import ParserOptions
 from mimir_ray.promql.syntax.parser import parse
 from mimir_ray.roles.ruler.validation import check_groups, duplicates
@@ -37,6 +38,9 @@ _LINTS = ("all", "duplicate-rules", "none")
 def main(arguments: Sequence[str]) -> int:
     """Runs one of the two; returns the exit status."""
     options = _arguments().parse_args(list(arguments))
+    if missing := [path for path in options.files if not os.path.exists(path)]:
+        _complain(f"mimir-ray: error: path '{missing[0]}' does not exist, try --help")
+        return FAILED
     return int(options.run_command(options))
 
 
@@ -166,8 +170,8 @@ def _check(given: argparse.Namespace) -> int:
             problems = check_groups(groups, lambda expr, options=options: parse(expr, options))
         except OSError as error:
             problems = [f"open {path}: {(error.strerror or '').lower()}"]
-        except InvalidArgument as error:
-            problems = [error.describe()]
+        except RuleFileError as error:
+            problems = list(error.problems)
         if problems:
             failed = broken = True
             _complain("  FAILED:")

@@ -39,7 +39,7 @@ class Shape:
 
 
 Kind = str | ListOf | MapOf | Shape
-"""A word is one of: string, int, float64, bool, duration (in ms), time (as text)."""
+"""A word is one of: string, int, float64, bool, duration (in ms), anything (not looked at)."""
 
 
 @dataclass(slots=True)
@@ -64,22 +64,27 @@ class YamlError(InvalidArgument):
 
 
 _TAG_PREFIX = "tag:yaml.org,2002:"
+_NULL = _TAG_PREFIX + "null"
+_VISITS_MAX = 1_000_000
+"""Nodes looked at; aliases can make a small document a large one."""
+
 _GO_TYPES = {"string": "string", "int": "int", "float64": "float64", "bool": "bool", "duration": "string"}
 _TRUE = frozenset({"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", "y", "Y"})
 _FALSE = frozenset({"false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF", "n", "N"})
 _SPECIAL_FLOATS = {"inf": float("inf"), "nan": float("nan")}
 
 
-def decode(text: str, shape: Shape, *, strict: bool) -> Decoded:
+def decode(text: str, shape: Shape, *, strict: bool, version: int = 3) -> Decoded:
     """The first document of a text; an empty one has no values.
 
-    `strict`: unknown and repeated keys are errors. Raises `YamlError`, and `InvalidArgument` with the text of a
+    `strict`: unknown keys are errors. `version`: of Go's package, of which 2 calls some faults otherwise.
+    Raises `YamlError`, and `InvalidArgument` with the text of a
     duration that is none.
     """
     node = compose(text)
     if node is None:
         return Decoded(1, 1)
-    decoder = _Decoder(strict)
+    decoder = _Decoder(strict, version)
     value = decoder.value(node, shape)
     if decoder.problems:
         raise YamlError("\n  ".join(["yaml: unmarshal errors:", *decoder.problems]))
@@ -96,16 +101,39 @@ def compose(text: str) -> yaml.Node | None:
         # The scanner reports the line before the one it stands on.
         line = (mark.line if mark else 0) + isinstance(error, yaml.scanner.ScannerError)
         where = f"line {line}: " if line else ""
-        raise YamlError(f"yaml: {where}{error.problem}") from None
+        raise YamlError(f"yaml: {where}{_problem(error)}") from None
     except yaml.YAMLError as error:
         raise YamlError(f"yaml: {error}") from None
     except RecursionError:
         raise YamlError("yaml: exceeded max depth") from None
 
 
+# What libyaml, which Go's packages were made from, says where PyYAML says this.
+_PROBLEMS = (
+    ("expected <block end>, but found", "did not find expected key"),
+    ("expected the node content, but found", "did not find expected node content"),
+    ("expected ',' or ']', but got", "did not find expected ',' or ']'"),
+    ("expected ',' or '}', but got", "did not find expected ',' or '}'"),
+    ("expected '<document start>', but found", "did not find expected <document start>"),
+    ("mapping values are not allowed here", "mapping values are not allowed in this context"),
+)
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    said = error.problem or ""
+    if said.endswith("that cannot start any token"):
+        return "found character that cannot start any token"
+    if said.startswith("found undefined alias"):
+        return f"unknown anchor {said.removeprefix('found undefined alias ')} referenced"
+    if error.context == "while parsing a block collection":
+        return "did not find expected '-' indicator"
+    return next((text for start, text in _PROBLEMS if said.startswith(start)), said)
+
+
 class _Decoder:
-    def __init__(self, strict: bool) -> None:
+    def __init__(self, strict: bool, version: int) -> None:
         self.strict = strict
+        self.version = version
         self.problems: list[str] = []
         self.visits = 0
 
@@ -115,21 +143,24 @@ class _Decoder:
     def value(self, node: yaml.Node, kind: Kind) -> Any:
         """None where the node is null or not of the kind (then a problem is noted)."""
         self.visits += 1
-        if self.visits > 1_000_000:
+        if self.visits > _VISITS_MAX:
             raise YamlError("yaml: document contains excessive aliasing")
-        if isinstance(node, yaml.ScalarNode) and node.tag == _TAG_PREFIX + "null":
+        if isinstance(node, yaml.ScalarNode) and node.tag == _NULL:
             return None
         match kind:
             case Shape():
                 return self.shape(node, kind)
             case ListOf():
                 if isinstance(node, yaml.SequenceNode):
-                    return [self.value(each, kind.item) for each in node.value]
+                    # Nulls, and what is not of the kind, leave no gap.
+                    return [each for each in (self.value(one, kind.item) for one in node.value) if each is not None]
                 return self.mismatch(node, f"[]{_name(kind.item)}")
             case MapOf():
                 if isinstance(node, yaml.MappingNode):
                     return self.map(node, kind)
                 return self.mismatch(node, kind.go_type)
+        if kind == "anything":
+            return node.value
         if not isinstance(node, yaml.ScalarNode):
             return self.mismatch(node, _GO_TYPES.get(kind, "string"))
         return self.scalar(node, kind)
@@ -147,14 +178,14 @@ class _Decoder:
             self.mismatch(node, kind.name)
             return None
         found = Decoded(node.start_mark.line + 1, node.start_mark.column + 1)
-        for key, value in node.value:
+        for key, value in self.entries(node):
             name = key.value if isinstance(key, yaml.ScalarNode) else ""
             if name not in kind.fields:
                 if self.strict:
                     self.problem(key, f"field {name} not found in type {kind.name}")
                 continue
             if name in found.positions:
-                if self.strict:
+                if self.strict and self.version == 2:
                     self.problem(key, f"field {name} already set in type {kind.name}")
                 continue
             found.positions[name] = value.start_mark.line + 1, value.start_mark.column + 1
@@ -163,18 +194,45 @@ class _Decoder:
 
     def map(self, node: yaml.MappingNode, kind: MapOf) -> dict[str, Any]:
         out: dict[str, Any] = {}
-        for key, value in node.value:
-            name = self.value(key, "string")
+        for key, value in self.entries(node):
+            name = self.value(key, "string") or ""
             read = self.value(value, kind.item)
-            if name in out and self.strict:
+            if name in out and self.strict and self.version == 2:
                 self.problem(key, f'key "{name}" already set in map')
-            out[name or ""] = "" if read is None and kind.item == "string" else read
+            if read is not None:
+                out[name] = read
+            elif self.version == 3 and kind.item == "string" and value.tag == _NULL:
+                out.setdefault(name, "")
         return out
+
+    def entries(self, node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
+        """Keys with values, those that `<<` merges in behind them unless they are there already."""
+        own: dict[str, int] = {}
+        entries: list[tuple[yaml.Node, yaml.Node]] = []
+        merged: list[tuple[yaml.Node, yaml.Node]] = []
+        for key, value in node.value:
+            if key.tag == _TAG_PREFIX + "merge":
+                for each in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    self.visits += 1
+                    if self.visits > _VISITS_MAX or not isinstance(each, yaml.MappingNode):
+                        raise YamlError("yaml: map merge requires map or sequence of maps as the value")
+                    merged += self.entries(each)
+                continue
+            entries.append((key, value))
+            name = str(key.value)
+            if name in own and self.version == 3:
+                self.problem(key, f'mapping key "{name}" already defined at line {own[name]}')
+            own.setdefault(name, key.start_mark.line + 1)
+        for key, value in merged:
+            if str(key.value) not in own:
+                own[str(key.value)] = 0
+                entries.append((key, value))
+        return entries
 
     def scalar(self, node: yaml.ScalarNode, kind: str) -> Any:
         text = node.value
         plain = node.style is None
-        if kind in ("string", "time"):
+        if kind == "string":
             return text
         if kind == "duration":
             return parse_duration(text)
@@ -186,7 +244,7 @@ class _Decoder:
                 return number if kind == "int" else float(number)
             if number is not None and kind == "float64":
                 return number
-            if number is not None and number.is_integer():
+            if number is not None and abs(number) < 1 << 63:
                 return int(number)
         return self.mismatch(node, _GO_TYPES[kind])
 

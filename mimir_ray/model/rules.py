@@ -57,7 +57,6 @@ class RuleGroup:
     labels: Mapping[str, str] = field(default_factory=dict)
     source_tenants: tuple[str, ...] = ()
     align_evaluation_time_on_interval: bool = False
-    position: Position = field(default=NOWHERE, compare=False)
 
     def labels_of(self, rule: Rule) -> dict[str, str]:
         """The labels that a rule adds, the group's among them."""
@@ -96,14 +95,54 @@ _GROUP = Shape(
 _FILE = Shape("rulefmt.RuleGroups", {"namespace": "string", "groups": ListOf(_GROUP)})
 
 
+# Prometheus reads a file twice, the second time for the places of things, and tells faults of both.
+_NODES = Shape(
+    "rulefmt.ruleGroups",
+    {
+        "groups": ListOf(
+            Shape(
+                "rulefmt.RuleGroupNode",
+                {
+                    **_GROUP.fields,
+                    "rules": ListOf(
+                        Shape(
+                            "rulefmt.RuleNode",
+                            {**_RULE.fields, "record": "anything", "alert": "anything", "expr": "anything"},
+                        )
+                    ),
+                },
+            )
+        )
+    },
+)
+
+
+@dataclass(eq=False)
+class RuleFileError(InvalidArgument):
+    """A rule file that cannot be read; everything that Prometheus says of it."""
+
+    problems: tuple[str, ...]
+
+    def describe(self) -> str:
+        return "\n".join(self.problems)
+
+
 def parse_rule_file(text: str, *, strict: bool = True) -> tuple[RuleGroup, ...]:
-    """The groups of a rule file. Raises `InvalidArgument` with Prometheus' text.
+    """The groups of a rule file. Raises `RuleFileError`.
 
     `strict`: unknown keys are errors.
     # Differs: Mimir's keys of groups, and mimirtool's `namespace`, are known.
     """
-    read = decode(text, _FILE, strict=strict)
-    return tuple(_group(one or Decoded(0, 0)) for one in read.get("groups", []))
+    problems = []
+    try:
+        return tuple(map(_group, decode(text, _FILE, strict=strict).get("groups", [])))
+    except InvalidArgument as error:
+        problems.append(error.describe())
+    try:
+        decode(text, _NODES, strict=False)
+    except InvalidArgument as error:
+        problems.append(error.describe())
+    raise RuleFileError(tuple(problems))
 
 
 def parse_rule_group(text: str) -> RuleGroup:
@@ -118,14 +157,13 @@ def _group(read: Decoded) -> RuleGroup:
         raise InvalidArgument("query_offset and evaluation_delay must be the same when both are set")
     return RuleGroup(
         name=read.get("name", ""),
-        rules=tuple(_rule(one or Decoded(0, 0)) for one in read.get("rules", [])),
+        rules=tuple(map(_rule, read.get("rules", []))),
         interval_ms=read.get("interval", 0),
         query_offset_ms=delay if offset is None else offset,
         limit=read.get("limit", 0),
         labels=read.get("labels", {}),
         source_tenants=tuple(read.get("source_tenants", [])),
         align_evaluation_time_on_interval=read.get("align_evaluation_time_on_interval", False),
-        position=(read.line, read.column),
     )
 
 

@@ -124,7 +124,7 @@ _MINUTE_MS = 60_000
 def read_test_file(path: str, warn: Callable[[str], None]) -> TestFile:
     """A test file. `warn` hears of patterns that match no file. Raises `InvalidArgument` and `OSError`."""
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        read = decode(file.read(), _FILE, strict=True)
+        read = decode(file.read(), _FILE, strict=True, version=2)
     rule_files: list[str] = []
     for pattern in read.get("rule_files", []):
         full = os.path.normpath(os.path.join(os.path.dirname(path), pattern)) if pattern else ""
@@ -143,7 +143,7 @@ def read_test_file(path: str, warn: Callable[[str], None]) -> TestFile:
         interval_ms,
         order,
         read.get("fuzzy_compare", False),
-        tuple(_group(one or Decoded(0, 0), interval_ms) for one in read.get("tests", [])),
+        tuple(_group(one, interval_ms) for one in read.get("tests", [])),
     )
 
 
@@ -153,7 +153,7 @@ def _group(read: Decoded, interval_ms: int) -> TestGroup:
         name=read.get("name", ""),
         interval_ms=read.get("interval", 0) or interval_ms,
         input_series=tuple(
-            InputSeries(one.get("series", ""), one.get("values", "")) for one in _each(read, "input_series")
+            InputSeries(one.get("series", ""), one.get("values", "")) for one in read.get("input_series", [])
         ),
         alert_tests=tuple(
             AlertTest(
@@ -161,10 +161,10 @@ def _group(read: Decoded, interval_ms: int) -> TestGroup:
                 one.get("alertname", ""),
                 tuple(
                     ExpectedAlert(alert.get("exp_labels", {}), alert.get("exp_annotations", {}))
-                    for alert in _each(one, "exp_alerts")
+                    for alert in one.get("exp_alerts", [])
                 ),
             )
-            for one in _each(read, "alert_rule_test")
+            for one in read.get("alert_rule_test", [])
         ),
         expr_tests=tuple(
             ExprTest(
@@ -174,19 +174,15 @@ def _group(read: Decoded, interval_ms: int) -> TestGroup:
                     ExpectedSample(
                         sample.get("labels", ""), float(sample.get("value", 0.0)), sample.get("histogram", "")
                     )
-                    for sample in _each(one, "exp_samples")
+                    for sample in one.get("exp_samples", [])
                 ),
             )
-            for one in _each(read, "promql_expr_test")
+            for one in read.get("promql_expr_test", [])
         ),
         external_labels=read.get("external_labels", {}),
         external_url=read.get("external_url", ""),
         start_ms=0 if start is None else _time(start),
     )
-
-
-def _each(read: Decoded, key: str) -> list[Decoded]:
-    return [one or Decoded(0, 0) for one in read.get(key, [])]
 
 
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)\Z")

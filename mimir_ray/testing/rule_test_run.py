@@ -19,7 +19,7 @@ from mimir_ray.model.float_histogram import FloatHistogram
 from mimir_ray.model.labels import labels_of
 from mimir_ray.model.matchers import quote
 from mimir_ray.model.result import Matrix
-from mimir_ray.model.rules import RuleGroup, parse_rule_file
+from mimir_ray.model.rules import RuleFileError, RuleGroup, parse_rule_file
 from mimir_ray.promql.engine import Engine, EngineOptions
 from mimir_ray.promql.syntax.cursor import ParserOptions
 from mimir_ray.promql.syntax.parser import parse, parse_metric
@@ -69,8 +69,8 @@ def load_groups(paths: Sequence[str], options: TestOptions) -> list[RuleGroup]:
             read = parse_rule_file(text, strict=not options.ignore_unknown_fields)
         except OSError as error:
             raise RulesBroken(f"{path}: open {path}: {(error.strerror or '').lower()}") from None
-        except InvalidArgument as error:
-            raise RulesBroken(f"{path}: {error.describe()}") from None
+        except RuleFileError as error:
+            raise RulesBroken(*(f"{path}: {problem}" for problem in error.problems)) from None
         if problems := check_groups(read, lambda expr: parse(expr, options.parser)):
             raise RulesBroken(*(f"{path}: {problem}" for problem in problems))
         for group in read:

@@ -21,15 +21,14 @@ Parse = Callable[[str], Node]
 
 
 def check_groups(groups: Sequence[RuleGroup], parse: Parse) -> list[str]:
-    """Every problem, with its place in the file where Prometheus says it; empty if all is well."""
+    """Every problem, with its place in the file where Prometheus says it (of groups it knows none)."""
     problems: list[str] = []
     seen: set[str] = set()
     for group in groups:
-        line, column = group.position
         if not group.name:
-            problems.append(f"{line}:{column}: Groupname must not be empty")
+            problems.append("0:0: Groupname must not be empty")
         if group.name in seen:
-            problems.append(f'{line}:{column}: groupname: "{group.name}" is repeated in the same file')
+            problems.append(f'0:0: groupname: "{group.name}" is repeated in the same file')
         seen.add(group.name)
         problems += _check_labels(group.labels.items())
         for number, rule in enumerate(group.rules, 1):
