@@ -39,6 +39,8 @@ class _Diff:
         start = _INDENT * level + key
         if isinstance(left, dict) and isinstance(right, dict):
             names = sorted({*left, *right})
+            if not names:
+                return [f"{start}{{}}{comma}"]
             lines = [f"{start}{{"]
             for at, name in enumerate(names):
                 lines += self._entry(left, right, name, level + 1, "," if at < len(names) - 1 else "")
@@ -67,7 +69,12 @@ class _Diff:
         return self._whole(side[at], level, colour, comma)
 
     def _whole(self, value: Any, level: int, colour: str, comma: str) -> list[str]:
-        lines = self.both(value, value, 0)
-        return [f"{_INDENT * level}{colour}{line}{_END}" for line in lines[:-1]] + [
-            f"{_INDENT * level}{colour}{lines[-1]}{_END}{comma}"
-        ]
+        lines = self.both(value, value, level)
+        coloured = [_coloured(line, colour) for line in lines]
+        coloured[-1] += comma
+        return coloured
+
+
+def _coloured(line: str, colour: str) -> str:
+    text = line.lstrip(" ")
+    return f"{line[: len(line) - len(text)]}{colour}{text}{_END}"

@@ -235,6 +235,8 @@ class GroupRun:
             return [f"DEBUG: Failed query exec, expr: {quote(expr)}, err: {error.describe()}"]
         lines = [f"DEBUG: Dump of all data (input_series and rules) at {format_go_duration(until_ms * 1_000_000)}:"]
         assert isinstance(value, Matrix)
+        if not len(value):
+            lines.append("")
         for labels, points in value.items():
             lines.append(f"{format_pairs(labels)} =>")
             for time_ms, one in points:
@@ -252,7 +254,9 @@ def _expected(labels: str, value: float, histogram: str) -> ParsedSample:
     if len(made) != 1:
         raise InvalidArgument(f"expected 1 value, got {len(made)}")
     if not isinstance(made[0], FloatHistogram):
-        raise InvalidArgument(f"expected histogram, got {made[0]}")
+        raise InvalidArgument(
+            f"expected histogram, got {made[0]:f}" if made[0] is not None else "expected histogram, got _"
+        )
     return ParsedSample(metric, value, histogram_expression(made[0]))
 
 

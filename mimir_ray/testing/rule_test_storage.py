@@ -5,6 +5,8 @@ Upstream: promql/promqltest LazyLoader.
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +17,9 @@ from mimir_ray.model.boxed import box
 from mimir_ray.model.float_histogram import FloatHistogram
 from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.labels import Labels
+from mimir_ray.model.matchers import quote
 from mimir_ray.model.tenant import DEFAULT_TENANT
 from mimir_ray.model.write import WriteBatch
-from mimir_ray.promql.syntax.errors import ParseError
 from mimir_ray.roles.ruler.sample import Sample
 from mimir_ray.tsdb.chunks.files import ChunkFiles
 from mimir_ray.tsdb.head.head import Head
@@ -131,9 +133,25 @@ def parse_input(text: str, line: int) -> tuple[Labels, tuple[SequenceValue, ...]
         return parse_series(_Lines(), text)  # type: ignore[arg-type]
     except InvalidArgument as error:
         said = error.describe()
-        if isinstance(error, ParseError) or said.startswith("1:"):
+        if said.startswith("1:"):
             raise InvalidArgument(f"{line}{said[1:]}") from None
-        raise InvalidArgument(f"{line}: {said}") from None
+        raise InvalidArgument(f"{line}:{_fault(said, text)}") from None
+
+
+_FAULT = re.compile(r"(invalid value in series|bad histogram descriptor found): (.+)", re.DOTALL)
+
+
+def _fault(said: str, text: str) -> str:
+    """What the script reader says of a value, as Prometheus' parser does: column and the word at fault."""
+    found = _FAULT.match(said)
+    if found is None:
+        return f" {said}"
+    rest = ast.literal_eval(found[2])
+    column = len(text[: text.rfind(rest)].encode()) + 1
+    words = re.match(r"\w+", rest)
+    word = quote(words[0] if words else rest[:1])
+    what = f"unexpected {word}" if found[1].startswith("invalid") else f"bad histogram descriptor found: {word}"
+    return f"{column}: parse error: {what}"
 
 
 def plain_values(values: Sequence[SequenceValue]) -> list[float | FloatHistogram | None]:
