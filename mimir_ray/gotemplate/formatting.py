@@ -82,7 +82,7 @@ def sprintln(values: Sequence[object]) -> str:
 def sprintf(form: str, values: Sequence[object]) -> str:
     """Raises `FunctionError` where a width would make the text larger than any output may be."""
     out: list[str] = []
-    at = used = 0
+    at = used = size = 0
     reordered = False
     while at < len(form):
         percent = form.find("%", at)
@@ -148,7 +148,8 @@ def sprintf(form: str, values: Sequence[object]) -> str:
             )
             out.append(_verb(values[used], given, verb))
             used += 1
-        if sum(map(len, out[-2:])) > 4 * WIDTH_MAX:
+        size += len(out[-1])
+        if size > 4 * WIDTH_MAX:
             raise FunctionError("formatted text is too large")
     if not reordered and used < len(values):
         extra = ", ".join("<nil>" if value is None else f"{go_type(value)}={go_text(value)}" for value in values[used:])
