@@ -94,13 +94,11 @@ def test_nesting_is_bounded(text: str) -> None:
         Template.parse("x", text)
 
 
-PIECES = st.sampled_from(
-    (
-        "{{ }} {{- -}} if else end range with define template block break continue $x := = | ( ) . .a .b.c $ 1 -2.5 0x"
-        " \"s\" `r` 'c' nil true printf index len slice eq lt and or not call html /* */ , é \\ %v text"
-    ).split()
-    + ["\n"]
+WORDS = (
+    "{{ }} {{- -}} if else end range with define template block break continue $x := = | ( ) . .a .b.c $ 1 -2.5 0x"
+    " \"s\" `r` 'c' nil true printf index len slice eq lt and or not call html /* */ , é \\ %v text"
 )
+PIECES = st.sampled_from([*WORDS.split(), "\n"])
 
 
 @given(st.lists(PIECES, max_size=25).map(" ".join) | st.text(max_size=40).map("{{ ".__add__))
