@@ -12,7 +12,7 @@ from mimir_ray.model.matchers import quote
 
 from . import nodes, parser
 from .builtins import BUILTINS
-from .errors import TemplateExecutionError
+from .errors import TemplateExecutionError, TemplateSyntaxError
 from .execution import DEFAULT_LIMITS, Limits, execute
 from .values import Function
 
@@ -30,7 +30,11 @@ class Template:
     def parse(cls, name: str, text: str, functions: Mapping[str, Function] | None = None) -> Template:
         """Raises `TemplateSyntaxError` with Go's text."""
         known = {**BUILTINS, **(functions or {})}
-        return cls(name, text, parser.parse(name, text, known), known)
+        try:
+            trees = parser.parse(name, text, known)
+        except RecursionError:
+            raise TemplateSyntaxError(f"template: {name}:1: nested too deeply") from None
+        return cls(name, text, trees, known)
 
     def execute(
         self,
@@ -53,4 +57,8 @@ class Template:
             raise TemplateExecutionError(
                 f"template: no template {quote(wanted)} associated with template {quote(self.name)}"
             )
-        return execute(wanted, self.name, self.text, self.trees, self.functions, data, zero_missing, limits)
+        try:
+            return execute(wanted, self.name, self.text, self.trees, self.functions, data, zero_missing, limits)
+        except RecursionError:
+            # Blocks within templates within templates: the bounds on each do not bound their product.
+            raise TemplateExecutionError(f"template: {self.name}: exceeded maximum template depth") from None

@@ -14,6 +14,7 @@ from typing import Any
 
 import re2
 
+from mimir_ray.model.labels import is_utf8
 from mimir_ray.model.matchers import invalid_regex, quote
 
 from .errors import FunctionError
@@ -121,7 +122,8 @@ def float_to_time(value: float) -> Time:
         text = format_float(value, "g")
         raise FunctionError(f"{text} cannot be represented as a nanoseconds timestamp since it overflows int64")
     # Go's integer division rounds toward zero.
-    return Time(int(math.trunc(nanoseconds) / 1_000_000) * 1_000_000)
+    milliseconds = abs(int(nanoseconds)) // 1_000_000
+    return Time((-milliseconds if value < 0 else milliseconds) * 1_000_000)
 
 
 def to_duration(given: object) -> Duration:
@@ -131,13 +133,18 @@ def to_duration(given: object) -> Duration:
     return Duration(int(value))
 
 
+def _utf8(text: str) -> str:
+    """What RE2 can look at: bytes that are no UTF-8 (kept as lone surrogates) become U+FFFD."""
+    return text if is_utf8(text) else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 @lru_cache(maxsize=512)
 def _compiled(pattern: str, function: str) -> Any:
     options = re2.Options()
     options.log_errors = False
     options.max_mem = 16 << 20
     try:
-        return re2.compile(pattern, options)
+        return re2.compile(_utf8(pattern), options)
     except re2.error as error:
         said = invalid_regex(error, pattern).describe()
         if function == "reReplaceAll":
@@ -147,7 +154,7 @@ def _compiled(pattern: str, function: str) -> Any:
 
 
 def match(pattern: str, text: str) -> bool:
-    return _compiled(pattern, "match").search(text) is not None
+    return _compiled(pattern, "match").search(_utf8(text)) is not None
 
 
 _REFERENCE = re.compile(r"\$(?:(\$)|\{(\w+)\}|(\w+))")
@@ -169,7 +176,7 @@ def replace_all(pattern: str, replacement: str, text: str) -> str:
 
         return _REFERENCE.sub(reference, replacement)
 
-    return str(compiled.sub(expand, text))
+    return str(compiled.sub(expand, _utf8(text)))
 
 
 _WORDS = re.compile(r"[^\W_](?:[\w]|['’.](?=[^\W\d_]))*")

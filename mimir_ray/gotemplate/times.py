@@ -39,13 +39,18 @@ def _decimal(size: int, scale: int) -> str:
     return f"{whole}.{fraction}" if fraction else str(whole)
 
 
+def _wrapped(nanoseconds: int) -> int:
+    """As int64 overflows."""
+    return (nanoseconds + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
 class Duration(Object):
     """A length of time in nanoseconds."""
 
     go_type = "time.Duration"
 
     def __init__(self, nanoseconds: int) -> None:
-        self.nanoseconds = nanoseconds
+        self.nanoseconds = _wrapped(nanoseconds)
 
     def go_string(self) -> str:
         return format_duration(self.nanoseconds)
@@ -75,8 +80,8 @@ class Time(Object):
     go_type = "time.Time"
 
     def __init__(self, nanoseconds: int) -> None:
-        self.nanoseconds = nanoseconds
-        self.date = _EPOCH + timedelta(seconds=nanoseconds // _SECOND)
+        self.nanoseconds = _wrapped(nanoseconds)
+        self.date = _EPOCH + timedelta(seconds=self.nanoseconds // _SECOND)
 
     def go_string(self) -> str:
         return self.format("2006-01-02 15:04:05.999999999 -0700 MST")

@@ -98,6 +98,14 @@ WORDS = (
     "{{ }} {{- -}} if else end range with define template block break continue $x := = | ( ) . .a .b.c $ 1 -2.5 0x"
     " \"s\" `r` 'c' nil true printf index len slice eq lt and or not call html /* */ , é \\ %v text"
 )
+
+
+def test_deep_blocks_in_deep_templates_are_an_error_and_no_crash() -> None:
+    text = '{{ define "a" }}' + "{{ if 1 }}" * 95 + '{{ template "a" }}' + "{{ end }}" * 96 + '{{ template "a" }}'
+    with pytest.raises(TemplateExecutionError, match="exceeded maximum template depth"):
+        run(text)
+
+
 PIECES = st.sampled_from([*WORDS.split(), "\n"])
 
 

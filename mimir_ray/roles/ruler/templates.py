@@ -19,7 +19,7 @@ from mimir_ray.gotemplate.text_functions import TEXT_FUNCTIONS
 from mimir_ray.gotemplate.values import Function, Object, Slice, StringMap
 from mimir_ray.model.durations import parse_duration
 from mimir_ray.model.float_histogram import FloatHistogram, boundaries
-from mimir_ray.model.labels import Labels
+from mimir_ray.model.labels import Labels, is_utf8
 
 from .sample import Query, Sample
 
@@ -190,7 +190,9 @@ def expand(alert: str, text: str, data: AlertData, functions: Mapping[str, Funct
     except TemplateSyntaxError as error:
         return f"<error expanding template: error parsing template {name}: {error.describe()}>"
     try:
-        return template.execute(data, zero_missing=True)
+        made = template.execute(data, zero_missing=True)
+        # Differs: upstream keeps bytes that are no UTF-8, which a label must not have.
+        return made if is_utf8(made) else made.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     except TemplateExecutionError as error:
         return f"<error expanding template: error executing template {name}: {error.describe()}>"
 

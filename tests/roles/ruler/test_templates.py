@@ -65,6 +65,18 @@ def test_a_histogram_prints_its_buckets() -> None:
     assert text == "{count:1, sum:0.25, [-0.5,0.5]:1}"
 
 
+def test_bytes_that_are_no_utf8_are_replaced() -> None:
+    assert (
+        expanded('{{ "a\\xff" }}|{{ match "a" "a\\xff" }}|{{ reReplaceAll "a" "b" "a\\xff" }}')
+        == "a\ufffd|true|b\ufffd"
+    )
+
+
+def test_times_overflow_as_int64() -> None:
+    text = "{{ $d := toDuration 9e9 }}{{ (((toTime 9e9).Add $d).Add $d).Year }} {{ (toTime 9e9).Year }}"
+    assert expanded(text) == "2241 2255"
+
+
 def test_a_template_that_calls_itself_ends_with_an_error() -> None:
     text = expanded('{{ define "x" }}{{ template "x" . }}{{ end }}{{ template "x" . }}')
     assert text.endswith("exceeded maximum template depth (50)>")
