@@ -162,11 +162,11 @@ def _check(given: argparse.Namespace) -> int:
     failed = broken = False
     for path in given.files or ["-"]:
         _say(f"Checking {path}" if given.files else "Checking standard input")
-        text_of = Path(path).read_text if given.files else sys.stdin.read
         options = _parser_options(_features(given.enable_feature))
         prefix = f"{path}: " if given.files else ""
         try:
-            groups = parse_rule_file(text_of(), strict=not given.ignore_unknown_fields)
+            text = _read(path) if given.files else sys.stdin.read()
+            groups = parse_rule_file(text, strict=not given.ignore_unknown_fields)
             problems = check_groups(groups, lambda expr, options=options: parse(expr, options))
         except OSError as error:
             problems = [f"open {path}: {(error.strerror or '').lower()}"]
@@ -188,6 +188,11 @@ def _check(given: argparse.Namespace) -> int:
     if broken:
         return FAILED
     return LINT_FAILED if failed and given.lint_fatal else 0
+
+
+def _read(path: str) -> str:
+    """Bytes that are no UTF-8 are left to the YAML reader to refuse."""
+    return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
 
 
 def _lint_report(found: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> str:

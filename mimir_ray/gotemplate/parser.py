@@ -300,7 +300,7 @@ class _Parser:
     def command(self) -> nodes.Command:
         command = nodes.Command(self.peek_word().position)
         while True:
-            self.peek_word_skipping()
+            self.peek_word()  # leaves spaces behind
             operand = self.operand()
             if operand is not None:
                 command.args.append(operand)
@@ -315,10 +315,6 @@ class _Parser:
         if not command.args:
             raise self.error("empty command")
         return command
-
-    def peek_word_skipping(self) -> None:
-        """Spaces before an operand are of no meaning."""
-        self.back(self.next_word())
 
     def operand(self) -> nodes.Node | None:
         node = self.term()

@@ -102,6 +102,10 @@ def compose(text: str) -> yaml.Node | None:
         line = (mark.line if mark else 0) + isinstance(error, yaml.scanner.ScannerError)
         where = f"line {line}: " if line else ""
         raise YamlError(f"yaml: {where}{_problem(error)}") from None
+    except yaml.reader.ReaderError as error:
+        broken = isinstance(error.character, int) and 0xDC80 <= error.character <= 0xDCFF
+        reason = "invalid leading UTF-8 octet" if broken else "control characters are not allowed"
+        raise YamlError(f"yaml: {reason}") from None
     except yaml.YAMLError as error:
         raise YamlError(f"yaml: {error}") from None
     except RecursionError:

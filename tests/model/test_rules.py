@@ -104,3 +104,11 @@ def test_what_is_no_number(text: str) -> None:
 
 def test_nulls_in_lists_leave_no_gap() -> None:
     assert decode("list: [1, null, 2]", SHAPE, strict=True).values["list"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("char", "reason"), [("\udcff", "invalid leading UTF-8 octet"), ("\x01", "control characters")]
+)
+def test_characters_that_no_document_may_have(char: str, reason: str) -> None:
+    with pytest.raises(YamlError, match=f"yaml: {reason}"):
+        decode(f"map: {{a: {char}}}", SHAPE, strict=True)
