@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 import structlog
+from aiobotocore.session import AioSession
 from botocore import exceptions as boto
 from fsspec.asyn import sync
 from fsspec.exceptions import FSTimeoutError
@@ -367,6 +368,8 @@ def _failure(operation: str, key: str, error: Exception) -> Exception:
 
 
 _sessions: dict[tuple[S3Config, int], S3FileSystem] = {}
+_models = AioSession()
+"""Keeps the descriptions of AWS' services, which cost each client half a second and megabytes otherwise."""
 _lock = threading.Lock()
 
 
@@ -374,7 +377,8 @@ def session(config: S3Config, max_concurrency: int) -> S3FileSystem:
     """Connections, shared by all buckets of this process that are configured alike: a client takes 10 MiB."""
     with _lock:
         if (config, max_concurrency) not in _sessions:
-            _sessions[config, max_concurrency] = S3FileSystem(**session_options(config, max_concurrency))
+            options = session_options(config, max_concurrency)
+            _sessions[config, max_concurrency] = S3FileSystem(session=_models, **options)
         return _sessions[config, max_concurrency]
 
 
