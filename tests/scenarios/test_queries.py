@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mimir_ray.cluster import paging
 from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.transport.in_process import FaultRates
 from mimir_ray.errors import MimirRayError, Unavailable
@@ -21,7 +22,6 @@ from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.limits import Cancellation, QueryCancelled
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
 from mimir_ray.promql.source import Selection, Shard
-from mimir_ray.roles.ingester import ingester as ingester_module
 from mimir_ray.roles.querier.config import QuerierConfig
 from mimir_ray.roles.querier.tasks import run_shard
 from tests.scenarios.cluster import NOW_MS, Cluster, close_to, plain, read
@@ -225,7 +225,7 @@ def bits(series: dict[Labels, list[tuple[int, float]]]) -> dict[Labels, list[tup
 
 @pytest.fixture(params=[(1, 1), (2, 1), (3, 3)])
 def paged(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    monkeypatch.setattr(ingester_module, "PAGE_BYTES", 1)
+    monkeypatch.setattr(paging, "PAGE_BYTES", 1)
     with Cluster(tmp_path, *request.param) as one:
         one.push(everything())
         yield one
@@ -263,7 +263,7 @@ def test_two_readers_page_through_the_same_ingester(paged: Cluster) -> None:
 def test_an_ingester_that_restarts_between_two_pages_makes_the_query_fail_as_one_to_try_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingester_module, "PAGE_BYTES", 1)
+    monkeypatch.setattr(paging, "PAGE_BYTES", 1)
     with Cluster(tmp_path, 1, 1) as one:
         one.push(everything())
         batches = one.source().select(SMALL)
@@ -277,7 +277,7 @@ def test_an_ingester_that_restarts_between_two_pages_makes_the_query_fail_as_one
 def test_with_replicas_an_ingester_that_dies_between_two_pages_is_not_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingester_module, "PAGE_BYTES", 1)
+    monkeypatch.setattr(paging, "PAGE_BYTES", 1)
     with Cluster(tmp_path, 3, 3) as one:
         one.push(everything())
         original = one.nodes[1].ingester.select_page

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import threading
-import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,6 +17,7 @@ from typing import TextIO
 import structlog
 
 from mimir_ray.clock import Clock
+from mimir_ray.cluster.paging import Pages
 from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.ring.model import InstanceId
 from mimir_ray.config.limits import Limits
@@ -41,9 +40,6 @@ from mimir_ray.tsdb.wal.writer import WalSettings
 log = structlog.get_logger(__name__)
 
 LOCK_TIMEOUT_S = 20.0
-PAGE_BYTES = 48 << 20
-CURSORS_MAX = 256
-CURSOR_IDLE_S = 120.0
 EVALUATE_TIMEOUT_S = 120.0
 SCRAPE_INTERVAL_GUESS_MS = 15_000
 RATE_PERIOD_S = 15.0
@@ -59,16 +55,6 @@ class IngesterNotReady(Unavailable):
 
     def describe(self) -> str:
         return f"the ingester is not available: {self.state}"
-
-
-@dataclass(eq=False)
-class NoSuchCursor(Unavailable):
-    """A page is no longer kept (the ingester restarted, the reader was slow); ask again from the start."""
-
-    cursor: str
-
-    def describe(self) -> str:
-        return f"no such cursor: {self.cursor}"
 
 
 @dataclass(eq=False)
@@ -88,12 +74,6 @@ class _Tenant:
     samples: int = 0
     rate: float = 0.0
     last_samples: int = 0
-
-
-@dataclass(slots=True)
-class _Cursor:
-    batches: Iterator[SeriesBatch]
-    used_s: float
 
 
 class Ingester:
@@ -127,7 +107,7 @@ class Ingester:
         self._instance = instance
         self._lock = threading.Lock()
         self._tenants: dict[TenantId, _Tenant] = {}
-        self._cursors: OrderedDict[str, _Cursor] = OrderedDict()
+        self._pages = Pages(clock.monotonic_s)
         self._state = "starting"
         self._folder_lock: TextIO | None = None
         self._rates_at_s = clock.monotonic_s()
@@ -224,34 +204,12 @@ class Ingester:
             yield batch
 
     def select_page(self, tenant: TenantId, selection: Selection) -> Page:
-        """The first batches, up to `PAGE_BYTES`, and a cursor for the rest."""
-        return self._page(self.select(tenant, selection))
+        """The first batches, and a cursor for the rest."""
+        return Page(*self._pages.first(self.select(tenant, selection)))
 
     def next_page(self, cursor: str) -> Page:
         """The batches that follow. Raises `NoSuchCursor` for one that is used up or was dropped."""
-        with self._lock:
-            found = self._cursors.pop(cursor, None)
-        if found is None:
-            raise NoSuchCursor(cursor)
-        return self._page(found.batches)
-
-    def _page(self, batches: Iterator[SeriesBatch]) -> Page:
-        page: list[SeriesBatch] = []
-        size = 0
-        for batch in batches:
-            page.append(batch)
-            size += batch.timestamps.nbytes + batch.values.nbytes + batch.labels.codes.nbytes
-            if size >= PAGE_BYTES:
-                break
-        else:
-            return Page(page)
-        cursor = uuid.uuid4().hex
-        now = self._clock.monotonic_s()
-        with self._lock:
-            self._cursors[cursor] = _Cursor(batches, now)
-            while len(self._cursors) > CURSORS_MAX or next(iter(self._cursors.values())).used_s < now - CURSOR_IDLE_S:
-                self._cursors.popitem(last=False)
-        return Page(page, cursor)
+        return Page(*self._pages.next(cursor))
 
     def evaluate(self, tenant: TenantId, fragment: Fragment, ring_version: int) -> list[FragmentPart]:
         entry = self._find(tenant)
@@ -319,7 +277,7 @@ class Ingester:
         self._state = "stopping"
         with self._lock:
             tenants, self._tenants = self._tenants, {}
-            self._cursors.clear()
+        self._pages.clear()
         for tenant, entry in tenants.items():
             try:
                 entry.database.checkpoint()
