@@ -1,62 +1,61 @@
-"""Blocks in the folder of a filesystem bucket, made of text and points, and the bucket index over them."""
+"""Making blocks of text and points, and reading them back as such."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mimir_ray.bucket.bucket_index import BucketIndex, IndexedBlock
-from mimir_ray.bucket.layout import bucket_index_key
-from mimir_ray.bucket.store import Bucket
 from mimir_ray.model.labels import LabelColumns, Labels
-from mimir_ray.model.tenant import TenantId
+from mimir_ray.model.matchers import Matcher, MatchType
+from mimir_ray.model.selection import Selection
 from mimir_ray.tsdb.block.chunk_merge import encode_runs
-from mimir_ray.tsdb.block.meta import BlockMeta, make_ulid
+from mimir_ray.tsdb.block.decode import Samples
+from mimir_ray.tsdb.block.meta import BlockMeta
 from mimir_ray.tsdb.block.writer import write_block
 
-Series = Sequence[tuple[Labels, Sequence[tuple[int, float]]]]
+ULID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+ALL = Selection((), -(1 << 62), 1 << 62)
+Points = Sequence[tuple[int, float]]
 
 
-def ulid_of(number: int) -> str:
-    """The number-th ULID of a test."""
-    return make_ulid(1_700_000_000_000, number.to_bytes(10, "big"))
+def name_is(value: str) -> tuple[Matcher, ...]:
+    return (Matcher(MatchType.EQUAL, "__name__", value),)
 
 
-def put_block(
-    root: Path,
-    tenant: TenantId,
-    series: Series,
-    number: int = 0,
-    labels: dict[str, str] | None = None,
-    samples_per_chunk: int = 120,
-    segment_bytes: int = 512 << 20,
+def make_block(
+    parent: Path, series: Sequence[tuple[Labels, Points]], ulid: str = ULID, samples_per_chunk: int = 120, **more: Any
 ) -> BlockMeta:
-    """Block `ulid_of(number)` of these series in the bucket at `root`; its range ends behind the last sample."""
+    """A block of these series; its range ends behind the last sample."""
     flat = [point for _, points in series for point in points]
     offsets = np.concatenate(([0], np.cumsum([len(points) for _, points in series]))).astype(np.int64)
     times = np.array([time for time, _ in flat], np.int64)
     values = np.array([value for _, value in flat], np.float64)
-    table, data = encode_runs(offsets, times, values, samples_per_chunk)
+    table, data = encode_runs(Samples(offsets, times, values), samples_per_chunk)
     mint, maxt = (int(times.min()), int(times.max()) + 1) if len(times) else (0, 0)
-    columns = LabelColumns.from_labels([one for one, _ in series])
-    return write_block(
-        root / tenant, ulid_of(number), columns, table, [data], mint, maxt, thanos_labels=labels,
-        segment_bytes=segment_bytes,
-    )  # fmt: skip
+    labels = LabelColumns.from_labels([labels for labels, _ in series])
+    return write_block(parent, ulid, labels, table, [data], mint, maxt, **more)
 
 
-def put_index(
-    bucket: Bucket,
-    tenant: TenantId,
-    metas: Iterable[BlockMeta],
-    updated_s: int,
-    uploaded_s: int = 1,
-    marks: dict[str, int] | None = None,
-) -> BucketIndex:
-    """A bucket index of these blocks; `marks`: ULID → when it was marked for deletion, unix seconds."""
-    blocks = tuple(IndexedBlock.of_meta(meta, uploaded_s) for meta in metas)
-    index = BucketIndex(blocks, marks or {}, updated_s)
-    bucket.put(bucket_index_key(tenant), index.to_bytes())
-    return index
+def content(source: Any, selection: Selection = ALL) -> dict[Labels, list[tuple[int, int]]]:
+    """Values as bits, so that NaN is equal to itself."""
+    found: dict[Labels, list[tuple[int, int]]] = {}
+    for batch in source.select(selection):
+        bits = np.ascontiguousarray(batch.values).view(np.uint64).tolist()
+        times = batch.timestamps.tolist()
+        for row, labels in enumerate(batch.labels.to_labels()):
+            start, end = int(batch.offsets[row]), int(batch.offsets[row + 1])
+            assert labels not in found
+            found[labels] = list(zip(times[start:end], bits[start:end], strict=True))
+    return found
+
+
+def as_bits(series: Sequence[tuple[Labels, Points]]) -> dict[Labels, list[tuple[int, int]]]:
+    """What `content` gives for these; series without points are left out."""
+    return {
+        labels: [(time, int(np.float64(value).view(np.uint64))) for time, value in points]
+        for labels, points in series
+        if points
+    }
