@@ -125,7 +125,7 @@ class FoundCache:
     """Selections of blocks by what was asked, within a bound. Thread-safe."""
 
     bytes_max: int
-    observe: Callable[[bool], None] = lambda hit: None
+    observe: Callable[[bool], None] = lambda _hit: None
     bytes: int = 0
     _kept: OrderedDict[tuple[str, tuple[Matcher, ...]], tuple[Found, int]] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -160,7 +160,7 @@ class BlockCaches:
     chunks: PageCache
     found: FoundCache
     executor: Executor | None = None
-    fetched: Callable[[str, int], None] = lambda kind, size: None
+    fetched: Callable[[str, int], None] = lambda _kind, _size: None
 
 
 class BucketBlock:
@@ -200,7 +200,7 @@ class BucketBlock:
 
     # Series
 
-    def find(self, matchers: tuple[Matcher, ...], check: Callable[[int], None] = lambda series: None) -> Found:
+    def find(self, matchers: tuple[Matcher, ...], check: Callable[[int], None] = lambda _count: None) -> Found:
         """The series that satisfy all matchers. `check` hears how many there may be before they are read."""
         key = f"{self.tenant}/{self.ulid}", matchers
         found = self._caches.found.get(key)

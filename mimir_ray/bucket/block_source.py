@@ -1,7 +1,7 @@
 """Series of several blocks of a tenant, each once: what a store-gateway answers with.
 
-The chunks of a series in all blocks are put in order of time and decoded one behind the other; only where chunks overlap
-their samples are sorted, and of one timestamp the first is kept. Batches are bounded by series and by chunks.
+The chunks of a series in all blocks are put in order of time and decoded one behind the other; only where chunks
+overlap their samples are sorted, and of one timestamp the first is kept. Batches are bounded by series and chunks.
 """
 
 from __future__ import annotations

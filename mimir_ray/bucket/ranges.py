@@ -1,7 +1,7 @@
 """Parts of large objects, read page by page through a cache in memory.
 
-Readers name the pieces that they need (`Piece`: starts and lengths) and get them in one buffer (`Gathered`). What is
-not cached is read in as few requests as that takes: pages that are needed and at most `GAP_BYTES` apart travel together.
+Readers name the pieces that they need (starts and lengths) and get them in one buffer (`Gathered`). What is not cached
+is read in as few requests as that takes: pages that are needed and at most `GAP_BYTES` apart travel together.
 Objects never change under their key (blocks do not), so a page stays valid for as long as it is kept.
 """
 
@@ -30,7 +30,7 @@ _ENTRY_BYTES = 200
 class PageCache:
     """Least recently used pages of any objects, within a bound. Thread-safe."""
 
-    def __init__(self, bytes_max: int, observe: Callable[[int, int], None] = lambda requests, hits: None) -> None:
+    def __init__(self, bytes_max: int, observe: Callable[[int, int], None] = lambda _requests, _hits: None) -> None:
         """`observe(requests, hits)`: hears of every look-up, in pages."""
         self._bytes_max = bytes_max
         self._observe = observe
@@ -70,7 +70,7 @@ class PageCache:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Runs of an object's bytes in one buffer: run r has `data[places[r]:…]`, which are the bytes from `starts[r]` on."""
+    """Runs of an object's bytes in one buffer: run r begins at `data[places[r]]`, which is byte `starts[r]` there."""
 
     data: NDArray[np.uint8]
     starts: NDArray[np.int64]
@@ -93,7 +93,7 @@ class RangedObject:
         key: str,
         cache: PageCache,
         executor: Executor | None = None,
-        fetched: Callable[[int], None] = lambda size: None,
+        fetched: Callable[[int], None] = lambda _size: None,
     ) -> None:
         """`executor`: runs requests side by side; None has one after another. `fetched` hears of bytes that came."""
         self.key = key
@@ -122,8 +122,8 @@ class RangedObject:
         for number, place in zip(wanted, places.tolist(), strict=False):
             page = pages[number]
             view[place : place + len(page)] = page
-        lasts = np.append(breaks, len(numbers)) - 1
-        return Gathered(data, numbers[firsts] * PAGE_BYTES, places[firsts], places[lasts] + sizes[lasts])
+        begins = places[firsts]
+        return Gathered(data, numbers[firsts] * PAGE_BYTES, begins, begins + np.add.reduceat(sizes, firsts))
 
     def _read(self, missing: NDArray[np.int64]) -> dict[int, bytes]:
         """These pages (ascending), by ranged reads."""
@@ -153,7 +153,7 @@ def _pages_of(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[
 
 
 def _requests(pages: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """(first page, pages) of the reads that fetch these ascending pages, and what is between them where that is little."""
+    """(first page, pages) of the reads that fetch these ascending pages, and what is in small gaps between them."""
     gap = GAP_BYTES // PAGE_BYTES
     longest = REQUEST_BYTES_MAX // PAGE_BYTES
     requests: list[tuple[int, int]] = []

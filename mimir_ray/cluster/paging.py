@@ -1,7 +1,7 @@
 """Answers in pages: the first batches at once, the rest when the reader asks for it with a cursor.
 
 An actor call has one answer, and a wide selection is larger than one should be. So whoever answers keeps the iterator
-of what follows under a cursor, for a while: a reader that went away does not ask again, and nothing more is read for it.
+of what follows under a cursor for a while. A reader that went away does not ask again, and nothing more is read.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from mimir_ray.model.matchers import Matcher, MatchType
 from mimir_ray.model.selection import Selection, Shard
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.tenant import TenantId
-from mimir_ray.testing.blocks import put_block, ulid_of
+from mimir_ray.testing.bucket_blocks import put_block, ulid_of
 from mimir_ray.testing.contracts import SERIES_SOURCE_CHECKS, MakeSource, Series
 from mimir_ray.testing.sources import ListSource
 from mimir_ray.testing.strategies import label_values, series_lists
