@@ -200,24 +200,22 @@ class BucketBlock:
 
     # Series
 
-    def find(self, matchers: tuple[Matcher, ...], check: Callable[[int], None] = lambda _count: None) -> Found:
-        """The series that satisfy all matchers. `check` hears how many there may be before they are read."""
+    def find(self, matchers: tuple[Matcher, ...]) -> Found:
+        """The series that satisfy all matchers."""
         key = f"{self.tenant}/{self.ulid}", matchers
         found = self._caches.found.get(key)
         if found is None:
-            found = self._find(matchers, check)
+            found = self._find(matchers)
             self._caches.found.put(key, found)
         return found
 
-    def _find(self, matchers: tuple[Matcher, ...], check: Callable[[int], None]) -> Found:
+    def _find(self, matchers: tuple[Matcher, ...]) -> Found:
         header = self.header()
         references, late = self._references(header, matchers)
         if not len(references):
             none = np.empty(0, np.int64)
             nobody = LabelColumns.empty_sets(0, StringTable())
             return Found(nobody, np.empty(0, np.uint64), np.zeros(1, np.int64), none, none, none)
-        if not late:
-            check(len(references))
         return self._series(header, references, late)
 
     def _references(

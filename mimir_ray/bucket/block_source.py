@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from mimir_ray.model.label_groups import equal_rows
 from mimir_ray.model.labels import LabelColumns, StringTable
+from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.tsdb.block.decode import Samples, decode
 from mimir_ray.tsdb.block.series_labels import take_ranges
 
 from .block_reader import BucketBlock, Found
+from .store import ObjectNotFound
 
 CHUNKS_PER_BATCH = 32_768
 """About 4 M samples, 63 MB decoded."""
@@ -28,13 +30,13 @@ SAMPLES_PER_CHUNK = 120
 
 
 class ReadCounter:
-    """Hears what a query reads, before it is read; may raise, which ends the query."""
+    """Hears what a query reads; may raise, which ends the query."""
 
-    def series(self, count: int) -> None:
-        """`count` series of a block satisfy the matchers, or less."""
+    def selected(self, series: int, chunks: int) -> None:
+        """That so many will be read."""
 
-    def chunks(self, count: int, size: int) -> None:
-        """So many more chunks were read, of so many bytes."""
+    def read(self, size: int) -> None:
+        """That chunks of so many bytes were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +80,15 @@ def _join(founds: Sequence[Found], selection: Selection) -> _Joined | None:
 
 
 def find_all(
-    blocks: Sequence[BucketBlock], selection: Selection, counter: ReadCounter, executor: Executor | None = None
-) -> list[Found]:
-    """What the matchers select in each block."""
+    blocks: Sequence[BucketBlock], matchers: tuple[Matcher, ...], executor: Executor | None = None
+) -> list[Found | None]:
+    """What the matchers select in each block; None where the block is gone."""
 
-    def one(block: BucketBlock) -> Found:
-        return block.find(selection.matchers, counter.series)
+    def one(block: BucketBlock) -> Found | None:
+        try:
+            return block.find(matchers)
+        except ObjectNotFound:
+            return None
 
     if executor is None or len(blocks) == 1:
         return [one(block) for block in blocks]
@@ -114,6 +119,7 @@ def select_blocks(
     joined = _join(founds, selection)
     if joined is None:
         return
+    counter.selected(len(joined.labels), 0 if selection.labels_only else int(joined.chunks.sum()))
     ends = np.cumsum(joined.chunks)
     first = given = 0
     while first < len(joined.labels):
@@ -179,7 +185,6 @@ def _read(
         where = np.full(len(chunks), at, np.int64)
         columns.append((groups[touching], found.mints[chunks], found.maxts[chunks], found.references[chunks], where))
     groups, mints, maxts, references, where = (np.concatenate(column) for column in zip(*columns, strict=True))
-    counter.chunks(len(groups), 0)
     # Of chunks that begin together the one of the earlier block comes first, and keeps its samples.
     order = np.lexsort((mints, groups))
     groups, mints, maxts, references, where = (one[order] for one in (groups, mints, maxts, references, where))
@@ -200,5 +205,5 @@ def _read(
             encodings[rows] = located.encodings
             data.append(located.data)
             names.append(located.name)
-    counter.chunks(0, int((ends - starts).sum()))
+    counter.read(int((ends - starts).sum()))
     return decode(data, sources, starts, ends, encodings, names).trimmed(cuts, overlapping, mint, maxt)

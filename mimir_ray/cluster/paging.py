@@ -44,6 +44,10 @@ class Pages:
         self._lock = threading.Lock()
         self._cursors: OrderedDict[str, _Cursor] = OrderedDict()
 
+    def __len__(self) -> int:
+        """Answers that somebody may ask the rest of."""
+        return len(self._cursors)
+
     def first(self, batches: Iterator[SeriesBatch]) -> tuple[list[SeriesBatch], str]:
         """The first batches, up to about `PAGE_BYTES`, and a cursor for the rest, "" where there is none."""
         page: list[SeriesBatch] = []

@@ -55,7 +55,7 @@ class Source:
         self.counter = ReadCounter()
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
-        founds = find_all(self.blocks, selection, self.counter)
+        founds = find_all(self.blocks, selection.matchers)
         return select_blocks(self.blocks, founds, selection, self.counter)
 
 
@@ -147,7 +147,7 @@ def test_blocks_answer_as_the_list_of_their_samples(
             part = content(source, selection)
             assert not part.keys() & found.keys()
             found |= part
-            founds = find_all(source.blocks, selection, source.counter)
+            founds = find_all(source.blocks, selection.matchers)
             assert estimate_samples(founds, selection) * per_chunk >= sum(map(len, part.values()))
         assert found == expected
     names = {name for labels, _ in series for name, _ in labels}
@@ -191,15 +191,15 @@ def test_one_series_of_many_is_found_with_few_reads(tmp_path: Path) -> None:
     assert not source.bucket.reads
 
 
-def test_a_limit_ends_a_query_before_it_reads_series(tmp_path: Path) -> None:
+def test_a_limit_ends_a_query_before_it_reads_chunks(tmp_path: Path) -> None:
     class Strict(ReadCounter):
-        def series(self, count: int) -> None:
-            raise PermissionError(count)
+        def selected(self, series: int, chunks: int) -> None:
+            raise PermissionError(f"{series} series, {chunks} chunks")
 
     put_block(tmp_path / "b", TENANT, wide(50))
     source = Source(tmp_path / "b", [0])
     source.counter = Strict()
-    with pytest.raises(PermissionError, match="50"):
+    with pytest.raises(PermissionError, match="50 series, 50 chunks"):
         content(source, Selection((Matcher(MatchType.EQUAL, "job", "node"),), *EVER))
 
 
@@ -207,8 +207,10 @@ def test_what_is_read_is_counted(tmp_path: Path) -> None:
     class Counting(ReadCounter):
         total = size = 0
 
-        def chunks(self, count: int, size: int) -> None:
-            self.total += count
+        def selected(self, series: int, chunks: int) -> None:
+            self.total += chunks
+
+        def read(self, size: int) -> None:
             self.size += size
 
     put_block(tmp_path / "b", TENANT, wide(50, 250))
@@ -236,7 +238,7 @@ def test_a_query_stops_between_batches(tmp_path: Path) -> None:
         if next(calls) == 1:
             raise InterruptedError
 
-    batches = select_blocks(source.blocks, find_all(source.blocks, selection, source.counter), selection,
+    batches = select_blocks(source.blocks, find_all(source.blocks, selection.matchers), selection,
                             source.counter, check)  # fmt: skip
     assert len(next(batches)) == 10
     with pytest.raises(InterruptedError):
@@ -248,7 +250,7 @@ def test_blocks_are_looked_at_side_by_side(tmp_path: Path) -> None:
         put_block(tmp_path / "b", TENANT, wide(5 + number), number)
     source = Source(tmp_path / "b", range(4))
     with ThreadPoolExecutor(3) as pool:
-        founds = find_all(source.blocks, Selection((), *EVER), source.counter, pool)
+        founds = find_all(source.blocks, (), pool)
     assert [len(found) for found in founds] == [5, 6, 7, 8]
 
 
