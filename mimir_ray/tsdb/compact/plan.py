@@ -1,6 +1,6 @@
 """Which blocks of a tenant are compacted together: split and merge, as Mimir plans it. Pure.
 
-    level 1 blocks of one range of the smallest length ──split──▶ one block a shard ──merge──▶ … ──merge──▶ largest range
+    level 1 blocks of a range of the smallest length ──split──▶ one block a shard ──merge──▶ … ──merge──▶ largest range
 
 Blocks with different external labels or resolutions never meet. Ranges are aligned to their length and planned in
 ascending order, so that a longer one waits for the shorter ones inside it.
