@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from .store import BucketUnavailable, ObjectInfo, ObjectNotFound
+from .store import BucketUnavailable, ObjectInfo, ObjectNotFound, check_key
 
 TEMPORARY = ".tmp-"
 
@@ -20,10 +20,7 @@ class FilesystemBucket:
         self._root = root
 
     def _path(self, key: str) -> Path:
-        parts = key.split("/")
-        if not key or any(part in ("", ".", "..") for part in parts):
-            raise BucketUnavailable("use", key, "not a valid key")
-        return self._root.joinpath(*parts)
+        return self._root.joinpath(*check_key(key).split("/"))
 
     def get(self, key: str) -> bytes:
         try:
