@@ -76,9 +76,8 @@ class BlockDescriptions:
         missing = sorted(wanted - known.keys())
         if missing:
             with ThreadPoolExecutor(min(self._reads_at_once, len(missing)), "meta-sync") as pool:
-                for ulid, meta in zip(missing, pool.map(lambda ulid: self._read(tenant, ulid), missing), strict=True):
-                    if meta is not None:
-                        known[ulid] = meta
+                read = pool.map(lambda ulid: self._read(tenant, ulid), missing)
+                known |= {meta.ulid: meta for meta in read if meta is not None}
         with self._lock:
             self._known[tenant] = known
         return TenantBlocks(dict(known), marks.no_compact & known.keys())
