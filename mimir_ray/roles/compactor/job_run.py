@@ -32,6 +32,7 @@ from mimir_ray.model.tenant import TenantId
 from mimir_ray.tsdb.append_file import storage_error
 from mimir_ray.tsdb.block.errors import DamagedBlock, UnsupportedChunks
 from mimir_ray.tsdb.block.meta import COMPACTOR_SHARD_LABEL, BlockMeta, make_ulid
+from mimir_ray.tsdb.compact.health import OutOfOrderChunks
 from mimir_ray.tsdb.compact.plan import Job, format_shard, group_labels
 
 from .merging import Merge, Verify
@@ -289,7 +290,3 @@ def unhealthy(ulid: str, error: MimirRayError) -> UnhealthyBlocks:
     """What a source block that cannot be read is marked with."""
     reason = NO_COMPACT_OUT_OF_ORDER_CHUNKS if isinstance(error, OutOfOrderChunks) else NO_COMPACT_CRITICAL
     return UnhealthyBlocks((ulid,), reason, str(error))
-
-
-class OutOfOrderChunks(DamagedBlock):
-    """Chunks of a series that do not follow each other in time."""

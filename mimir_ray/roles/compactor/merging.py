@@ -41,4 +41,4 @@ def merge_folders(
 
 
 Verify = Callable[[Path], None]
-"""Reads the block in a folder through. Raises `DamagedBlock`, of which `OutOfOrderChunks` is one kind."""
+"""Looks whether the block in a folder may be compacted (tsdb/compact/health.py). Raises `DamagedBlock`."""
