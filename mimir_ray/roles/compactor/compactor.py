@@ -5,7 +5,7 @@ Upstream: pkg/compactor/compactor.go compactUsers, bucket_compactor.go Compact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -26,14 +26,15 @@ from mimir_ray.config.limits import Limits
 from mimir_ray.errors import MimirRayError
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.tsdb.append_file import StorageFull
-from mimir_ray.tsdb.block.meta import COMPACTOR_SHARD_LABEL, BlockMeta
-from mimir_ray.tsdb.compact.plan import Job, SourceBlock, group_labels, in_order, plan_jobs, superseded, waits_for
+from mimir_ray.tsdb.block.meta import BlockMeta
+from mimir_ray.tsdb.compact.plan import Job, SourceBlock, superseded, waits_for
 
 from .cleaner import Cleaner
 from .config import CompactorConfig
 from .job_run import Interrupted, JobRunner, UnhealthyBlocks
 from .metrics import CompactorMetrics
 from .ownership import Ownership
+from .planner import jobs_of, jobs_of_index
 from .tenant_blocks import BlockDescriptions, TenantBlocks, list_tenants
 
 log = structlog.get_logger(__name__)
@@ -70,9 +71,8 @@ class Compactor:
         self._rng = rng
         self._wait = wait
         self._descriptions = BlockDescriptions(bucket, config.meta_sync_concurrency)
-        self._ranges_ms = tuple(one.ms for one in config.block_ranges)
         self.cleaner = Cleaner(
-            config, bucket, limits, ownership.cleans, self.jobs_of_index, clock, metrics, self._stopping
+            config, bucket, limits, ownership.cleans, self._jobs_of_index, clock, metrics, self._stopping
         )
         metrics.interval.set(config.compaction_interval.seconds)
 
@@ -208,8 +208,16 @@ class Compactor:
             self._metrics.marked_for_deletion.labels("compaction").inc()
             log.info("outdated block marked for deletion", user=tenant, block=ulid)
             del sources[ulid]
-        jobs = self.plan(tenant, (one for ulid, one in sources.items() if ulid not in blocks.no_compact))
-        now_ms, wait_ms = self._clock.now_ms(), self._config.first_level_compaction_wait_period.ms
+        limits, now_ms = self._limits(tenant), self._clock.now_ms()
+        jobs = jobs_of(
+            self._config,
+            tenant,
+            (one for ulid, one in sources.items() if ulid not in blocks.no_compact),
+            limits.compactor_split_and_merge_shards,
+            limits.compactor_split_groups,
+            now_ms,
+        )
+        wait_ms = self._config.first_level_compaction_wait_period.ms
         uploaded: dict[str, int] = {}
 
         def uploaded_ms(ulid: str) -> int:
@@ -218,46 +226,12 @@ class Compactor:
             return uploaded[ulid]
 
         ours = [job for job in jobs if self._ownership.owns(job)]
-        ready = [job for job in ours if not waits_for(job, uploaded_ms, wait_ms, now_ms)]
-        return in_order(ready, self._config.compaction_jobs_order)
+        return [job for job in ours if not waits_for(job, uploaded_ms, wait_ms, now_ms)]
 
-    def plan(
-        self, tenant: TenantId, blocks: Iterable[SourceBlock], shards: int | None = None, groups: int | None = None
-    ) -> list[Job]:
-        """All jobs of the tenant, whosever they are; by its limits unless other numbers are given."""
+    def _jobs_of_index(self, tenant: TenantId, index: BucketIndex, no_compact: frozenset[str]) -> list[Job]:
         limits = self._limits(tenant)
-        return plan_jobs(
-            tenant,
-            blocks,
-            self._ranges_ms,
-            limits.compactor_split_and_merge_shards if shards is None else shards,
-            limits.compactor_split_groups if groups is None else groups,
-            self._clock.now_ms(),
-        )
-
-    def jobs_of_index(
-        self,
-        tenant: TenantId,
-        index: BucketIndex,
-        no_compact: frozenset[str],
-        shards: int | None = None,
-        groups: int | None = None,
-    ) -> list[Job]:
-        """The jobs that a bucket index asks for, in order; an estimate, as it does not say what is in what."""
-        blocks = [
-            SourceBlock(
-                one.ulid,
-                one.min_time,
-                one.max_time,
-                one.level,
-                one.labels.get(COMPACTOR_SHARD_LABEL, one.compactor_shard),
-                group_labels(one.labels),
-                out_of_order=one.out_of_order,
-            )
-            for one in index.blocks
-            if one.ulid not in index.deletion_marks and one.ulid not in no_compact
-        ]
-        return in_order(self.plan(tenant, blocks, shards, groups), self._config.compaction_jobs_order)
+        shards, groups = limits.compactor_split_and_merge_shards, limits.compactor_split_groups
+        return jobs_of_index(self._config, tenant, index, no_compact, shards, groups, self._clock.now_ms())
 
     def _run_job(self, tenant: TenantId, job: Job, blocks: TenantBlocks) -> bool:
         """Whether the tenant has to be planned again."""
