@@ -22,6 +22,7 @@ from mimir_ray.deploy.topology import ActorSpec, topology
 from mimir_ray.gateway.actor import GatewayActor, GatewaySpec
 from mimir_ray.kernel import load_imported
 from mimir_ray.promql.engine import EngineOptions
+from mimir_ray.roles.compactor.actor import CompactorActor, CompactorSpec
 from mimir_ray.roles.ingester.actor import IngesterActor, IngesterSpec, ring_options
 from mimir_ray.roles.scraper.ray_targets import targets_of_file, targets_of_nodes
 from mimir_ray.roles.scraper.scraper import Target
@@ -84,6 +85,20 @@ def _ingester(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...
     return IngesterActor, (about, RayTransport(), ProcessSetUp(settings))
 
 
+def _compactor(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
+    about = CompactorSpec(
+        instance=spec.address.instance,
+        address=spec.address.actor_name,
+        zone=spec.zone,
+        directory=settings.compactor_dir / f"compactor-{spec.address.instance}",
+        bucket=settings.blocks_bucket,
+        compactor=settings.compactor,
+        runtime=settings.runtime_config,
+        defaults=runtime_defaults(settings),
+    )
+    return CompactorActor, (about, RayTransport(), ProcessSetUp(settings))
+
+
 def _gateway(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
     about = GatewaySpec(
         instance=spec.address.instance,
@@ -111,5 +126,6 @@ def _ray_targets(sd_file: str) -> list[Target]:
 _KINDS: dict[str, Callable[[ActorSpec, Settings], tuple[type, tuple[Any, ...]]]] = {
     RING.role: _ring,
     "ingester": _ingester,
+    "compactor": _compactor,
     "gateway": _gateway,
 }

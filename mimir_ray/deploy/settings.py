@@ -14,6 +14,7 @@ from mimir_ray.config.overrides import RuntimeConfigSettings
 from mimir_ray.config.server import ApiConfig, ServerConfig, TenancyConfig, TenantFederationConfig
 from mimir_ray.config.setting import block, setting
 from mimir_ray.config.units import Bytes, size
+from mimir_ray.roles.compactor.config import CompactorConfig
 from mimir_ray.roles.distributor.config import DistributorConfig
 from mimir_ray.roles.ingester.config import IngesterConfig, IngesterRingConfig, TsdbConfig
 from mimir_ray.roles.querier.config import QuerierConfig
@@ -34,7 +35,9 @@ class DeployConfig:
         ["zone-a"], flag="deploy.zones", help="Availability zones; roles are spread over them round robin."
     )
     store_gateways: int = setting(0, flag="deploy.store-gateways", minimum=0, help=f"Store-gateways. {_NOT_BUILT}")
-    compactors: int = setting(0, flag="deploy.compactors", minimum=0, help=f"Compactors. {_NOT_BUILT}")
+    compactors: int = setting(
+        1, flag="deploy.compactors", minimum=0, maximum=1000, help="Compactors. Without any, blocks stay as they are."
+    )
     rulers: int = setting(0, flag="deploy.rulers", minimum=0, help=f"Rulers. {_NOT_BUILT}")
     alertmanagers: int = setting(0, flag="deploy.alertmanagers", minimum=0, help=f"Alertmanagers. {_NOT_BUILT}")
     object_store_memory: Bytes = setting(
@@ -57,7 +60,7 @@ class DeployConfig:
 
 def without_effect(deploy: DeployConfig) -> list[str]:
     """Roles that are asked for and do not run yet."""
-    roles = ("store_gateways", "compactors", "rulers", "alertmanagers")
+    roles = ("store_gateways", "rulers", "alertmanagers")
     return [f"deploy.{role} has no effect yet: that role is not built" for role in roles if getattr(deploy, role)]
 
 
@@ -88,6 +91,7 @@ class Settings:
     querier: QuerierConfig = block(QuerierConfig)
     common: CommonConfig = block(CommonConfig)
     blocks_storage: BlocksStorageConfig = block(BlocksStorageConfig)
+    compactor: CompactorConfig = block(CompactorConfig)
     tenant_federation: TenantFederationConfig = block(TenantFederationConfig)
     runtime_config: RuntimeConfigSettings = block(RuntimeConfigSettings)
     scraper: ScraperConfig = block(ScraperConfig, help="The built-in scraper. Ours.")
@@ -122,6 +126,11 @@ class Settings:
         storage = self.blocks_storage.storage
         folder = storage.where.filesystem.dir
         return BucketSettings(Path(folder).absolute() if folder else self.root / "blocks", storage)
+
+    @property
+    def compactor_dir(self) -> Path:
+        """Scratch files of compactors."""
+        return Path(self.compactor.data_dir).absolute() if self.compactor.data_dir else self.root / "compactor"
 
     @property
     def tsdb_dir(self) -> Path:

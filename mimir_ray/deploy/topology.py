@@ -50,4 +50,8 @@ def topology(settings: Settings) -> tuple[ActorSpec, ...]:
         )
         for index in range(settings.deploy.ingesters)
     ]
-    return (ring, *ingesters, ActorSpec(Address("gateway", "0")))
+    compactors = [
+        ActorSpec(Address("compactor", str(index)), round_robin(settings.deploy.zones, index))
+        for index in range(settings.deploy.compactors)
+    ]
+    return (ring, *ingesters, *compactors, ActorSpec(Address("gateway", "0")))

@@ -12,7 +12,7 @@ import structlog
 
 from mimir_ray.clock import SystemClock
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
-from mimir_ray.cluster.ring.model import InstanceState, RingName
+from mimir_ray.cluster.ring.model import COMPACTOR, InstanceState, RingName
 from mimir_ray.cluster.ring.watcher import RingWatcher
 from mimir_ray.cluster.transport.base import RING, Address, Client, Transport
 from mimir_ray.config.overrides import RuntimeConfig, RuntimeDefaults
@@ -20,12 +20,14 @@ from mimir_ray.config.server import reachable
 from mimir_ray.errors import MimirRayError
 from mimir_ray.gateway.app import create_app
 from mimir_ray.gateway.auth import Authenticator
+from mimir_ray.gateway.compaction import compaction
 from mimir_ray.gateway.metrics import GatewayMetrics
 from mimir_ray.gateway.server import GatewayServer
 from mimir_ray.gateway.services import GatewayServices
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.engine import Engine, EngineOptions
 from mimir_ray.roles.api import WriteBatch, WriteResult
+from mimir_ray.roles.compactor.actor import ring_options as compactor_ring_options
 from mimir_ray.roles.distributor.distributor import Distributor
 from mimir_ray.roles.distributor.metrics import DistributorMetrics
 from mimir_ray.roles.querier.fragments import ShardTasks
@@ -86,7 +88,8 @@ class GatewayActor:
         self._transport = transport
         self._registry = process_registry()
         self._runtime = RuntimeConfig(settings.runtime_config, spec.runtime_defaults, self._registry)
-        self._watcher = RingWatcher(transport.client(RING), {INGESTER_RING: spec.ring}, self._clock)
+        rings = {INGESTER_RING: spec.ring, COMPACTOR: compactor_ring_options(settings.compactor)}
+        self._watcher = RingWatcher(transport.client(RING), rings, self._clock)
         self._watcher.start()
         self._query_executor = ThreadPoolExecutor(settings.querier.max_concurrent, "query")
         self._fan_out = ThreadPoolExecutor(64, "fan-out")
@@ -121,6 +124,14 @@ class GatewayActor:
             expositions=self.expositions,
             query_executor=self._query_executor,
             metrics=GatewayMetrics(self._registry),
+            compaction=compaction(
+                settings,
+                self._runtime.limits,
+                lambda: self._watcher.view(COMPACTOR),
+                transport,
+                self._clock,
+                self._registry,
+            ),
         )
         self._server = GatewayServer(settings.server)
         self._server.start(create_app(self._services, f"mimir-ray-{spec.instance}", only_app=True))

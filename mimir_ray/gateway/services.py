@@ -16,6 +16,7 @@ from mimir_ray.cluster.ring.model import RingName
 from mimir_ray.cluster.transport.base import Client
 from mimir_ray.config.overrides import RuntimeConfig
 from mimir_ray.gateway.auth import Authenticator
+from mimir_ray.gateway.compaction import Compaction
 from mimir_ray.gateway.metrics import GatewayMetrics
 from mimir_ray.roles.distributor.distributor import Distributor
 from mimir_ray.roles.query_frontend.query_frontend import QueryFrontend
@@ -45,6 +46,7 @@ class GatewayServices:
     """Metrics of all processes of the deployment; blocks."""
     query_executor: Executor
     metrics: GatewayMetrics
+    compaction: Compaction
 
     async def in_thread(self, call: Callable[[], Answer]) -> Answer:
         """Runs blocking work beside the event loop."""

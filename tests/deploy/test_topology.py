@@ -26,11 +26,12 @@ def loaded(*arguments: str) -> Settings:
 
 def test_the_ring_comes_first_and_the_gateway_last() -> None:
     names = [spec.address for spec in topology(settings(ingesters=3))]
-    assert names == [RING, *(Address("ingester", str(at)) for at in range(3)), Address("gateway", "0")]
+    ingesters = [Address("ingester", str(at)) for at in range(3)]
+    assert names == [RING, *ingesters, Address("compactor", "0"), Address("gateway", "0")]
 
 
 def test_ingesters_are_spread_over_zones_round_robin() -> None:
-    specs = topology(settings(ingesters=5, zones=("a", "b")))
+    specs = topology(settings(ingesters=5, compactors=0, zones=("a", "b")))
     assert [spec.zone for spec in specs] == ["", "a", "b", "a", "b", "a", ""]
     assert [round_robin(["x"], at) for at in range(3)] == ["x", "x", "x"]
 
