@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import tempfile
 from collections import Counter
@@ -94,9 +95,13 @@ class Model:
 class Pair:
     """A database and its model, kept in step."""
 
-    def __init__(self, directory: Path, window: int) -> None:
+    def __init__(self, directory: Path, window: int, like: Pair | None = None) -> None:
+        """`like`: begin with what this one has on its disk at this moment, as another process would find it."""
         self.directory = directory
         self.model = Model(window)
+        if like is not None:
+            shutil.copytree(like.directory, directory)
+            self.model = copy.deepcopy(like.model)
         self.references: dict[int, int] = {}
         self.database = self.open()
 
