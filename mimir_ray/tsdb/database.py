@@ -38,7 +38,7 @@ from .chunks.files import ChunkFiles
 from .head.head import Head, HeadStats
 from .head.pick import HeadPart, HeadPick
 from .head.settings import NO_LIMITS, HeadSettings, PushLimits
-from .joined import BlockHolder, HeadHolder, Holder, join
+from .joined import INTERVAL_GUESS_MS, BlockHolder, HeadHolder, Holder, join
 from .local_blocks import Lease, LoadedIndexes, LocalBlocks
 from .wal.checkpoint import drop_checkpoints_before, latest_checkpoint, write_checkpoint
 from .wal.format import segment_numbers, segment_path
@@ -190,6 +190,17 @@ class Database:
         holders += [HeadHolder(pick) for pick in picks[1:]]
         yield from join(holders, selection)
 
+    def estimate_samples(self, selection: Selection) -> int:
+        """About how many samples the selection has; blocks whose index is not in memory count by their head."""
+        stats = self.head.stats
+        metas = [one for one in self.blocks.metas if one.min_time <= selection.maxt and selection.mint < one.max_time]
+        times = [time for meta in metas for time in (meta.min_time, meta.max_time)]
+        times += [time for time in (stats.min_time, stats.max_time) if time is not None]
+        if not times:
+            return 0
+        length = min(selection.maxt, max(times)) - max(selection.mint, min(times))
+        return self.head.series_count(selection.matchers) * max(1, length // INTERVAL_GUESS_MS)
+
     def label_names(self, selection: Selection) -> list[str]:
         """Sorted names of all labels of the selected series."""
         with self.head.exclusive():
@@ -280,15 +291,15 @@ class Database:
             if self.head.floor == floor and until is None:
                 return made
             mark, late = self._cut_late()
-            if self.head.floor > floor or late:
-                self.head.collect(mark)
+            gone = self.head.collect(mark)
+            if gone or late or self.head.floor > floor:
                 self.checkpoint()
             return made + late
 
     def compact_whole(self) -> list[BlockMeta]:
         """Cuts everything that the head has now into blocks."""
         newest = self.head.stats.max_time
-        return [] if newest is None else self.compact(newest + 1)
+        return self.compact(self.head.floor if newest is None else newest + 1)
 
     def _due(self, until: int | None) -> tuple[int, int] | None:
         """[mint, maxt) of the next block of samples in order."""

@@ -1,8 +1,8 @@
 """`LocalBlocks`: the blocks that one tenant's head was cut into and that are still on this machine.
 
 A block is a folder `<directory>/<ULID>`, made by block/writer.py, seen whole or not at all. Its index is read when
-somebody asks for it and forgotten when nobody did for a while (`LoadedIndexes`). A block that is dropped disappears from
-readers that come later; its files go when those that came before are done.
+somebody asks for it and forgotten when nobody did for a while (`LoadedIndexes`). A block that is dropped disappears
+from readers that come later; its files go when those that came before are done.
 """
 
 from __future__ import annotations
@@ -114,6 +114,12 @@ class LocalBlocks:
         """On disk."""
         with self._lock:
             return sum(block.bytes for block in self._blocks.values())
+
+    @property
+    def in_use(self) -> bool:
+        """Whether somebody reads."""
+        with self._lock:
+            return bool(self._leases)
 
     def path(self, ulid: str) -> Path:
         return self._directory / ulid

@@ -139,9 +139,7 @@ class ClosedTable:
             # New arrays, since readers may hold the old ones.
             self.positions, self.spilled = positions, np.zeros(0, np.uint8)
 
-    def drop_before(
-        self, time_ms: int, late_rows: int, last: NDArray[np.int32], late_last: NDArray[np.int32]
-    ) -> int:
+    def drop_before(self, time_ms: int, late_rows: int, last: NDArray[np.int32], late_last: NDArray[np.int32]) -> int:
         """Forgets chunks in order whose samples are all older, and late ones of rows before `late_rows`.
 
         `last`, `late_last` are the arrays that the chains start from, changed in place. Readers keep the old columns;

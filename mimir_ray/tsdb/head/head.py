@@ -46,7 +46,7 @@ from .histogram_store import HistogramStore, pack, unpack
 from .memory import SampleMemory
 from .pick import HeadPart, HeadPick
 from .reading import Look
-from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX, NO_TIME_MIN
+from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX
 from .settings import NO_LIMITS, HeadSettings, PushLimits
 
 _REASONS = {
@@ -77,6 +77,11 @@ class HeadStats:
     """Samples taken since the start, and those of them that were late."""
     appended_late: int
     flushes: int
+    created: int
+    """Series that were made since the start, and that were dropped."""
+    removed: int
+    symbol_bytes: int
+    """Memory of the strings of labels."""
 
 
 class Head:
@@ -94,6 +99,7 @@ class Head:
         self._histograms = HistogramStore()
         self._counts = np.zeros(sample_log.STATUSES, np.int64)
         self._metadata: dict[str, Metadata] = {}
+        self._created = self._removed = 0
         self._unwritten: list[wal_records.Record] = []
         self._min_valid_time = NO_TIME_MAX
 
@@ -174,6 +180,7 @@ class Head:
             batch.label_bytes, offsets, limits.series_max, limits.metric_series_max
         )
         if len(created):
+            self._created += len(created)
             self._memory.reserve(len(self._index))
             data: Any = batch.label_bytes
             if len(created) < count or offsets[0] or offsets[-1] != len(data):
@@ -391,6 +398,9 @@ class Head:
                 appended=int(self._counts[sample_log.IN_ORDER] + self._counts[sample_log.OUT_OF_ORDER]),
                 appended_late=int(self._counts[sample_log.OUT_OF_ORDER]),
                 flushes=self._memory.flushes,
+                created=self._created,
+                removed=self._removed,
+                symbol_bytes=self._index.symbol_bytes,
             )
 
     def active_since(self, time_ms: int) -> int:
@@ -457,6 +467,7 @@ class Head:
             return len(references)
 
     def _drop(self, references: NDArray[np.int32]) -> None:
+        self._removed += len(references)
         self._memory.drop(references)
         self._index.drop(references)
         self._postings.note_dropped(len(references))

@@ -189,9 +189,7 @@ class HistogramStore:
         """The histograms of these numbers (ascending, each once) that are there, and which those are."""
         return self.pin().read(numbers)
 
-    def _read(
-        self, blocks: Sequence[_Block], numbers: NDArray[np.int64]
-    ) -> tuple[HistogramColumns, NDArray[np.bool_]]:
+    def _read(self, blocks: Sequence[_Block], numbers: NDArray[np.int64]) -> tuple[HistogramColumns, NDArray[np.bool_]]:
         firsts = np.array([block.first for block in blocks], np.int64)
         at = np.searchsorted(firsts, numbers, side="right") - 1
         found = np.zeros(len(numbers), np.bool_)

@@ -217,7 +217,8 @@ class SampleMemory:
 
     def without_samples(self) -> NDArray[np.bool_]:
         """bool[series]: those with no sample that is the head's. The late log must be empty."""
-        return (self.last_times[: self.series] < self.floor) & (self.late_chunk_last[: self.series] < 0)
+        last = self.last_times[: self.series]
+        return ((last < self.floor) | (last == NO_TIME_MAX)) & (self.late_chunk_last[: self.series] < 0)
 
     def drop_before_floor(self, late_rows: int) -> int:
         """Forgets full chunks below the floor, and late chunks of rows before `late_rows`; returns how many."""

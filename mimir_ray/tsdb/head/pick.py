@@ -56,7 +56,13 @@ class HeadPick:
     def take(self, rows: NDArray[np.integer]) -> HeadPick:
         """These of the series. This one must live as long."""
         return HeadPick(
-            self.selection, self.references[rows], self.index, self.lock, self.look.take(rows), self.histograms, self.view
+            self.selection,
+            self.references[rows],
+            self.index,
+            self.lock,
+            self.look.take(rows),
+            self.histograms,
+            self.view,
         )
 
     def batches(self) -> Iterator[SeriesBatch]:

@@ -79,7 +79,8 @@ _SERIES_COLUMNS = (
 
 @kernel
 def count_pieces(
-    mint: int, maxt: int, in_order_mint: int, first: int, open_counts: I32, open_mints: I64, open_maxts: I64,
+    mint: int, maxt: int, in_order_mint: int, first: int,
+    open_counts: I32, open_mints: I64, open_maxts: I64,
     log_last: I32, late_last: I32, chunk_last: I32, late_chunk_last: I32,
     chunk_mints: I64, chunk_maxts: I64, chunk_counts: I32, chunk_previous: I32, log: I64, late_log: I64,
     offsets: OutI64,
@@ -124,7 +125,8 @@ def count_pieces(
 
 @kernel
 def plan_pieces(
-    mint: int, maxt: int, in_order_mint: int, first: int, open_starts: I64, open_ends: I64, open_counts: I32, open_mints: I64,
+    mint: int, maxt: int, in_order_mint: int, first: int,
+    open_starts: I64, open_ends: I64, open_counts: I32, open_mints: I64,
     open_maxts: I64, log_last: I32, late_last: I32, chunk_last: I32, late_chunk_last: I32,
     chunk_mints: I64, chunk_maxts: I64, chunk_positions: I64, chunk_lengths: I32, chunk_counts: I32,
     chunk_previous: I32, log: I64, late_log: I64, offsets: I64,
@@ -133,7 +135,8 @@ def plan_pieces(
 ) -> None:  # fmt: skip
     """Fills the pieces that `count_pieces` has counted, and the samples that need no decoding.
 
-    `splits`: int64[B], written: where the late samples of each series begin. Within a series: closed chunks, open chunk, log, late chunks, late log, each from old to new, so that a stable
+    `splits`: int64[B], written: where the late samples of each series begin.
+    Within a series: closed chunks, open chunk, log, late chunks, late log, each from old to new, so that a stable
     sort by time leaves the sample that came first in front. Chains go from new to old, so space is filled
     from its end.
     """
@@ -248,7 +251,8 @@ def read_samples(
     mint = max(mint, NO_TIME_MAX + 1)
     in_order_mint = max(mint, look.floor)
     pieces = count_pieces(
-        mint, maxt, in_order_mint, first, look.open_counts, look.open_mints, look.open_maxts,
+        mint, maxt, in_order_mint, first,
+        look.open_counts, look.open_mints, look.open_maxts,
         look.log_last, look.late_last, look.chunk_last, look.late_chunk_last,
         mints, maxts, counts, previous, look.log, look.late_log, offsets,
     )  # fmt: skip
@@ -258,7 +262,8 @@ def read_samples(
     starts, ends, outs = np.empty(pieces, np.int64), np.empty(pieces, np.int64), np.empty(pieces, np.int64)
     splits = np.empty(count, np.int64)
     plan_pieces(
-        mint, maxt, in_order_mint, first, look.open_starts, look.open_ends, look.open_counts, look.open_mints, look.open_maxts,
+        mint, maxt, in_order_mint, first,
+        look.open_starts, look.open_ends, look.open_counts, look.open_mints, look.open_maxts,
         look.log_last, look.late_last, look.chunk_last, look.late_chunk_last,
         mints, maxts, positions, lengths, counts, previous, look.log, look.late_log, offsets,
         sources, starts, ends, outs, splits, timestamps, values,
