@@ -41,6 +41,7 @@ from mimir_ray.roles.ingester.metrics import IngesterMetrics, LifeCycleMetrics
 from mimir_ray.roles.ingester.ownership import Ownership
 from mimir_ray.roles.ingester.shipper import Shipper
 from mimir_ray.roles.ingester.tenants import TenantEntry
+from mimir_ray.tsdb.block.reader import Block
 from mimir_ray.tsdb.database import Database, DatabaseSettings
 from mimir_ray.tsdb.head.settings import HeadSettings, PushLimits
 from mimir_ray.tsdb.local_blocks import LoadedIndexes
@@ -469,10 +470,12 @@ class Ingester:
         view = self._ring()
         if view.version != ring_version:
             return False
-        reads = selections(fragment.node, fragment.steps)
-        with entry.database.head.exclusive():
-            leases = [entry.database.blocks.lease(mint, maxt) for _, mint, maxt in reads]
-        blocks = [block for lease in leases if lease is not None for block in lease]
+
+        def blocks() -> list[Block]:
+            local = entry.database.blocks
+            leases = [local.lease(mint, maxt) for _, mint, maxt in selections(fragment.node, fragment.steps)]
+            return [block for lease in leases if lease is not None for block in lease]
+
         return entry.ownership.owns_all(entry.database.head, blocks, view, self._instance)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -29,17 +29,17 @@ class Ownership:
         self._tokens = np.zeros(0, np.uint32)
         self._incarnation = 0
         self._checked = (-2, 0)
-        self._all_ours = True
+        self._foreign = np.zeros(0, np.int32)
         self._blocks: weakref.WeakKeyDictionary[Block, tuple[int, bool]] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
 
-    def owns_all(self, head: Head, blocks: Sequence[Block], view: RingView, instance: InstanceId) -> bool:
+    def owns_all(self, head: Head, blocks: Callable[[], Sequence[Block]], view: RingView, instance: InstanceId) -> bool:
         """Whether all series of `head` and of `blocks` belong to `instance` in `view`.
 
-        Series of the head that were dropped count too.
+        `blocks` is asked after the head: a series that left it is in them.
         """
         return self._owns_head(head, view, instance) and all(
-            self._owns_block(block, view, instance) for block in blocks
+            self._owns_block(block, view, instance) for block in blocks()
         )
 
     def _owns_block(self, block: Block, view: RingView, instance: InstanceId) -> bool:
@@ -54,15 +54,17 @@ class Ownership:
 
     def _owns_head(self, head: Head, view: RingView, instance: InstanceId) -> bool:
         with self._lock:
-            self._learn_tokens(head)
+            with head.exclusive():
+                self._learn_tokens(head)
             version, known = self._checked
             if version != view.version:
-                known, self._all_ours = 0, True
-            if self._all_ours and known < len(self._tokens):
+                known, self._foreign = 0, np.zeros(0, np.int32)
+            if known < len(self._tokens):
                 mine = view.index.get(instance, -2)
-                self._all_ours = bool((view.owners(self._tokens[known:])[:, 0] == mine).all())
+                foreign = known + np.flatnonzero(view.owners(self._tokens[known:])[:, 0] != mine)
+                self._foreign = np.concatenate((self._foreign, foreign.astype(np.int32)))
             self._checked = (view.version, len(self._tokens))
-            return self._all_ours
+            return not len(self._foreign) or head.are_dropped(self._foreign, self._incarnation)
 
     def _learn_tokens(self, head: Head) -> None:
         if head.incarnation != self._incarnation:

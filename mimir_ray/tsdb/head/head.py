@@ -376,6 +376,11 @@ class Head:
         with self._lock:
             return series_tokens(self._index, first, seed)
 
+    def are_dropped(self, references: NDArray[np.int32], incarnation: int) -> bool:
+        """Whether all these series are gone. False where the head has another incarnation by now."""
+        with self._lock:
+            return incarnation == self.incarnation and bool(self._index.dropped[references].all())
+
     @property
     def has_histograms(self) -> bool:
         """Whether any native histogram was taken."""
