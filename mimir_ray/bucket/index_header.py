@@ -135,8 +135,8 @@ class IndexHeader:
         return cls(file, symbols, table, runs, ends, series_end, len(data))
 
     @property
-    def bytes(self) -> int:
-        """Memory that it holds."""
+    def memory(self) -> int:
+        """Bytes that it holds."""
         return self.symbols.arena.nbytes + self.symbols.cuts.nbytes + 6 * 8 * len(self.table)
 
     def values(self, name: str) -> list[str]:
@@ -270,9 +270,9 @@ class IndexHeaders:
         return len(self._loaded)
 
     @property
-    def bytes(self) -> int:
+    def memory(self) -> int:
         with self._lock:
-            return sum(one.bytes for one in self._loaded.values())
+            return sum(one.memory for one in self._loaded.values())
 
     def path(self, tenant: TenantId, ulid: str) -> Path:
         return self._directory / tenant / ulid / HEADER_FILE

@@ -6,9 +6,6 @@ Upstream: pkg/storegateway/sharding_strategy.go, pkg/querier/blocks_store_replic
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import lru_cache
-
-from ulid import ULID
 
 from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.ring.model import BLOCKS_READ, OWNER_SYNC, InstanceDesc, InstanceId, Operation
@@ -16,17 +13,7 @@ from mimir_ray.cluster.ring.shuffle_shard import ShardCache
 from mimir_ray.config.limits import Limits
 from mimir_ray.model.selection import Shard
 from mimir_ray.model.tenant import TenantId
-
-_FNV_OFFSET, _FNV_PRIME = 2166136261, 16777619
-
-
-@lru_cache(maxsize=65_536)
-def block_token(ulid: str) -> int:
-    """Where a block stands on the ring: FNV-1 over the 16 bytes of its ULID. Upstream: block.HashBlockID."""
-    token = _FNV_OFFSET
-    for byte in ULID.from_str(ulid).bytes:
-        token = (token * _FNV_PRIME & 0xFFFFFFFF) ^ byte
-    return token
+from mimir_ray.tsdb.compact.plan import block_token
 
 
 def tenant_shard(view: RingView, tenant: TenantId, limits: Limits, cache: ShardCache) -> RingView:

@@ -64,7 +64,7 @@ def test_a_header_takes_three_reads_and_little_disk(tmp_path: Path) -> None:
     assert header.values("empty") == ["x"]
     assert header.values("nowhere") == []
     assert sorted(header.runs) == ["__name__", "empty", "host"]
-    assert header.bytes > 300 * 8
+    assert header.memory > 300 * 8
     file = setup.headers.path(TENANT, BLOCK).stat()
     assert file.st_size == (tmp_path / "bucket" / TENANT / BLOCK / "index").stat().st_size == header.size
 
@@ -123,7 +123,7 @@ def test_idle_headers_are_unloaded_and_come_back_from_disk(tmp_path: Path) -> No
     setup.clock.advance_ms(50_000)
     setup.headers.unload_idle(60)
     assert len(setup.headers) == 1
-    assert setup.headers.bytes > 0
+    assert setup.headers.memory > 0
     setup.clock.advance_ms(20_000)
     setup.headers.unload_idle(60)
     assert len(setup.headers) == 0

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulid import ULID
 
-from mimir_ray.bucket.sharding import allowed, block_token, keeps, may_hold, owners, shard_is_compatible, tenant_shard
+from mimir_ray.bucket.sharding import allowed, keeps, may_hold, owners, shard_is_compatible, tenant_shard
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
 from mimir_ray.cluster.ring.model import STORE_GATEWAY, InstanceDesc, InstanceId, InstanceState, RingDesc
 from mimir_ray.cluster.ring.shuffle_shard import ShardCache
@@ -13,6 +13,7 @@ from mimir_ray.config.limits import Limits
 from mimir_ray.model.selection import Shard
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.testing.bucket_blocks import ulid_of
+from mimir_ray.tsdb.compact.plan import block_token
 
 NOW = 1_000_000
 ME = InstanceId("g0")

@@ -143,7 +143,7 @@ class StoreGateway:
             self._caches.index,
             self._caches.chunks,
             self._caches.found,
-            lambda: (len(self._headers), self._headers.bytes),
+            lambda: (len(self._headers), self._headers.memory),
         )
         self._catalogue = Catalogue(bucket, config, gateway, clock, metrics, limits, ring, instance, self._headers.drop)
         self._gate = threading.BoundedSemaphore(config.max_concurrent)
