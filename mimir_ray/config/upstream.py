@@ -58,7 +58,6 @@ _COMPILED = tuple((re.compile(f"-?(?:{pattern})"), reason) for pattern, reason i
 
 NOT_YET = (
     "common",
-    "compactor",
     "ruler",
     "ruler_storage",
     "alertmanager",

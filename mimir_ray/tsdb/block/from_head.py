@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mimir_ray.kernel import I32, I64, OutI32, OutI64, kernel
 from mimir_ray.model.selection import Selection
 from mimir_ray.tsdb.head.head import Head
+from mimir_ray.tsdb.head.pick import HeadPart
 from mimir_ray.tsdb.head.reading import ARENA, Look
 
 from .chunk_files import SEGMENT_BYTES, XOR
@@ -109,8 +110,11 @@ def block_from_head(
     labels: dict[str, str] | None = None,
     hints: tuple[str, ...] = (),
     segment_bytes: int = SEGMENT_BYTES,
+    part: HeadPart = HeadPart.ALL,
 ) -> BlockMeta | None:
     """Writes the samples of [mint, maxt) (ms) as block `<parent>/<ulid>`; None, and no block, where there are none.
+
+    `part`: only those that came in order, or only the others. `mint` must not be below the head's floor for the former.
 
     Flushes the head and looks at it at one moment; pushes go on meanwhile, and what they bring is not in the block.
     Nothing is removed from the head. Raises `StorageFailed` and `DamagedBlock`, and `UnsupportedChunks` where the
@@ -118,7 +122,7 @@ def block_from_head(
     """
     if head.has_histograms:
         raise UnsupportedChunks("the head", HISTOGRAM_ENCODING)
-    references, view, look = head.snapshot(Selection((), mint, maxt - 1))
+    references, view, look = head.snapshot(Selection((), mint, maxt - 1), part)
     rows = labels_of_index(view, references)
     order = rows.order()
     numbers = sorted(look.segments)

@@ -12,6 +12,8 @@ Payloads, little-endian:
 - METADATA: a JSON list of [family, type, help, unit].
 - DROPPED: count u64, references i32[count].
 - HISTOGRAMS: first number u64, newest time i64 (ms), packed histograms (head/histogram_store.py).
+- TRUNCATED: time i64 (ms); samples in order that are older are in blocks.
+- RENUMBERED: count u64; dropped series gave up their references, the others now have 0, 1, … in the order they had.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ SAMPLES = 2
 METADATA = 3
 DROPPED = 4
 HISTOGRAMS = 5
+TRUNCATED = 6
+RENUMBERED = 7
 
 Record = tuple[int, list[Any]]
 """Type and payload buffers; the buffers must not change until the record is written."""
@@ -41,6 +45,8 @@ _SERIES_HEADER = struct.Struct("<Qq")
 _SAMPLES_HEADER = struct.Struct("<IIq")
 _DROPPED_HEADER = struct.Struct("<Q")
 _HISTOGRAMS_HEADER = struct.Struct("<Qq")
+_TRUNCATED = struct.Struct("<q")
+_RENUMBERED = struct.Struct("<Q")
 _SHORT_TIMES = 1
 
 
@@ -123,6 +129,32 @@ def decode_histograms(payload: bytes) -> tuple[int, int, bytes]:
         raise InvalidRecord(HISTOGRAMS, "too short")
     first, newest_ms = _HISTOGRAMS_HEADER.unpack_from(payload)
     return first, newest_ms, bytes(payload[_HISTOGRAMS_HEADER.size :])
+
+
+def encode_truncated(time_ms: int) -> Record:
+    """In-order samples before this time are no longer the head's."""
+    return TRUNCATED, [_TRUNCATED.pack(time_ms)]
+
+
+def decode_truncated(payload: bytes) -> int:
+    """As given to `encode_truncated`."""
+    return _only_number(TRUNCATED, _TRUNCATED, payload)
+
+
+def encode_renumbered(series: int) -> Record:
+    """How many references there are afterwards."""
+    return RENUMBERED, [_RENUMBERED.pack(series)]
+
+
+def decode_renumbered(payload: bytes) -> int:
+    """As given to `encode_renumbered`."""
+    return _only_number(RENUMBERED, _RENUMBERED, payload)
+
+
+def _only_number(kind: int, form: struct.Struct, payload: bytes) -> int:
+    if len(payload) != form.size:
+        raise InvalidRecord(kind, f"{len(payload)} bytes")
+    return int(form.unpack(payload)[0])
 
 
 def decode_series(payload: bytes) -> SeriesRecord:

@@ -115,21 +115,21 @@ def test_a_plan_has_the_samples_of_the_log_that_are_in_range(
     offsets = np.empty(SERIES + 1, np.int64)
     maxt = mint + length
     assert not count_pieces(
-        mint, maxt, 0, none32, none64, none64, last, late_last, no_chunk, no_chunk,
+        mint, maxt, mint, 0, none32, none64, none64, last, late_last, no_chunk, no_chunk,
         no64, no64, no32, no32, log, late_log, offsets,
     )  # fmt: skip
-    times, values, is_late = np.empty(offsets[-1], np.int64), np.empty(offsets[-1]), np.empty(SERIES, np.bool_)
+    times, values, splits = np.empty(offsets[-1], np.int64), np.empty(offsets[-1]), np.empty(SERIES, np.int64)
     plan_pieces(
-        mint, maxt, 0, none64, none64, none32, none64, none64, last, late_last, no_chunk, no_chunk,
+        mint, maxt, mint, 0, none64, none64, none32, none64, none64, last, late_last, no_chunk, no_chunk,
         no64, no64, no64, no32, no32, no32, log, late_log, offsets,
-        np.empty(0, np.int32), no64.copy(), no64.copy(), no64.copy(), is_late, times, values,
+        np.empty(0, np.int32), no64.copy(), no64.copy(), no64.copy(), splits, times, values,
     )  # fmt: skip
     for series in range(SERIES):
         part = slice(offsets[series], offsets[series + 1])
         own = [(t, v) for s, t, v in in_order if s == series and mint <= t <= maxt]
         own_late = [(t, v) for s, t, v in late if s == series and mint <= t <= maxt]
         assert list(zip(times[part].tolist(), values[part].tolist(), strict=True)) == own + own_late
-        assert is_late[series] == bool(own_late)
+        assert splits[series] == offsets[series] + len(own)
 
 
 def test_a_full_log_stops_the_append_at_the_sample_that_found_no_room() -> None:
