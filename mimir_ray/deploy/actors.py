@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mimir_ray.cluster.transport.base import NAMESPACE, RING, Address
 from mimir_ray.cluster.transport.on_ray import RayTransport, actor_class
 from mimir_ray.config.overrides import RuntimeDefaults
 from mimir_ray.deploy.compose import composed
+from mimir_ray.deploy.placement import Place
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.deploy.shard_tasks import RayShardTasks
 from mimir_ray.deploy.topology import ActorSpec, topology
@@ -60,10 +61,15 @@ def runtime_defaults(settings: Settings) -> RuntimeDefaults:
     return RuntimeDefaults(limits=settings.limits)
 
 
-def create(spec: ActorSpec, settings: Settings, runtime_env: dict[str, Any] | None = None) -> Any:
-    """Creates one actor (or finds it, where it is already there); returns its handle."""
+def create(
+    spec: ActorSpec, settings: Settings, runtime_env: dict[str, Any] | None = None, where: Place | None = None
+) -> Any:
+    """Creates one actor (or finds it, where it is already there); returns its handle. `where`: None is anywhere."""
+    if where is not None and where.port_offset and settings.server.http_listen_port:
+        port = settings.server.http_listen_port + where.port_offset
+        settings = replace(settings, server=replace(settings.server, http_listen_port=port))
     kind, arguments = _kind(spec, settings)
-    options = {**spec.options(), "namespace": NAMESPACE, "get_if_exists": True}
+    options = {**spec.options(), "namespace": NAMESPACE, "get_if_exists": True, **(where.options() if where else {})}
     if runtime_env:
         options["runtime_env"] = runtime_env
     # `concurrency_groups` has to be known to the class, everything else to the actor

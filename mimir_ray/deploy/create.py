@@ -20,6 +20,8 @@ from mimir_ray.cluster.transport.base import NAMESPACE
 from mimir_ray.deploy import actors
 from mimir_ray.deploy.environment import MALLOC
 from mimir_ray.deploy.local_ray import join
+from mimir_ray.deploy.placement import NoNodeInZone
+from mimir_ray.deploy.placements import Placements
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.deploy.topology import ActorSpec, topology
 from mimir_ray.kernel import warm_up
@@ -62,9 +64,13 @@ def compile_kernels() -> None:
 def create_all(settings: Settings, runtime_env: dict[str, Any] | None) -> str:
     """Creates all actors; returns what went wrong, or ""."""
     specs = topology(settings)
+    try:
+        places = Placements(settings.root).place(specs)
+    except NoNodeInZone as error:
+        return str(error)
     for spec in specs:
         tell(step=f"starting {spec.address.actor_name}")
-        handle = actors.create(spec, settings, runtime_env)
+        handle = actors.create(spec, settings, runtime_env, places.get(spec.address.actor_name))
         if spec.address.role not in ("ring", "gateway"):
             continue  # says in its status how it comes up
         try:

@@ -113,10 +113,11 @@ class GatewayActor:
         self._watcher.start()
         self._query_executor = ThreadPoolExecutor(settings.querier.max_concurrent, "query")
         self._fan_out = ThreadPoolExecutor(64, "fan-out")
+        self._write_shards = ShardCache()
         self._distributor = Distributor(
             settings.distributor,
             self._runtime,
-            lambda _tenant: self._watcher.view(INGESTER_RING),
+            self._write_ring,
             self._ingester_client,
             self._clock,
             DistributorMetrics(self._registry),
@@ -170,6 +171,10 @@ class GatewayActor:
 
     def status(self) -> dict[str, Any]:
         return {"state": "running", "progress": "", "failure": "", "pid": os.getpid()}
+
+    def ring_versions(self) -> dict[RingName, int]:
+        """Of the rings as this process sees them."""
+        return {ring: self._watcher.view(ring).version for ring in self._rings}
 
     def metrics(self) -> bytes:
         """This process' metrics in the text format."""
@@ -227,6 +232,11 @@ class GatewayActor:
         self._watcher.stop()
         self._query_executor.shutdown(wait=False, cancel_futures=True)
         self._fan_out.shutdown(wait=False, cancel_futures=True)
+
+    def _write_ring(self, tenant: TenantId) -> RingView:
+        """The ingesters that take a tenant's writes."""
+        size = self._runtime.limits(tenant).ingestion_tenant_shard_size
+        return self._write_shards.shard(self._watcher.view(INGESTER_RING), tenant, size)
 
     def _ingester_client(self, instance: str) -> _IngesterClient:
         view: RingView = self._watcher.view(INGESTER_RING)

@@ -94,7 +94,7 @@ def test_settings_that_cannot_be_used_end_with_2_and_the_reason(
     ],
 )
 def test_the_address_of_a_ray_is_told_from_settings(arguments: list[str], address: str, rest: list[str]) -> None:
-    assert serve._ray_address(arguments) == (address, rest)
+    assert serve.ray_address(arguments) == (address, rest)
 
 
 # status

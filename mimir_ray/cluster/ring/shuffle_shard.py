@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.cluster.ring.go_random import GoRandom
 from mimir_ray.cluster.ring.lookup import RingView
-from mimir_ray.cluster.ring.model import InstanceDesc, RingDesc
+from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId, RingDesc
+
+
+SIZE_SHIFT = 64
+"""Where in a shard's version its size is: above all bits of the ring's own version."""
 
 
 def seed(identifier: str, zone: str = "") -> int:
@@ -78,6 +83,7 @@ class ShardCache:
     """The shards that many tenants write to, kept while the ring's version stays the same. Thread-safe.
 
     A writer always asks here, also where shuffle sharding is off (size 0): read-only instances take no writes.
+    Shards of different sizes have different versions, so that whoever keeps owners by version notices a new size.
     """
 
     def __init__(self, entries_max: int = 10_000) -> None:
@@ -98,18 +104,26 @@ class ShardCache:
                 self._version = view.version
             kept = self._shards.get(key)
         if kept is None:
-            kept = shuffle_shard(view, identifier, size)
+            members = shard_members(view, identifier, size)
+            names = [view.instances[at].id for at in members]
+            kept = view if len(members) == len(view) else _part(view, names, size)
         elif len(kept) == len(view):
             kept = view
         elif kept.as_of_ms != view.as_of_ms:
-            fresh = {name: view.instances[view.index[name]] for name in kept.index}
-            kept = RingView(RingDesc(view.name, view.version, view.as_of_ms, fresh), view.options, kept)
+            kept = _part(view, kept.index, size, kept)
         else:
             return kept
         with self._lock:
             if self._version == view.version:
                 self._shards[key] = kept
         return kept
+
+
+def _part(view: RingView, names: Iterable[InstanceId], size: int, before: RingView | None = None) -> RingView:
+    """The ring of these only, with the heartbeats of `view`, and a version that tells its size."""
+    kept = {name: view.instances[view.index[name]] for name in names}
+    version = view.version + (max(0, size) << SIZE_SHIFT)
+    return RingView(RingDesc(view.name, version, view.as_of_ms, kept), view.options, before)
 
 
 def _all_there(instances: tuple[InstanceDesc, ...], size: int, since_ms: int) -> bool:
