@@ -12,7 +12,9 @@ from typing import Any
 import ray
 
 from mimir_ray.cluster.ring.actor import RingActor
+from mimir_ray.cluster.ring.model import INGESTER
 from mimir_ray.cluster.ring.persistence import FileStore
+from mimir_ray.cluster.ring.ring import RingPolicy
 from mimir_ray.cluster.transport.base import NAMESPACE, RING, Address
 from mimir_ray.cluster.transport.on_ray import RayTransport, actor_class
 from mimir_ray.config.overrides import RuntimeDefaults
@@ -87,7 +89,9 @@ def _kind(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
 
 
 def _ring(_spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
-    return RingActor, (FileStore(settings.root / "ring.json"),)
+    ring = settings.ingester.ring
+    forget = {**RingPolicy().forget_after_periods, INGESTER: ring.auto_forget_unhealthy_periods}
+    return RingActor, (FileStore(settings.root / "ring.json"), RingPolicy(ring.heartbeat_timeout.ms, forget))
 
 
 def _ingester(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
@@ -100,6 +104,7 @@ def _ingester(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...
         runtime=settings.runtime_config,
         defaults=runtime_defaults(settings),
         bucket=settings.blocks_bucket,
+        number_in_zone=int(spec.address.instance) // len(settings.deploy.zones),
     )
     return IngesterActor, (about, RayTransport(), ProcessSetUp(settings))
 

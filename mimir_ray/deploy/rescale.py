@@ -29,7 +29,8 @@ def rescale(settings: Settings, address: str, roll: bool, say: Callable[[str], N
             settings.blocks_storage.bucket_store.sync_interval,
         )
         timeout_s = settings.distributor.remote_timeout.seconds
-        scaling = Scaling(RayTransport(), RayActors(settings), delay, SystemClock(), say, timeout_s)
+        min_ready_s = settings.ingester.ring.min_ready_duration.seconds
+        scaling = Scaling(RayTransport(), RayActors(settings), delay, SystemClock(), say, timeout_s, min_ready_s)
         if roll:
             scaling.roll()
         else:

@@ -77,8 +77,12 @@ class Scaling:
         clock: Clock,
         say: Callable[[str], None],
         write_timeout_s: float = 2.0,
+        min_ready_s: float = 0.0,
     ) -> None:
-        """`write_timeout_s`: how long a write that is under way may take: `distributor.remote_timeout`."""
+        """`write_timeout_s`: how long a write that is under way may take: `distributor.remote_timeout`.
+
+        `min_ready_s`: how long an ingester must have been back before the next one is started again.
+        """
         self._transport = transport
         self._ring = transport.client(RING)
         self._actors = actors
@@ -86,6 +90,7 @@ class Scaling:
         self._clock = clock
         self._say = say
         self._write_timeout_s = write_timeout_s
+        self._min_ready_s = min_ready_s
 
     def to(self, count: int) -> None:
         """Ingesters 0 to `count` - 1, and no others. Raises `TooSlow`, and what calls raise."""
@@ -126,6 +131,7 @@ class Scaling:
             self._actors.restart(Address.parse(one.address))
             self._wait_active(one.id, one.incarnation)
             self._wait_seen()
+            self._clock.sleep(self._min_ready_s)
 
     def _ingesters(self) -> RingDesc:
         answer: RingDesc = self._ring.call("snapshot", INGESTER, timeout_s=CALL_TIMEOUT_S)

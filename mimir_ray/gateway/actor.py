@@ -16,7 +16,7 @@ from mimir_ray.bucket.sharding import tenant_shard
 from mimir_ray.clock import SystemClock
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
 from mimir_ray.cluster.ring.model import COMPACTOR, STORE_GATEWAY, InstanceId, InstanceState, RingName
-from mimir_ray.cluster.ring.shuffle_shard import ShardCache
+from mimir_ray.cluster.ring.shuffle_shard import LookBackCache, ShardCache
 from mimir_ray.cluster.ring.watcher import RingWatcher
 from mimir_ray.cluster.transport.base import RING, Address, Client, Transport
 from mimir_ray.config.overrides import RuntimeConfig, RuntimeDefaults
@@ -122,7 +122,7 @@ class GatewayActor:
             self._clock,
             DistributorMetrics(self._registry),
         )
-        ingesters = Ingesters(lambda: self._watcher.view(INGESTER_RING), transport, self._fan_out)
+        ingesters = self._ingesters(settings)
         frontend = QueryFrontend(
             Engine(spec.engine),
             Querier(ingesters, settings.querier, shard_tasks, self._older_samples(settings)),
@@ -243,6 +243,24 @@ class GatewayActor:
         entry = view.get(instance)  # type: ignore[arg-type]
         address = entry.address if entry is not None else instance
         return _IngesterClient(self._transport.client(address), self._spec.settings.distributor.remote_timeout.seconds)
+
+    def _ingesters(self, settings: Any) -> Ingesters:
+        """The querier's way to recent samples."""
+        querier = settings.querier
+        shards = LookBackCache(max(1, settings.blocks_storage.tsdb.retention_period.ms))
+
+        def shard(tenant: TenantId, view: RingView) -> RingView:
+            return shards.shard(view, tenant, self._runtime.limits(tenant).ingestion_tenant_shard_size)
+
+        delay = querier.minimize_ingester_requests_hedging_delay
+        return Ingesters(
+            lambda: self._watcher.view(INGESTER_RING),
+            self._transport,
+            self._fan_out,
+            querier.minimize_ingester_requests,
+            delay.seconds if querier.minimize_ingester_requests and delay.ms else None,
+            shard if querier.shuffle_sharding_ingesters_enabled else None,
+        )
 
     def _older_samples(self, settings: Any) -> OlderSamples:
         """The querier's way to the bucket."""

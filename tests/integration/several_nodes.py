@@ -132,9 +132,10 @@ class ZonedDeployment:
 
     def _told(self) -> Any:
         assert self._ray.stdout is not None
-        line = self._ray.stdout.readline()
-        assert line, f"the nodes ended: {(self.deployment.folder / 'nodes.log').read_text()[-3000:]}"
-        return json.loads(line)
+        for line in self._ray.stdout:
+            if line.startswith("{"):  # Ray says something there, too, when nodes die
+                return json.loads(line)
+        raise AssertionError(f"the nodes ended: {(self.deployment.folder / 'nodes.log').read_text()[-3000:]}")
 
 
 def descendants(pids: Sequence[int]) -> set[int]:
@@ -154,5 +155,3 @@ def descendants(pids: Sequence[int]) -> set[int]:
                 found.add(child)
                 todo.append(child)
     return found
-
-

@@ -16,6 +16,11 @@ from mimir_ray.deploy.environment import prepare_environment
 OBJECT_STORE_BYTES = 80 << 20
 
 
+def tell(**what: object) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     prepare_environment(Path(sys.argv[1]))
     # A node counts as dead after 3 s without an answer instead of 15.
@@ -23,11 +28,11 @@ def main() -> None:
     from mimir_ray.deploy.local_ray import LocalRay
 
     with LocalRay(OBJECT_STORE_BYTES, cpus=0) as ray:
-        print(json.dumps({"address": ray.address}), flush=True)
+        tell(address=ray.address)
         for line in sys.stdin:
             name, zone = line.split()
             pids = ray.add_node({"mimir-ray/zone": zone, "mimir-ray/node": name})
-            print(json.dumps({"pids": pids}), flush=True)
+            tell(pids=pids)
 
 
 if __name__ == "__main__":

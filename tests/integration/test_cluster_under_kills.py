@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import pytest
 import snappy
 
-from mimir_ray.model.labels import labels_of
+from mimir_ray.model.labels import Labels, labels_of
 from mimir_ray.wire.remote_write import encode_write_request
 from tests.integration.deployment import PUSH_HEADERS, UNLIMITED, wait_for
 from tests.integration.several_nodes import ZonedDeployment
@@ -35,12 +35,17 @@ FLAGS = (
     "-querier.query-store-after=0s",
     "-blocks-storage.bucket-store.sync-interval=1s",
     "-compactor.cleanup-interval=1s",
+    "-ingester.ring.min-ready-duration=1s",
 )
 
 
 def value_of(number: int, time_ms: int) -> int:
     """Small integers: their sums are exact in any order."""
     return number * 1000 + time_ms % 1000
+
+
+def series_of(number: int) -> Labels:
+    return labels_of({"__name__": "written", "number": str(number)})
 
 
 class Writer(threading.Thread):
@@ -57,10 +62,7 @@ class Writer(threading.Thread):
     def run(self) -> None:
         while not self._ended.is_set():
             time_ms = int(time.time() * 1000)
-            batch = [
-                (labels_of({"__name__": "written", "number": str(number)}), [(time_ms, float(value_of(number, time_ms)))])
-                for number in range(SERIES)
-            ]
+            batch = [(series_of(number), [(time_ms, float(value_of(number, time_ms)))]) for number in range(SERIES)]
             batch.append((labels_of({"__name__": "born", "at": str(time_ms)}), [(time_ms, 1.0)]))
             body = snappy.compress(encode_write_request(batch))
             began, attempt = time.monotonic(), 0
@@ -165,6 +167,8 @@ def both_go_on(clients: tuple[Writer, Reader]) -> Iterator[None]:
     """Before, during and after each test; and nobody was told anything wrong."""
     writer, reader = clients
     yield
+    if not writer.is_alive():
+        return
     written, answered = len(writer.acknowledged), reader.answers
     wait_for("writes succeed", lambda: len(writer.acknowledged) >= written + 5, timeout_s=30)
     wait_for("queries are answered", lambda: reader.answers >= answered + 4, timeout_s=30)
