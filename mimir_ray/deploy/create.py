@@ -26,7 +26,7 @@ from mimir_ray.deploy.settings import Settings
 from mimir_ray.deploy.topology import ActorSpec, topology
 from mimir_ray.kernel import warm_up
 
-CREATE_TIMEOUT_S = 60.0
+CREATE_TIMEOUT_S = 180.0
 
 
 def main() -> int:
@@ -66,20 +66,31 @@ def create_all(settings: Settings, runtime_env: dict[str, Any] | None) -> str:
     specs = topology(settings)
     try:
         places = Placements(settings.root).place(specs)
-    except NoNodeInZone as error:
-        return str(error)
+    except NoNodeInZone as failure:
+        return str(failure)
+    waiting: list[tuple[ActorSpec, Any]] = []
     for spec in specs:
         tell(step=f"starting {spec.address.actor_name}")
         handle = actors.create(spec, settings, runtime_env, places.get(spec.address.actor_name))
-        if spec.address.role not in ("ring", "gateway"):
-            continue  # says in its status how it comes up
-        try:
-            ray.get(handle.__ray_ready__.remote(), timeout=CREATE_TIMEOUT_S)
-        except ray.exceptions.RayActorError as error:
-            return _reason(spec, error)
-        except ray.exceptions.GetTimeoutError:
-            return f"{spec.address.actor_name} did not start within {CREATE_TIMEOUT_S:g} s"
+        if spec.address.role == "ring" and (error := _wait_for(spec, handle)):
+            return error
+        if spec.address.role == "gateway":
+            waiting.append((spec, handle))  # the others say in their status how they come up
+    for spec, handle in waiting:
+        if error := _wait_for(spec, handle):
+            return error
     tell(say=f"{len(specs)} actors in namespace {NAMESPACE}: {', '.join(spec.address.actor_name for spec in specs)}.")
+    return ""
+
+
+def _wait_for(spec: ActorSpec, handle: Any) -> str:
+    """Until the actor is there; what went wrong, or ""."""
+    try:
+        ray.get(handle.__ray_ready__.remote(), timeout=CREATE_TIMEOUT_S)
+    except ray.exceptions.RayActorError as error:
+        return _reason(spec, error)
+    except ray.exceptions.GetTimeoutError:
+        return f"{spec.address.actor_name} did not start within {CREATE_TIMEOUT_S:g} s"
     return ""
 
 

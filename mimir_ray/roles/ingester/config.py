@@ -95,8 +95,8 @@ class IngesterRingConfig:
 
     @property
     def spreads(self) -> bool:
-        """Whether tokens are worked out, not drawn."""
-        return self.token_generation_strategy != "random"
+        """Whether tokens are worked out, not drawn: the strategy spread-minimizing."""
+        return self.token_generation_strategy != "random"  # noqa: S105  (no password)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if self.spreads and not 0 < len(self.spread_minimizing_zones) <= 8:
