@@ -242,9 +242,7 @@ class Rings:
                     # It came by itself, as somebody new: what only the ring knew about it is not lost.
                     known = replace(before, registered_ms=one.registered_ms)
                     if one.read_only_updated_ms > before.read_only_updated_ms:
-                        known = replace(
-                            known, read_only=one.read_only, read_only_updated_ms=one.read_only_updated_ms
-                        )
+                        known = replace(known, read_only=one.read_only, read_only_updated_ms=one.read_only_updated_ms)
                     self._put(ring, known)
 
     def sweep(self) -> None:
@@ -332,9 +330,7 @@ class Rings:
 
     def _desc(self, ring: RingName) -> RingDesc:
         now = self._clock.now_ms()
-        return RingDesc(
-            ring, self._versions[ring], now, dict(self._instances[ring]), now < self._forgetful_until_ms
-        )
+        return RingDesc(ring, self._versions[ring], now, dict(self._instances[ring]), now < self._forgetful_until_ms)
 
     def _put(self, ring: RingName, entry: InstanceDesc) -> None:
         self._instances[ring][entry.id] = entry
