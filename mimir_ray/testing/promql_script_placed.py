@@ -1,7 +1,7 @@
 """A `ScriptStorage` that puts samples where a cluster would: into blocks in a bucket, or some there and some in a head.
 
-What scripts load is kept in two heads, of which the older one is cut into blocks when it is first read. Samples before a
-cut go to the older, those after it to the newer, those around it to both; so every way in which the two are joined is met.
+What scripts load is kept in two heads, of which the older one is cut into blocks when it is first read. Samples before
+a cut go to the older, those after it to the newer, those around it to both.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class BlocksSource:
 
 
 class Joined:
-    """A `SeriesSource` over several that may have parts of one series, as a querier joins them; the first one's samples
+    """A `SeriesSource` over several that have parts of one series, as a querier joins them: the first one's samples
     stay."""
 
     def __init__(self, sources: Sequence[SeriesSource]) -> None:
