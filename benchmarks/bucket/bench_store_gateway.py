@@ -2,8 +2,8 @@
 
 python benchmarks/bucket/bench_store_gateway.py [series] [hours] [prometheus binary]
 
-Blocks of two hours with a sample every 15 s. Ours: one store-gateway and the engine in this process, so no Ray and no HTTP;
-Prometheus over HTTP, on a copy of the folder, twice: just started, and asked again.
+Blocks of two hours with a sample every 15 s. Ours: one store-gateway and the engine in this process, without Ray and
+HTTP; Prometheus over HTTP, on a copy of the folder: just started, and asked again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Source:
     def __init__(self, gateway: StoreGateway, ulids: tuple[str, ...]) -> None:
         self.gateway, self.ulids = gateway, ulids
 
-    def select(self, selection: Selection):  # noqa: ANN201
+    def select(self, selection: Selection):
         page = self.gateway.select_blocks(TENANT, self.ulids, selection)
         yield from page.batches
         while page.cursor:
@@ -70,7 +70,9 @@ class Source:
 def make_blocks(root: Path, series: int, hours: int, end: int) -> list[BlockMeta]:
     rng = np.random.default_rng(1)
     sets = LabelColumns.from_labels([
-        labels_of({"__name__": f"metric_{n % 20}_total", "instance": f"host-{n // 20}:9100", "job": "node", "zone": f"z{n % 3}"})
+        labels_of(
+            {"__name__": f"metric_{n % 20}_total", "instance": f"host-{n}:9100", "job": "node", "zone": f"z{n % 3}"}
+        )
         for n in range(series)
     ])  # fmt: skip
     metas = []
@@ -112,7 +114,8 @@ class Prometheus:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.process = subprocess.Popen(
-            [self.binary, f"--config.file={self.folder / 'prometheus.yml'}", f"--storage.tsdb.path={self.folder / 'data'}",
+            [self.binary, f"--config.file={self.folder / 'prometheus.yml'}",
+             f"--storage.tsdb.path={self.folder / 'data'}",
              f"--web.listen-address=127.0.0.1:{self.port}", "--storage.tsdb.retention.time=10y", "--log.level=error",
              "--query.max-samples=500000000"],
         )  # fmt: skip
@@ -137,7 +140,7 @@ class Prometheus:
         return len(urllib.request.urlopen(url, timeout=120).read())
 
 
-def timed(work, times: int = 1) -> float:  # noqa: ANN001
+def timed(work, times: int = 1) -> float:
     """The median, in ms."""
     taken = []
     for _ in range(times):

@@ -61,7 +61,7 @@ class Joined:
 
 
 class PlacedStorage:
-    """`cut_ms`: samples that are older go to blocks, `overlap_ms` around it to blocks and the head; None: all to blocks.
+    """`cut_ms`: older samples go to blocks, those `overlap_ms` around it to blocks and the head; None: all to blocks.
 
     Histograms go to the head only while heads with histograms cannot become blocks.
     """
