@@ -242,9 +242,10 @@ class Database:
             try:
                 with self.head.exclusive():
                     facts, parts = self.head.checkpoint()
-                    self._files.sync()
                     number = self._wal.rotate()
                     logged = self._wal.bytes_written
+                    sync = self._files.prepare_sync()
+                sync()
                 write_checkpoint(self._checkpoints, number, facts, parts)
             except MimirRayError:
                 self._checkpoint_failures += 1

@@ -448,7 +448,7 @@ class Head:
     def late_ranges(self, range_ms: int) -> tuple[int, list[int]]:
         """Flushes late samples; (a mark of how many there are, which multiples of `range_ms` they lie in)."""
         with self._lock:
-            self._memory.flush()
+            self._memory.flush_late()
             return len(self._memory.closed), self._memory.late_ranges(range_ms)
 
     def collect(self, late_mark: int = 0) -> int:
@@ -459,7 +459,6 @@ class Head:
         """
         with self._lock:
             memory = self._memory
-            memory.flush()
             memory.drop_before_floor(late_mark)
             # Numbers of histograms that late samples may refer to are kept, however old.
             self._histograms.drop_before(min(memory.floor, memory.oldest()[1]))
