@@ -293,6 +293,7 @@ class Database:
                 return made
             mark, late = self._cut_late()
             gone = self.head.collect(mark)
+            self.head.renumber()
             if gone or late or self.head.floor > floor:
                 self.checkpoint()
             return made + late

@@ -223,6 +223,15 @@ class SampleMemory:
         over = (last < self.floor) | (last == NO_TIME_MAX)
         return over & (self.late_chunk_last[:count] < 0) & (self.late_last[:count] < 0)
 
+    def renumber(self, kept: NDArray[np.bool_]) -> None:
+        """Forgets series; the others are called 0, 1, … in the order that they had. Readers keep the old columns."""
+        self.flush()
+        self.open.reserve(self.series)
+        self.open.keep(kept)
+        for name, _, _ in _COLUMNS:
+            setattr(self, name, getattr(self, name)[: self.series][kept])
+        self.series = int(kept.sum())
+
     def drop_before_floor(self, late_rows: int) -> int:
         """Forgets full chunks below the floor, and late chunks of rows before `late_rows`; returns how many."""
         opened = self.open
