@@ -47,7 +47,7 @@ from .histogram_store import HistogramStore, pack, unpack
 from .memory import SampleMemory
 from .pick import HeadPart, HeadPick
 from .reading import Look
-from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX
+from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX, NO_TIME_MIN
 from .settings import NO_LIMITS, HeadSettings, PushLimits
 
 _REASONS = {
@@ -233,13 +233,14 @@ class Head:
         )
         self._counts += counts
         taken = int(counts[sample_log.IN_ORDER] + counts[sample_log.OUT_OF_ORDER])
-        if taken == len(references):
+        if counts[sample_log.IN_ORDER] == len(references):
             records.append(wal_records.encode_samples(references, timestamps, values))
             return None
-        if taken:
-            rows = np.flatnonzero(statuses <= sample_log.OUT_OF_ORDER)
-            records.append(wal_records.encode_samples(references[rows], timestamps[rows], values[rows]))
-        return statuses
+        for status, late in ((sample_log.IN_ORDER, False), (sample_log.OUT_OF_ORDER, True)):
+            if counts[status]:
+                rows = np.flatnonzero(statuses == status)
+                records.append(wal_records.encode_samples(references[rows], timestamps[rows], values[rows], late))
+        return statuses if taken < len(references) else None
 
     def _refuse(
         self,
@@ -541,9 +542,12 @@ class Head:
             elif kind == wal_records.SAMPLES:
                 samples = wal_records.decode_samples(payload)
                 counts = np.zeros(sample_log.STATUSES, np.int64)
+                # Late samples must not come back in order: those below the floor would be taken for what is in blocks.
+                min_valid = NO_TIME_MIN if samples.late else NO_TIME_MAX
                 self._memory.store(
-                    samples.references, samples.timestamps, samples.values, self._index.dropped, True, 0, 1, 0, counts
-                )
+                    samples.references, samples.timestamps, samples.values, self._index.dropped,
+                    True, min_valid, 1, 0, counts,
+                )  # fmt: skip
             elif kind == wal_records.HISTOGRAMS:
                 first, newest, packed = wal_records.decode_histograms(payload)
                 if first != self._histograms.end:
