@@ -35,8 +35,8 @@ SAMPLES = 2
 METADATA = 3
 DROPPED = 4
 HISTOGRAMS = 5
-TRUNCATED = 6
-RENUMBERED = 7
+TRUNCATED = 7
+RENUMBERED = 8
 
 Record = tuple[int, list[Any]]
 """Type and payload buffers; the buffers must not change until the record is written."""
