@@ -34,6 +34,7 @@ from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.write import Refusal, WriteBatch, WriteResult
 from mimir_ray.tsdb.chunks.files import ChunkFiles
 from mimir_ray.tsdb.index.columns import IndexView, strings_of
+from mimir_ray.tsdb.index.compaction import without_dropped
 from mimir_ray.tsdb.index.interning import shard_filter
 from mimir_ray.tsdb.index.postings import Postings, walk_pairs
 from mimir_ray.tsdb.index.series_index import SeriesIndex
@@ -46,7 +47,7 @@ from .histogram_store import HistogramStore, pack, unpack
 from .memory import SampleMemory
 from .pick import HeadPart, HeadPick
 from .reading import Look
-from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX
+from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX, NO_TIME_MIN
 from .settings import NO_LIMITS, HeadSettings, PushLimits
 
 _REASONS = {
@@ -232,13 +233,14 @@ class Head:
         )
         self._counts += counts
         taken = int(counts[sample_log.IN_ORDER] + counts[sample_log.OUT_OF_ORDER])
-        if taken == len(references):
+        if counts[sample_log.IN_ORDER] == len(references):
             records.append(wal_records.encode_samples(references, timestamps, values))
             return None
-        if taken:
-            rows = np.flatnonzero(statuses <= sample_log.OUT_OF_ORDER)
-            records.append(wal_records.encode_samples(references[rows], timestamps[rows], values[rows]))
-        return statuses
+        for status, late in ((sample_log.IN_ORDER, False), (sample_log.OUT_OF_ORDER, True)):
+            if counts[status]:
+                rows = np.flatnonzero(statuses == status)
+                records.append(wal_records.encode_samples(references[rows], timestamps[rows], values[rows], late))
+        return statuses if taken < len(references) else None
 
     def _refuse(
         self,
@@ -448,7 +450,7 @@ class Head:
     def late_ranges(self, range_ms: int) -> tuple[int, list[int]]:
         """Flushes late samples; (a mark of how many there are, which multiples of `range_ms` they lie in)."""
         with self._lock:
-            self._memory.flush()
+            self._memory.flush_late()
             return len(self._memory.closed), self._memory.late_ranges(range_ms)
 
     def collect(self, late_mark: int = 0) -> int:
@@ -459,7 +461,6 @@ class Head:
         """
         with self._lock:
             memory = self._memory
-            memory.flush()
             memory.drop_before_floor(late_mark)
             # Numbers of histograms that late samples may refer to are kept, however old.
             self._histograms.drop_before(min(memory.floor, memory.oldest()[1]))
@@ -470,6 +471,26 @@ class Head:
                 # Should this fail, the record is kept and comes before anything else in the log.
                 self._write_journal([wal_records.encode_dropped(references)])
             return len(references)
+
+    def renumber(self) -> bool:
+        """Gives back what dropped series still take, once they are more than the others; whether it did.
+
+        All references become invalid: the head has another incarnation then. Readers keep what they have. Holds the
+        lock for some 0.5 µs a series that is left.
+        """
+        with self._lock:
+            if len(self._index) - self._index.live <= max(self._index.live, self.settings.dropped_series_min):
+                return False
+            self._renumber()
+            # Should this fail, the record is kept and comes before anything else in the log.
+            self._write_journal([wal_records.encode_renumbered(len(self._index))])
+            return True
+
+    def _renumber(self) -> None:
+        self._memory.renumber(~self._index.dropped[: len(self._index)])
+        self._index = without_dropped(self._index)
+        self._postings = Postings(self._index)
+        self.incarnation = secrets.randbits(63)
 
     def _drop(self, references: NDArray[np.int32]) -> None:
         self._removed += len(references)
@@ -521,9 +542,12 @@ class Head:
             elif kind == wal_records.SAMPLES:
                 samples = wal_records.decode_samples(payload)
                 counts = np.zeros(sample_log.STATUSES, np.int64)
+                # Late samples must not come back in order: those below the floor would be taken for what is in blocks.
+                min_valid = NO_TIME_MIN if samples.late else NO_TIME_MAX
                 self._memory.store(
-                    samples.references, samples.timestamps, samples.values, self._index.dropped, True, 0, 1, 0, counts
-                )
+                    samples.references, samples.timestamps, samples.values, self._index.dropped,
+                    True, min_valid, 1, 0, counts,
+                )  # fmt: skip
             elif kind == wal_records.HISTOGRAMS:
                 first, newest, packed = wal_records.decode_histograms(payload)
                 if first != self._histograms.end:
@@ -539,6 +563,10 @@ class Head:
             elif kind == wal_records.TRUNCATED:
                 self._memory.floor = max(self._memory.floor, wal_records.decode_truncated(payload))
                 self._min_valid_time = self._memory.floor
+            elif kind == wal_records.RENUMBERED:
+                self._renumber()
+                if len(self._index) != (count := wal_records.decode_renumbered(payload)):
+                    raise wal_records.InvalidRecord(kind, f"{count} series, found {len(self._index)}")
             else:
                 raise wal_records.InvalidRecord(kind, "unknown type")
 

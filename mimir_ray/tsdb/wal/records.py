@@ -8,7 +8,7 @@ Payloads, little-endian:
 
 - SERIES: count u64, first reference i64, label offsets i64[count + 1], label bytes.
 - SAMPLES: count u32, flags u32, base time i64, values f64[count], times i64[count] (or, with flag 1,
-  differences to the base i32[count]), references i32[count].
+  differences to the base i32[count]), references i32[count]. Flag 2: the samples came late.
 - METADATA: a JSON list of [family, type, help, unit].
 - DROPPED: count u64, references i32[count].
 - HISTOGRAMS: first number u64, newest time i64 (ms), packed histograms (head/histogram_store.py).
@@ -35,8 +35,8 @@ SAMPLES = 2
 METADATA = 3
 DROPPED = 4
 HISTOGRAMS = 5
-TRUNCATED = 6
-RENUMBERED = 7
+TRUNCATED = 7
+RENUMBERED = 8
 
 Record = tuple[int, list[Any]]
 """Type and payload buffers; the buffers must not change until the record is written."""
@@ -48,6 +48,7 @@ _HISTOGRAMS_HEADER = struct.Struct("<Qq")
 _TRUNCATED = struct.Struct("<q")
 _RENUMBERED = struct.Struct("<Q")
 _SHORT_TIMES = 1
+_LATE = 2
 
 
 @dataclass(eq=False)
@@ -79,11 +80,15 @@ class SeriesRecord:
 
 @dataclass(frozen=True, slots=True)
 class SamplesRecord:
-    """N samples: `references` int32[N], `timestamps` int64[N] (ms), `values` float64[N]."""
+    """N samples: `references` int32[N], `timestamps` int64[N] (ms), `values` float64[N].
+
+    `late`: none was in order. Where it is False, as in logs from before there was a difference, some may be late.
+    """
 
     references: NDArray[np.int32]
     timestamps: NDArray[np.int64]
     values: NDArray[np.float64]
+    late: bool = False
 
     def __len__(self) -> int:
         return len(self.references)
@@ -95,14 +100,16 @@ def encode_series(first_reference: int, offsets: NDArray[np.int64], label_bytes:
     return SERIES, [_SERIES_HEADER.pack(len(offsets) - 1, first_reference), _column(offsets, np.int64), label_bytes]
 
 
-def encode_samples(references: NDArray[np.int32], timestamps: NDArray[np.int64], values: NDArray[np.float64]) -> Record:
+def encode_samples(
+    references: NDArray[np.int32], timestamps: NDArray[np.int64], values: NDArray[np.float64], late: bool = False
+) -> Record:
     """Args: as `SamplesRecord`. 16 bytes a sample where the times lie within 24 days, else 20."""
     assert len(references) == len(timestamps) == len(values)
-    base, flags, times = 0, 0, _column(timestamps, np.int64)
+    base, flags, times = 0, _LATE if late else 0, _column(timestamps, np.int64)
     if len(timestamps):
         lowest, highest = int(timestamps.min()), int(timestamps.max())
         if highest - lowest < 1 << 31:
-            base, flags = lowest, _SHORT_TIMES
+            base, flags = lowest, flags | _SHORT_TIMES
             times = (timestamps - lowest).astype(np.int32)
     header = _SAMPLES_HEADER.pack(len(references), flags, base)
     return SAMPLES, [header, _column(values, np.float64), times, _column(references, np.int32)]
@@ -177,9 +184,9 @@ def decode_samples(payload: bytes) -> SamplesRecord:
     if len(payload) < _SAMPLES_HEADER.size:
         raise InvalidRecord(SAMPLES, "too short")
     count, flags, base = _SAMPLES_HEADER.unpack_from(payload)
-    if flags not in (0, _SHORT_TIMES):
+    if flags & ~(_SHORT_TIMES | _LATE):
         raise InvalidRecord(SAMPLES, f"unknown flags {flags:#x}")
-    time_type = np.dtype(np.int32 if flags == _SHORT_TIMES else np.int64)
+    time_type = np.dtype(np.int32 if flags & _SHORT_TIMES else np.int64)
     times_start = _SAMPLES_HEADER.size + 8 * count
     references_start = times_start + time_type.itemsize * count
     if len(payload) != references_start + 4 * count:
@@ -189,9 +196,9 @@ def decode_samples(payload: bytes) -> SamplesRecord:
     references = np.frombuffer(payload, np.int32, count, references_start)
     if count and references.min() < 0:
         raise InvalidRecord(SAMPLES, "negative reference")
-    if flags == _SHORT_TIMES:
+    if flags & _SHORT_TIMES:
         timestamps = timestamps.astype(np.int64) + base
-    return SamplesRecord(references, timestamps, values)
+    return SamplesRecord(references, timestamps, values, bool(flags & _LATE))
 
 
 def decode_metadata(payload: bytes) -> list[Metadata]:
