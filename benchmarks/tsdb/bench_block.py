@@ -17,8 +17,8 @@ import numpy as np
 from mimir_ray.model.labels import LabelColumns, labels_of
 from mimir_ray.model.selection import Selection
 from mimir_ray.testing.writes import write_batch
-from mimir_ray.tsdb.block.chunk_merge import encode_runs
 from mimir_ray.tsdb.block.decode import Samples
+from mimir_ray.tsdb.block.encode import encode_runs
 from mimir_ray.tsdb.block.from_head import block_from_head
 from mimir_ray.tsdb.block.meta import make_ulid
 from mimir_ray.tsdb.block.reader import Block

@@ -19,7 +19,7 @@ from mimir_ray.tsdb.index.interning import shard_filter
 from mimir_ray.tsdb.index.postings import Postings
 
 from .chunk_files import ChunkSegments
-from .chunk_merge import ChunkTable
+from .chunk_table import ChunkTable
 from .decode import Samples, counts_of, decode
 from .index_format import INDEX_FILE
 from .index_reader import IndexFile, Series
@@ -131,7 +131,7 @@ class Block:
         cuts, mints, maxts, references, _ = self._file.chunk_lists(self.series(), rows, mint, maxt)
         segments, starts, ends, encodings = self._segments.locate(references)
         data = self._data(segments)
-        counts = counts_of(data, segments, starts, ends, self._names)
+        counts = counts_of(data, segments, starts, ends, encodings, self._names)
         return ChunkTable(cuts, mints, maxts, segments, starts, ends - starts, counts, encodings), data
 
     def label_names(self, selection: Selection) -> list[str]:

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.tsdb.block.chunk_files import SEGMENT_BYTES
-from mimir_ray.tsdb.block.chunk_merge import ChunkTable, Data, merge_chunks, without_deleted
+from mimir_ray.tsdb.block.chunk_merge import merge_chunks, without_deleted
+from mimir_ray.tsdb.block.chunk_table import ChunkTable, Data
 from mimir_ray.tsdb.block.meta import OUT_OF_ORDER_HINT, BlockMeta, Compaction
 from mimir_ray.tsdb.block.ordering import bytewise_order, differs_from_previous
 from mimir_ray.tsdb.block.reader import Block
