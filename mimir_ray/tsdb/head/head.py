@@ -304,12 +304,14 @@ class Head:
             starts = self._starts.look() if selection.start_timestamps else None
         return self._batches(selection, references, view, look, starts)
 
-    def snapshot(self, selection: Selection) -> tuple[NDArray[np.int32], IndexView, Look]:
-        """(references, labels, chunks) of the selected series, flushed: both logs of the look are empty."""
+    def snapshot(self, selection: Selection) -> tuple[NDArray[np.int32], IndexView, Look, StartsLook | None]:
+        """(references, labels, chunks, start timestamps if any is known) of the selected series, flushed: both logs of
+        the look are empty."""
         with self._lock:
             self._memory.flush()
             references = self._references(selection)
-            return references, self._index.view(), self._memory.look(references)
+            starts = self._starts.look() if len(self._starts) else None
+            return references, self._index.view(), self._memory.look(references), starts
 
     def _batches(
         self,
