@@ -167,3 +167,17 @@ def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
     (tmp_path / ULID / "index").write_bytes(b"")
     with pytest.raises(DamagedBlock):
         Block(tmp_path / ULID)
+
+
+@pytest.mark.parametrize(("version", "readable"), [(1, False), (2, True), (3, True), (4, False)])
+def test_index_versions_that_prometheus_reads_are_read(tmp_path: Path, version: int, readable: bool) -> None:
+    make_block(tmp_path, [(A, LONG)])
+    path = tmp_path / ULID / "index"
+    raw = bytearray(path.read_bytes())
+    raw[4] = version
+    path.write_bytes(raw)
+    if readable:
+        assert content(Block(tmp_path / ULID)) == as_bits([(A, LONG)])
+    else:
+        with pytest.raises(DamagedBlock, match=f"index version {version} is not supported"):
+            Block(tmp_path / ULID)
