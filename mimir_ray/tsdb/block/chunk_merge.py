@@ -8,51 +8,18 @@ chunk is a cluster of its own and keeps its bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.kernel import I64, OutBool, OutI64, kernel
-from mimir_ray.tsdb.chunks.open_chunks import OpenChunks
-from mimir_ray.tsdb.chunks.xor import SAMPLES_PER_CHUNK, chunk_counts, decode_chunks
-from mimir_ray.tsdb.head.reading import trim
+from mimir_ray.kernel import I64, U8, OutBool, OutI64, kernel
+from mimir_ray.tsdb.chunks.xor import SAMPLES_PER_CHUNK
 
-from .chunk_files import XOR
-from .errors import DamagedBlock, UnsupportedChunks
-
-_ANY_RANGE = 1 << 62
-
-
-@dataclass(slots=True)
-class ChunkTable:
-    """C chunks of S series: series s has rows offsets[s]:offsets[s + 1] (int64[S + 1]).
-
-    `mints`, `maxts` int64 (ms, both included); the bytes are data[sources[c]][starts[c]:starts[c] + lengths[c]] of a
-    list of arrays that goes with the table (int32, int64, int64); `counts` int64 samples; `encodings` uint8.
-    """
-
-    offsets: NDArray[np.int64]
-    mints: NDArray[np.int64]
-    maxts: NDArray[np.int64]
-    sources: NDArray[np.int32]
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    encodings: NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.mints)
-
-    def take(self, rows: NDArray[np.int64], offsets: NDArray[np.int64]) -> ChunkTable:
-        """These chunks, cut into series by new offsets."""
-        return ChunkTable(
-            offsets, self.mints[rows], self.maxts[rows], self.sources[rows], self.starts[rows],
-            self.lengths[rows], self.counts[rows], self.encodings[rows],
-        )  # fmt: skip
-
-
-Data = Sequence[NDArray[np.uint8]]
+from .chunk_table import ChunkTable, Data
+from .decode import Samples, decode, name_of
+from .encode import encode_runs
+from .errors import DamagedBlock
+from .tombstones import Tombstones
 
 
 @kernel
@@ -91,103 +58,149 @@ def cluster_chunks(
     return found
 
 
-def encode_runs(
-    offsets: NDArray[np.int64],
-    timestamps: NDArray[np.int64],
-    values: NDArray[np.float64],
-    samples_per_chunk: int = SAMPLES_PER_CHUNK,
-) -> tuple[ChunkTable, NDArray[np.uint8]]:
-    """Packs the samples of S series (as in SeriesBatch) into chunks: the table (source 0) and its bytes."""
-    count = len(offsets) - 1
-    rows = np.arange(count, dtype=np.int32)
-    packer = OpenChunks(_ANY_RANGE, samples_per_chunk)
-    packer.reserve(count)
-    timestamps, values = np.ascontiguousarray(timestamps, np.int64), np.ascontiguousarray(values, np.float64)
-    offsets = np.ascontiguousarray(offsets, np.int64)
-    full = packer.append(rows, offsets[:-1].copy(), offsets[1:].copy(), timestamps, values)
-    rest = packer.close(rows)
-    series = np.concatenate((full.series, rest.series))
-    order = np.argsort(series, kind="stable")
-    starts = np.concatenate((full.starts, rest.starts + len(full.data)))
-    table = ChunkTable(
-        np.concatenate((np.zeros(1, np.int64), np.cumsum(np.bincount(series, minlength=count)))),
-        np.concatenate((full.mints, rest.mints))[order],
-        np.concatenate((full.maxts, rest.maxts))[order],
-        np.zeros(len(series), np.int32),
-        starts[order],
-        np.concatenate((full.lengths, rest.lengths)).astype(np.int64)[order],
-        np.concatenate((full.counts, rest.counts)).astype(np.int64)[order],
-        np.full(len(series), XOR, np.uint8),
-    )
-    return table, np.concatenate((full.data, rest.data))
+@kernel
+def ranges_equal(data: U8, starts: I64, other: U8, other_starts: I64, lengths: I64, out: OutBool) -> None:
+    """out[i]: whether data[starts[i]:starts[i] + lengths[i]] are the same bytes as those of `other`."""
+    for i in range(len(starts)):
+        out[i] = True
+        for k in range(lengths[i]):
+            if data[starts[i] + k] != other[other_starts[i] + k]:
+                out[i] = False
+                break
 
 
-def decode_table(table: ChunkTable, data: Data) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """(offsets int64[C + 1], timestamps, values) of every chunk, uncut, in the order of the table.
+def without_copies(table: ChunkTable, data: Data) -> ChunkTable:
+    """The table without chunks that an earlier one of the series equals to the byte, as replicas' chunks do."""
+    owners = np.repeat(np.arange(len(table.offsets) - 1), np.diff(table.offsets))
+    order = np.lexsort((table.maxts, table.mints, owners))
+    one, other = order[1:], order[:-1]
+    alike = owners[one] == owners[other]
+    for column in (table.mints, table.maxts, table.lengths, table.counts, table.encodings):
+        alike &= column[one] == column[other]
+    one, other = one[alike], other[alike]
+    same = np.zeros(len(one), np.bool_)
+    pairs = table.sources[one].astype(np.int64) * len(data) + table.sources[other]
+    for pair in np.unique(pairs).tolist():
+        mine = pairs == pair
+        a, b = one[mine], other[mine]
+        found = np.empty(len(a), np.bool_)
+        ranges_equal(
+            data[pair // len(data)], table.starts[a], data[pair % len(data)], table.starts[b], table.lengths[a], found
+        )
+        same[mine] = found
+    if not same.any():
+        return table
+    kept = np.ones(len(table), np.bool_)
+    kept[one[same]] = False
+    offsets = np.zeros(len(table.offsets), np.int64)
+    np.cumsum(np.bincount(owners[kept], minlength=len(offsets) - 1), out=offsets[1:])
+    return table.take(np.flatnonzero(kept), offsets)
 
-    Raises `DamagedBlock` and `UnsupportedChunks`.
-    """
-    if (other := table.encodings != XOR).any():
-        raise UnsupportedChunks("the block", int(table.encodings[other][0]))
-    offsets = np.zeros(len(table) + 1, np.int64)
-    np.cumsum(table.counts, out=offsets[1:])
-    timestamps, values = np.empty(offsets[-1], np.int64), np.empty(offsets[-1], np.float64)
-    for source in np.unique(table.sources).tolist():
-        rows = np.flatnonzero(table.sources == source)
-        starts = table.starts[rows]
-        ends = starts + table.lengths[rows]
-        counts = np.empty(len(rows), np.int64)
-        code = chunk_counts(data[source], starts, ends, counts)
-        if code >= 0 and (counts != table.counts[rows]).any():
-            code = -1 - int(np.flatnonzero(counts != table.counts[rows])[0])
-        if code >= 0:
-            code = decode_chunks(data[source], starts, ends, offsets[rows], timestamps, values)
-        if code < 0:
-            raise DamagedBlock("chunk data", int(starts[-code - 1]), "the chunk cannot be decoded")
-    return offsets, timestamps, values
+
+def decode_table(table: ChunkTable, data: Data, names: Sequence[str] = ()) -> Samples:
+    """The samples of every chunk, uncut, in the order of the table. Raises `DamagedBlock`, `UnsupportedChunks`."""
+    ends = table.starts + table.lengths
+    samples = decode(data, table.sources, table.starts, ends, table.encodings, names)
+    if (different := np.diff(samples.offsets) != table.counts).any():
+        row = int(np.flatnonzero(different)[0])
+        name = name_of(names, int(table.sources[row]))
+        raise DamagedBlock(name, int(table.starts[row]), "the chunk has another number of samples")
+    return samples
 
 
 def merge_chunks(
-    table: ChunkTable, data: Data, mint: int, maxt: int, samples_per_chunk: int = SAMPLES_PER_CHUNK
+    table: ChunkTable,
+    data: Data,
+    mint: int,
+    maxt: int,
+    samples_per_chunk: int = SAMPLES_PER_CHUNK,
+    names: Sequence[str] = (),
 ) -> tuple[ChunkTable, list[NDArray[np.uint8]]]:
     """The chunks of the samples in [mint, maxt]: in every series ascending in time and disjoint.
 
     Args:
         table, data: chunks of a series in order of precedence; they may overlap each other and the range.
+        names: of the arrays, for errors.
 
     Returns a table and its arrays: those given, and one with the chunks that were made. Series may be left without
-    any. Raises `DamagedBlock`, and `UnsupportedChunks` where chunks that are not XOR would have to be decoded.
+    any. Raises `DamagedBlock`, and `UnsupportedChunks` where chunks that are not known would have to be decoded.
     """
-    count = len(table)
-    clusters, series, whole = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.bool_)
-    found = cluster_chunks(table.offsets, table.mints, table.maxts, mint, maxt, clusters, series, whole)
-    if found == count and whole[:found].all() and (clusters[1:] > clusters[:-1]).all():
+    clusters, series, whole = _clusters(table, mint, maxt)
+    if len(whole) < len(table) and len(smaller := without_copies(table, data)) < len(table):
+        table = smaller
+        clusters, series, whole = _clusters(table, mint, maxt)
+    if len(whole) == len(table) and whole.all() and (clusters[1:] > clusters[:-1]).all():
         return table, list(data)
-    copied = np.flatnonzero(whole[clusters])
     merged = np.flatnonzero(~whole[clusters])
     merged = merged[np.argsort(clusters[merged], kind="stable")]
     numbers, sizes = np.unique(clusters[merged], return_counts=True)
     cuts = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
-    part = table.take(merged, cuts)
-    ends, timestamps, values = decode_table(part, data)
-    trimmed = np.empty(len(cuts), np.int64)
-    total = trim(mint, maxt, ends[cuts], sizes > 1, timestamps, values, trimmed)
-    made, bytes_made = encode_runs(trimmed, timestamps[:total], values[:total], samples_per_chunk)
+    samples = decode_table(table.take(merged, cuts), data, names).trimmed(cuts, sizes > 1, mint, maxt)
+    made, made_data = encode_runs(samples, samples_per_chunk)
+    copied = np.flatnonzero(whole[clusters])
+    return _joined(table, data, copied, clusters[copied], made, made_data, numbers, series)
+
+
+def _clusters(
+    table: ChunkTable, mint: int, maxt: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """As `cluster_chunks` writes them, the latter two of as many clusters as there are."""
+    count = len(table)
+    clusters, series, whole = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.bool_)
+    found = cluster_chunks(table.offsets, table.mints, table.maxts, mint, maxt, clusters, series, whole)
+    return clusters, series[:found], whole[:found]
+
+
+def without_deleted(
+    table: ChunkTable,
+    data: Data,
+    references: NDArray[np.int64],
+    stones: Tombstones,
+    samples_per_chunk: int = SAMPLES_PER_CHUNK,
+    names: Sequence[str] = (),
+) -> tuple[ChunkTable, list[NDArray[np.uint8]]]:
+    """The chunks without what the tombstones delete; those that they touch are decoded and packed anew.
+
+    `references`: int64[S], of the series of the table, as tombstones name them. Returns and raises as `merge_chunks`.
+    """
+    owners = np.repeat(references, np.diff(table.offsets))
+    firsts = np.searchsorted(stones.references, owners)
+    counts = np.searchsorted(stones.references, owners, side="right") - firsts
+    # Every chunk beside every tombstone of its series.
+    chunks = np.repeat(np.arange(len(table)), counts)
+    ranges = np.arange(len(chunks)) - np.repeat(np.cumsum(counts) - counts - firsts, counts)
+    both = (table.mints[chunks] <= stones.maxts[ranges]) & (table.maxts[chunks] >= stones.mints[ranges])
+    touched = np.zeros(len(table), np.bool_)
+    touched[chunks[both]] = True
+    if not touched.any():
+        return table, list(data)
+    rows = np.flatnonzero(touched)
+    samples = decode_table(table.take(rows, np.arange(len(rows) + 1)), data, names)
+    samples = samples.without_deleted(owners[rows], stones)
+    made, made_data = encode_runs(samples, samples_per_chunk)
+    copied = np.flatnonzero(~touched)
+    series = np.repeat(np.arange(len(references)), np.diff(table.offsets))
+    return _joined(table, data, copied, copied, made, made_data, rows, series)
+
+
+def _joined(
+    table: ChunkTable,
+    data: Data,
+    copied: NDArray[np.int64],
+    copied_places: NDArray[np.int64],
+    made: ChunkTable,
+    made_data: NDArray[np.uint8],
+    made_places: NDArray[np.int64],
+    series: NDArray[np.int64],
+) -> tuple[ChunkTable, list[NDArray[np.uint8]]]:
+    """Copied chunks of a table, and runs of chunks that were made, in the order of their places.
+
+    `copied_places`, `made_places`: of each copied chunk and each run, different numbers; `series`: of each place.
+    """
     made.sources[:] = len(data)
-    made_clusters = np.repeat(numbers, np.diff(made.offsets))
-    all_clusters = np.concatenate((clusters[copied], made_clusters))
-    order = np.argsort(all_clusters, kind="stable")
-    kept = table.take(copied, table.offsets)
+    places = np.concatenate((copied_places, np.repeat(made_places, np.diff(made.offsets))))
+    order = np.argsort(places, kind="stable")
     offsets = np.zeros(len(table.offsets), np.int64)
-    np.cumsum(np.bincount(series[all_clusters], minlength=len(offsets) - 1), out=offsets[1:])
-    joined = ChunkTable(
-        offsets,
-        np.concatenate((kept.mints, made.mints))[order],
-        np.concatenate((kept.maxts, made.maxts))[order],
-        np.concatenate((kept.sources, made.sources))[order],
-        np.concatenate((kept.starts, made.starts))[order],
-        np.concatenate((kept.lengths, made.lengths))[order],
-        np.concatenate((kept.counts, made.counts))[order],
-        np.concatenate((kept.encodings, made.encodings))[order],
-    )
-    return joined, [*data, bytes_made]
+    np.cumsum(np.bincount(series[places], minlength=len(offsets) - 1), out=offsets[1:])
+    both = ChunkTable.concat((table.take(copied, np.array([0, len(copied)])), made))
+    return both.take(order, offsets), [*data, made_data]

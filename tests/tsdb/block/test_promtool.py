@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from mimir_ray.model.labels import Labels, labels_of
+from mimir_ray.testing.blocks import ULID, Points, as_bits, content, make_block
 from mimir_ray.testing.writes import write_batch
 from mimir_ray.tsdb.block.from_head import block_from_head
 from mimir_ray.tsdb.block.reader import Block
 from mimir_ray.tsdb.chunks.files import ChunkFiles
 from mimir_ray.tsdb.head.head import Head
 from mimir_ray.tsdb.head.settings import PushLimits
-
-from .blocks import ULID, Points, as_bits, content, make_block
 
 ROOT = Path(__file__).parents[3]
 FOLDERS = [os.environ.get("MIMIR_RAY_PEERS", ""), str(ROOT / ".peers" / "bin"), str(ROOT.parent / ".peers" / "bin")]
