@@ -199,6 +199,12 @@ class BlockUploads:
             raise UploadRefused(404, "block doesn't exist")
         return progress
 
+    def files_there(self, tenant: TenantId, meta: BlockMeta) -> list[str]:
+        """Names of the files of an upload that have come whole."""
+        prefix = block_prefix(tenant, meta.ulid)
+        there = {found.key.removeprefix(prefix): found.size for found in self._bucket.list_objects(prefix)}
+        return [name for name, size in (meta.thanos.files if meta.thanos else ()) if there.get(name) == size]
+
     def progress(self, tenant: TenantId, ulid: str) -> Progress:
         """From what is in the bucket."""
         if self._bucket.exists(block_key(tenant, ulid, META)):
