@@ -38,7 +38,7 @@ class MemoryBucket:
             self._objects[key] = bytes(data), self._now_ms()
 
     def upload(self, path: Path, key: str) -> None:
-        self.put(key, path.read_bytes())
+        self.put(check_key(key), path.read_bytes())
 
     def exists(self, key: str) -> bool:
         return check_key(key) in self._objects
