@@ -18,11 +18,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import orjson
 
+from mimir_ray.cli.progress import Bar
 from mimir_ray.errors import InvalidArgument, MimirRayError, Unavailable
 from mimir_ray.tsdb.block.meta import META_FILE, is_ulid
 from mimir_ray.tsdb.block.tombstones import TOMBSTONES_FILE, read_tombstones
@@ -53,7 +54,6 @@ class NotReached(Unavailable):
 def main(arguments: list[str], sleep: Callable[[float], None] = time.sleep) -> int:
     """Exit status: 0 all blocks are there, 1 some are not, 2 arguments that cannot be understood, 3 nobody to ask."""
     given = _parser().parse_args(arguments)
-    progress = Progress(sys.stderr)
     try:
         server = Server.of(given, sleep)
         blocks = find_blocks([Path(one) for one in given.directories])
@@ -62,16 +62,17 @@ def main(arguments: list[str], sleep: Callable[[float], None] = time.sleep) -> i
         return 2
     failed = 0
     for number, folder in enumerate(blocks, 1):
+        bar = Bar(f"{folder.name} uploading")
         try:
-            outcome = upload(server, folder, progress, sleep, given.wait)
+            outcome = upload(server, folder, bar, sleep, given.wait)
         except NotReached as error:
-            progress.clear()
+            bar.close()
             print(f"mimir-ray blocks upload: {error}", file=sys.stderr)
             return 3
         except (MimirRayError, OSError) as error:
             failed += 1
             outcome = f"failed: {error}"
-        progress.clear()
+        bar.close()
         print(f"{folder.name}  {number}/{len(blocks)}  {outcome}", flush=True)
     return 1 if failed else 0
 
@@ -110,7 +111,7 @@ def find_blocks(directories: list[Path]) -> list[Path]:
     return [found[ulid] for ulid in sorted(found)]
 
 
-def upload(server: Server, folder: Path, progress: Progress, sleep: Callable[[float], None], wait: bool) -> str:
+def upload(server: Server, folder: Path, bar: Bar, sleep: Callable[[float], None], wait: bool) -> str:
     """What became of one block. Raises `Refused`, `NotReached`, and what reading the block raises."""
     base = f"/api/v1/upload/block/{folder.name}"
     state = server.state(base)
@@ -124,16 +125,15 @@ def upload(server: Server, folder: Path, progress: Progress, sleep: Callable[[fl
         if not there:
             server.ask("POST", f"{base}/start", description(folder, files))
         total = sum(size for _, size in files)
-        progress.begin(folder.name, total)
+        progress = Progress(bar, total)
         for name, size in files:
             if name in there:
-                progress.skip(size)
+                progress.sent(size)
             else:
                 server.send_file(f"{base}/files?{urlencode({'path': name}, quote_via=quote)}", folder / name, progress)
         _finish(server, base, sleep)
     if not wait:
         return "sent"
-    progress.say("is being checked")
     while (state := server.state(base))["result"] == "validating":
         sleep(POLL_S)
     if state["result"] != "complete":
@@ -218,7 +218,7 @@ class Server:
         size = source.stat().st_size
 
         def write(send: Callable[[bytes], None]) -> None:
-            with source.open("rb") as file, progress.file():
+            with source.open("rb") as file, progress:
                 while piece := file.read(PIECE_BYTES):
                     send(piece)
                     progress.sent(len(piece))
@@ -260,48 +260,21 @@ class Server:
 
 
 class Progress:
-    """A bar on a terminal; nothing elsewhere, where every block has its line."""
+    """Bytes of one block, on a bar."""
 
-    WIDTH = 30
-
-    def __init__(self, out: IO[str]) -> None:
-        self._out = out
-        self._shows = out.isatty()
-        self._name, self._total, self._done, self._before = "", 0, 0, 0
-
-    def begin(self, name: str, total: int) -> None:
-        self._name, self._total, self._done = name, total, 0
-        self._show()
+    def __init__(self, bar: Bar, total: int) -> None:
+        self._bar, self._total = bar, total
+        self._done = self._before = 0
 
     def sent(self, count: int) -> None:
         self._done += count
-        self._show()
-
-    skip = sent
-
-    def file(self) -> Progress:
-        """A context for one attempt to send a file: what a failed one counted does not count."""
-        return self
+        self._bar(self._done, self._total)
 
     def __enter__(self) -> Progress:
+        """For one attempt to send a file: what a failed one counted does not count."""
         self._before = self._done
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             self._done = self._before
-
-    def say(self, text: str) -> None:
-        if self._shows:
-            self._out.write(f"\r\x1b[K{self._name}  {text}")
-            self._out.flush()
-
-    def clear(self) -> None:
-        if self._shows:
-            self._out.write("\r\x1b[K")
-            self._out.flush()
-
-    def _show(self) -> None:
-        share = self._done / self._total if self._total else 1.0
-        full = int(share * self.WIDTH)
-        self.say(f"[{'#' * full}{'.' * (self.WIDTH - full)}] {share:4.0%} of {self._total / (1 << 20):.1f} MiB")

@@ -19,7 +19,6 @@ from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.compactor.admin import CompactorAdmin
 from mimir_ray.roles.compactor.block_upload import BlockUploads
 from mimir_ray.roles.compactor.ownership import Ownership
-from mimir_ray.tsdb.compact.health import check_block
 from mimir_ray.tsdb.compact.plan import block_token
 
 FINISH_TIMEOUT_S = 60.0
@@ -61,7 +60,12 @@ def compaction(
     )
     spool = settings.compactor_dir / "gateway"
     uploads = BlockUploads(
-        bucket, limits, spool, config.max_block_upload_validation_concurrency, check_block, clock, registry
+        bucket,
+        limits,
+        spool,
+        config.max_block_upload_validation_concurrency,
+        clock,
+        registry,
     )
 
     def owner(tenant: TenantId, ulid: str) -> str:
