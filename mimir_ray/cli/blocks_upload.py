@@ -32,7 +32,8 @@ PIECE_BYTES = 1 << 18
 TIMEOUT_S = 600.0
 ATTEMPTS = 4
 FIRST_PAUSE_S = 1.0
-POLL_S = 1.0
+POLL_MIN_S = 0.1
+POLL_MAX_S = 5.0
 BUSY_PAUSE_S = 5.0
 
 
@@ -134,8 +135,10 @@ def upload(server: Server, folder: Path, bar: Bar, sleep: Callable[[float], None
         _finish(server, base, sleep)
     if not wait:
         return "sent"
+    pause_s = POLL_MIN_S
     while (state := server.state(base))["result"] == "validating":
-        sleep(POLL_S)
+        sleep(pause_s)
+        pause_s = min(POLL_MAX_S, 2 * pause_s)
     if state["result"] != "complete":
         raise Refused(400, state.get("error") or f"it is {state['result']} after its check")
     return f"uploaded, {sum(size for _, size in files)} bytes"
@@ -237,7 +240,7 @@ class Server:
                     raise
                 problem = error
             except (OSError, http.client.HTTPException) as error:
-                problem = NotReached(f"{self.scheme}://{self.host} does not answer: {error or type(error).__name__}")
+                problem = NotReached(f"{self.scheme}://{self.host}:{self.port or self.scheme} does not answer: {error}")
         raise problem
 
     def _once(self, method: str, path: str, size: int, write: Callable[[Callable[[bytes], None]], None]) -> bytes:
