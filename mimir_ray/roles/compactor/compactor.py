@@ -27,7 +27,7 @@ from mimir_ray.errors import MimirRayError
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.tsdb.append_file import StorageFull
 from mimir_ray.tsdb.block.meta import BlockMeta
-from mimir_ray.tsdb.compact.plan import Job, SourceBlock, superseded, waits_for
+from mimir_ray.tsdb.compact.plan import Job, Patience, SourceBlock, superseded, waits_for
 
 from .cleaner import Cleaner
 from .config import CompactorConfig
@@ -217,7 +217,11 @@ class Compactor:
             limits.compactor_split_groups,
             now_ms,
         )
-        wait_ms = self._config.first_level_compaction_wait_period.ms
+        patience = Patience(
+            self._config.first_level_compaction_wait_period.ms,
+            self._config.first_level_compaction_ooo_wait_period.ms,
+            self._config.first_level_compaction_skip_future_max_time,
+        )
         uploaded: dict[str, int] = {}
 
         def uploaded_ms(ulid: str) -> int:
@@ -226,7 +230,7 @@ class Compactor:
             return uploaded[ulid]
 
         ours = [job for job in jobs if self._ownership.owns(job)]
-        return [job for job in ours if not waits_for(job, uploaded_ms, wait_ms, now_ms)]
+        return [job for job in ours if not waits_for(job, uploaded_ms, patience, now_ms)]
 
     def _jobs_of_index(self, tenant: TenantId, index: BucketIndex, no_compact: frozenset[str]) -> list[Job]:
         limits = self._limits(tenant)
