@@ -46,6 +46,7 @@ class EngineOptions:
     `lookback_ms`: how far back an instant selector looks. `default_step_ms`: of subqueries without a step.
     `max_samples`: points that one query may hold at once. `timeout_s`: None for no limit.
     `enable_delayed_name_removal`: names go at the end of a query, not at each function.
+    `use_start_timestamps`: functions of counters look at them.
     `parsed_queries`: how many syntax trees are remembered.
     """
 
@@ -54,6 +55,7 @@ class EngineOptions:
     max_samples: int = DEFAULT_MAX_SAMPLES
     timeout_s: float | None = None
     enable_delayed_name_removal: bool = False
+    use_start_timestamps: bool = False
     parsed_queries: int = 1_000
     warnings_max: int = 10
     infos_max: int = 10
@@ -89,19 +91,21 @@ class Engine:
         lookback_ms: int | None = None,
         fragments: bool = False,
         share: bool = True,
-        delayed_names: bool | None = None,
+        limits: QueryLimits | None = None,
     ) -> nodes.Plan:
         """The optimised plan of a range query, or (step 0) of an instant query.
 
         `fragments`: for a source that can run parts of it where its series are. `share`: evaluate equal parts once.
-        `delayed_names`: other than the engine's own.
         """
         tree = self.parse(query) if isinstance(query, str) else query
-        options = PlanOptions(lookback_ms or self.options.lookback_ms, self.options.default_step_ms)
+        starts = None if limits is None else limits.start_timestamps
+        options = PlanOptions(
+            lookback_ms or self.options.lookback_ms,
+            self.options.default_step_ms,
+            self.options.use_start_timestamps if starts is None else starts,
+        )
         plan = build(tree, QueryTimes(start_ms, end_ms, step_ms), options)
-        if delayed_names is None:
-            delayed_names = self.options.enable_delayed_name_removal
-        return optimise(plan, fragments=fragments, delayed_names=delayed_names, share=share)
+        return optimise(plan, fragments=fragments, delayed_names=self.delayed_names(limits), share=share)
 
     def explain(
         self,
@@ -115,10 +119,7 @@ class Engine:
         fragments: bool = False,
     ) -> str:
         """The optimised plan as text for people; nothing is run. Raises what `plan` raises."""
-        delayed_names = self.delayed_names(limits)
-        plan = self.plan(
-            query, start_ms, end_ms, step_ms, lookback_ms=lookback_ms, fragments=fragments, delayed_names=delayed_names
-        )
+        plan = self.plan(query, start_ms, end_ms, step_ms, lookback_ms=lookback_ms, fragments=fragments, limits=limits)
         return explain(plan)
 
     def delayed_names(self, limits: QueryLimits | None) -> bool:
@@ -222,6 +223,7 @@ class _Run:
         options = engine.options
         limits = limits or QueryLimits()
         self._engine = engine
+        self._limits = limits
         self._query = query
         self._monotonic_s = engine.monotonic_s
         self._started_s = self._monotonic_s()
@@ -264,7 +266,7 @@ class _Run:
             lookback_ms=lookback_ms,
             fragments=self._execution.fragments is not None,
             share=self._execution.samples_per_step is None,  # every look at a sample is to be counted
-            delayed_names=self._execution.delayed_names,
+            limits=self._limits,
         )
         self._timings.queryPreparationTime = self._monotonic_s() - self._started_s
         self._execution.check()

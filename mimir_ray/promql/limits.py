@@ -155,13 +155,15 @@ class TooMuchMemory(LimitExceeded):
 class QueryLimits:
     """Of one query. None leaves the engine's own, 0 is no limit.
 
-    `delayed_names`: names go at the end of the query. `max_series`, `max_chunks`: what selectors may read.
+    `delayed_names`: names go at the end of the query. `start_timestamps`: functions of counters look at them.
+    `max_series`, `max_chunks`: what selectors may read.
     `max_memory_bytes`: what the query may hold at once, by estimate.
     """
 
     max_samples: int | None = None
     timeout_s: float | None = None
     delayed_names: bool | None = None
+    start_timestamps: bool | None = None
     max_series: int = 0
     max_chunks: int = 0
     max_memory_bytes: int = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -112,7 +112,8 @@ class Execution:
         wanted = min(SERIES_PER_BATCH, max(64, SAMPLES_PER_BATCH // guess))
         rows = max(1, POINTS_PER_BATCH // max(1, steps.count))
         series = chunks = 0
-        for batch in self.source.select(Selection(node.matchers, mint, maxt, batch_series=wanted)):
+        selection = Selection(node.matchers, mint, maxt, batch_series=wanted, start_timestamps=node.start_timestamps)
+        for batch in self.source.select(selection):
             self.check()
             if not len(batch):
                 continue
@@ -120,11 +121,10 @@ class Execution:
             chunks += int((-(-np.diff(batch.offsets) // SAMPLES_PER_CHUNK)).sum())
             self.reads.take(node.matchers, series, chunks)
             held = batch.samples * POINT_BYTES + batch.labels.codes.nbytes
+            held += 0 if batch.start_timestamps is None else batch.start_timestamps.nbytes
             self.budget.hold(held)
             labels = batch.labels if node.labels is None else batch.labels.keep(node.labels)
-            batch = SeriesBatch(
-                self.intake.take(labels), batch.offsets, batch.timestamps, batch.values, batch.histograms
-            )
+            batch = replace(batch, labels=self.intake.take(labels))
             if batch.histograms is not None and node.counts_only:
                 batch = counts_only(batch)
             each = max(1, batch.samples // len(batch))
@@ -132,7 +132,11 @@ class Execution:
             self.budget.drop(held)
 
     def context(self, node: nodes.FunctionCall, steps: nodes.Steps) -> FunctionContext:
-        return FunctionContext(node.call, steps.times, self.table, self.annotations, self.delayed_names)
+        argument = node.args[0] if node.args else None
+        while isinstance(argument, nodes.Shared | nodes.StepInvariant):
+            argument = argument.expr
+        starts = isinstance(argument, nodes.Select) and argument.start_timestamps
+        return FunctionContext(node.call, steps.times, self.table, self.annotations, self.delayed_names, starts)
 
     def count_samples(self, steps: nodes.Steps, sizes: NDArray[np.int64]) -> None:
         """Adds to the statistics what each step looked at, int64[T]."""
@@ -168,6 +172,7 @@ def slices(batch: SeriesBatch, rows: int) -> Iterator[SeriesBatch]:
             batch.timestamps[low:high],
             batch.values[low:high],
             None if batch.histograms is None else batch.histograms[low:high],
+            None if batch.start_timestamps is None else batch.start_timestamps[low:high],
         )
 
 

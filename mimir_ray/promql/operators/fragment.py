@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -79,14 +80,4 @@ class _Sharded:
         self._shard = shard
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
-        return self._source.select(
-            Selection(
-                selection.matchers,
-                selection.mint,
-                selection.maxt,
-                self._shard,
-                selection.batch_series,
-                selection.labels_only,
-                selection.limit_series,
-            )
-        )
+        return self._source.select(replace(selection, shard=self._shard))

@@ -29,9 +29,12 @@ def select(node: nodes.Select, steps: nodes.Steps, execution: Execution) -> Iter
         values = np.empty(shape, np.float64)
         present = np.empty(shape, np.bool_)
         samples = batch.values
-        picks = batch.histograms is not None and not node.sample_times
+        picks = batch.histograms is not None and not (node.sample_times or node.start_timestamps)
         if picks:
             samples = np.arange(len(samples), dtype=np.float64)  # which sample, rather than what is in it
+        elif node.start_timestamps:
+            known = batch.start_timestamps
+            samples = np.zeros(batch.samples) if known is None else known / 1000.0
         found = newest_samples(
             batch.offsets, batch.timestamps, samples, batch.values.view(np.uint64), ends, node.lookback_ms,
             node.sample_times, values, present,

@@ -7,73 +7,17 @@ chunk is a cluster of its own and keeps its bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.kernel import I64, U8, OutBool, OutI64, kernel
-from mimir_ray.tsdb.chunks.open_chunks import OpenChunks
 from mimir_ray.tsdb.chunks.xor import SAMPLES_PER_CHUNK
 
-from .chunk_files import XOR
-from .decode import Data, Samples, decode
+from .chunk_table import ChunkTable, Data
+from .decode import Samples, decode
+from .encode import encode_runs
 from .errors import DamagedBlock
 from .tombstones import Tombstones
-
-_ANY_RANGE = 1 << 62
-_COLUMNS: tuple[tuple[str, Any], ...] = (
-    ("mints", np.int64),
-    ("maxts", np.int64),
-    ("sources", np.int32),
-    ("starts", np.int64),
-    ("lengths", np.int64),
-    ("counts", np.int64),
-    ("encodings", np.uint8),
-)
-
-
-@dataclass(slots=True)
-class ChunkTable:
-    """C chunks of S series: series s has rows offsets[s]:offsets[s + 1] (int64[S + 1]).
-
-    `mints`, `maxts` int64 (ms, both included); the bytes are data[sources[c]][starts[c]:starts[c] + lengths[c]] of a
-    list of arrays that goes with the table (int32, int64, int64); `counts` int64 samples; `encodings` uint8.
-    """
-
-    offsets: NDArray[np.int64]
-    mints: NDArray[np.int64]
-    maxts: NDArray[np.int64]
-    sources: NDArray[np.int32]
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    encodings: NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.mints)
-
-    def take(self, rows: NDArray[np.int64], offsets: NDArray[np.int64]) -> ChunkTable:
-        """These chunks, cut into series by new offsets."""
-        return ChunkTable(
-            offsets, self.mints[rows], self.maxts[rows], self.sources[rows], self.starts[rows],
-            self.lengths[rows], self.counts[rows], self.encodings[rows],
-        )  # fmt: skip
-
-    @classmethod
-    def concat(cls, tables: Sequence[ChunkTable]) -> ChunkTable:
-        """The series of all tables one after another."""
-        sizes = [np.diff(table.offsets) for table in tables]
-        offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(np.concatenate((np.zeros(0, np.int64), *sizes)))))
-        return cls(
-            offsets,
-            *(
-                np.concatenate((np.zeros(0, kind), *(getattr(table, name) for table in tables)))
-                for name, kind in _COLUMNS
-            ),
-        )
 
 
 @kernel
@@ -149,33 +93,6 @@ def without_copies(table: ChunkTable, data: Data) -> ChunkTable:
     offsets = np.zeros(len(table.offsets), np.int64)
     np.cumsum(np.bincount(owners[kept], minlength=len(offsets) - 1), out=offsets[1:])
     return table.take(np.flatnonzero(kept), offsets)
-
-
-def encode_runs(samples: Samples, samples_per_chunk: int = SAMPLES_PER_CHUNK) -> tuple[ChunkTable, NDArray[np.uint8]]:
-    """Packs the samples of S series into chunks: the table (source 0) and its bytes."""
-    offsets, timestamps, values = samples.offsets, samples.timestamps, samples.values
-    count = len(offsets) - 1
-    rows = np.arange(count, dtype=np.int32)
-    packer = OpenChunks(_ANY_RANGE, samples_per_chunk)
-    packer.reserve(count)
-    timestamps, values = np.ascontiguousarray(timestamps, np.int64), np.ascontiguousarray(values, np.float64)
-    offsets = np.ascontiguousarray(offsets, np.int64)
-    full = packer.append(rows, offsets[:-1].copy(), offsets[1:].copy(), timestamps, values)
-    rest = packer.close(rows)
-    series = np.concatenate((full.series, rest.series))
-    order = np.argsort(series, kind="stable")
-    starts = np.concatenate((full.starts, rest.starts + len(full.data)))
-    table = ChunkTable(
-        np.concatenate((np.zeros(1, np.int64), np.cumsum(np.bincount(series, minlength=count)))),
-        np.concatenate((full.mints, rest.mints))[order],
-        np.concatenate((full.maxts, rest.maxts))[order],
-        np.zeros(len(series), np.int32),
-        starts[order],
-        np.concatenate((full.lengths, rest.lengths)).astype(np.int64)[order],
-        np.concatenate((full.counts, rest.counts)).astype(np.int64)[order],
-        np.full(len(series), XOR, np.uint8),
-    )
-    return table, np.concatenate((full.data, rest.data))
 
 
 def decode_table(table: ChunkTable, data: Data) -> Samples:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.errors import ClientError, MimirRayError
-from mimir_ray.model.histogram import HistogramColumns
+from mimir_ray.model.histogram import HistogramColumns, HistogramPart
 from mimir_ray.model.matchers import Matcher, quote
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.selection import Selection
@@ -47,6 +47,7 @@ from .memory import SampleMemory
 from .reading import Look, read_samples
 from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX, NO_TIME_MIN
 from .settings import NO_LIMITS, HeadSettings, PushLimits
+from .start_timestamps import StartsLook, StartTimestamps
 
 _REASONS = {
     sample_log.REFUSED_OUT_OF_ORDER: "sample-out-of-order",
@@ -91,6 +92,7 @@ class Head:
         self._postings = Postings(self._index)
         self._memory = SampleMemory(files, settings)
         self._histograms = HistogramStore()
+        self._starts = StartTimestamps()
         self._counts = np.zeros(sample_log.STATUSES, np.int64)
         self._metadata: dict[str, Metadata] = {}
         self._unwritten: list[wal_records.Record] = []
@@ -131,6 +133,11 @@ class Head:
             len(batch.new_series) == len(batch.new_timestamps) == len(batch.new_values)
         ):
             return WriteResult(self.incarnation, error=MalformedBatch("columns of different lengths"))
+        starts, new_starts = batch.start_timestamps, batch.new_start_timestamps
+        if (starts is not None and len(starts) != known) or (
+            new_starts is not None and len(new_starts) != len(batch.new_series)
+        ):
+            return WriteResult(self.incarnation, error=MalformedBatch("start timestamps of other samples"))
         if len(batch.new_series) and not (
             batch.new_series.min() >= 0 and batch.new_series.max() < len(batch.label_offsets) - 1
         ):
@@ -147,7 +154,7 @@ class Head:
                 return WriteResult(self.incarnation, error=error)
         if known and not stale:
             statuses = self._append(
-                batch.references, batch.timestamps, batch.values, batch.histograms, limits, records, True
+                batch.references, batch.timestamps, batch.values, batch.histograms, starts, limits, records, True
             )
             if statuses is not None:
                 self._refuse(statuses, batch, batch.references, batch.timestamps, 0, limits, refusals)
@@ -155,7 +162,7 @@ class Head:
         if len(batch.new_series):
             references = new_references[batch.new_series]
             statuses = self._append(
-                references, batch.new_timestamps, batch.new_values, batch.histograms, limits, records, False
+                references, batch.new_timestamps, batch.new_values, batch.histograms, new_starts, limits, records, False
             )
             if statuses is not None:
                 self._refuse(statuses, batch, references, batch.new_timestamps, known, limits, refusals)
@@ -189,6 +196,7 @@ class Head:
         timestamps: NDArray[np.int64],
         values: NDArray[np.float64],
         histograms: HistogramColumns | None,
+        starts: NDArray[np.int64] | None,
         limits: PushLimits,
         records: list[wal_records.Record],
         known: bool,
@@ -223,6 +231,11 @@ class Head:
             counts,
         )
         self._counts += counts
+        if starts is not None or len(self._starts):
+            changes = self._starts.take(references, timestamps, starts, statuses, len(self._index))
+            if changes is not None:
+                # Before the samples: one that is sent again since it was not acknowledged brings nothing new.
+                records.append(wal_records.encode_start_timestamps(*changes))
         taken = int(counts[sample_log.IN_ORDER] + counts[sample_log.OUT_OF_ORDER])
         if taken == len(references):
             records.append(wal_records.encode_samples(references, timestamps, values))
@@ -288,17 +301,25 @@ class Head:
             references = self._references(selection)
             view = self._index.view()
             look = None if selection.labels_only else self._memory.look(references)
-        return self._batches(selection, references, view, look)
+            starts = self._starts.look() if selection.start_timestamps else None
+        return self._batches(selection, references, view, look, starts)
 
-    def snapshot(self, selection: Selection) -> tuple[NDArray[np.int32], IndexView, Look]:
-        """(references, labels, chunks) of the selected series, flushed: both logs of the look are empty."""
+    def snapshot(self, selection: Selection) -> tuple[NDArray[np.int32], IndexView, Look, StartsLook | None]:
+        """(references, labels, chunks, start timestamps if any is known) of the selected series, flushed: both logs of
+        the look are empty."""
         with self._lock:
             self._memory.flush()
             references = self._references(selection)
-            return references, self._index.view(), self._memory.look(references)
+            starts = self._starts.look() if len(self._starts) else None
+            return references, self._index.view(), self._memory.look(references), starts
 
     def _batches(
-        self, selection: Selection, references: NDArray[np.int32], view: Any, look: Look | None
+        self,
+        selection: Selection,
+        references: NDArray[np.int32],
+        view: Any,
+        look: Look | None,
+        starts: StartsLook | None,
     ) -> Iterator[SeriesBatch]:
         size = max(1, selection.batch_series)
         given = 0
@@ -320,7 +341,8 @@ class Head:
             if len(some):
                 given += len(some)
                 values, histograms = resolve(values, self._histograms)
-                yield SeriesBatch(view.labels(some), offsets, timestamps, values, histograms)
+                began = None if starts is None else starts.of(some, offsets, timestamps)
+                yield SeriesBatch(view.labels(some), offsets, timestamps, values, histograms, began)
             if selection.limit_series and given >= selection.limit_series:
                 return
 
@@ -386,6 +408,10 @@ class Head:
         with self._lock:
             return series_tokens(self._index, first, seed)
 
+    def resolve(self, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], HistogramPart | None]:
+        """Values as they are in chunks of a snapshot, as readers want them: histograms are numbers in NaNs there."""
+        return resolve(values, self._histograms)
+
     @property
     def has_histograms(self) -> bool:
         """Whether any native histogram was taken."""
@@ -404,7 +430,11 @@ class Head:
                 log_samples=marks[LOG_LENGTH],
                 late_log_samples=marks[LATE_LENGTH],
                 closed_chunks=len(self._memory.closed),
-                bytes=self._memory.bytes + self._index.bytes + self._postings.bytes + self._histograms.bytes,
+                bytes=self._memory.bytes
+                + self._index.bytes
+                + self._postings.bytes
+                + self._histograms.bytes
+                + self._starts.bytes,
                 appended=int(self._counts[sample_log.IN_ORDER] + self._counts[sample_log.OUT_OF_ORDER]),
                 appended_late=int(self._counts[sample_log.OUT_OF_ORDER]),
                 flushes=self._memory.flushes,
@@ -442,10 +472,12 @@ class Head:
         """Forgets full chunks whose samples are all older, once they are a quarter of all; returns how many."""
         with self._lock:
             self._histograms.drop_before(time_ms)
+            self._starts.drop_before(time_ms)
             return self._memory.drop_chunks_before(time_ms)
 
     def _drop(self, references: NDArray[np.int32]) -> None:
         self._memory.drop(references)
+        self._starts.drop(references)
         self._index.drop(references)
         self._postings.note_dropped(len(references))
 
@@ -464,6 +496,7 @@ class Head:
             self.flush()
             self._write_journal([])
             parts = self._index.state() | self._memory.state() | self._histograms.state()
+            parts |= self._starts.state()
             parts["metadata"] = wal_records.encode_metadata(list(self._metadata.values()))[1][0]
             first_segment = self._memory.closed.first_segment
             facts = {"chunks_end": self._files.end, "first_segment": first_segment, "series": len(self._index)}
@@ -476,6 +509,7 @@ class Head:
             self._index.restore(parts)
             self._memory.restore(parts, len(self._index))
             self._histograms.restore(parts)
+            self._starts.restore(parts, len(self._index))
             self._metadata = {one.family: one for one in wal_records.decode_metadata(parts["metadata"])}
 
     def replay(self, kind: int, payload: bytes) -> None:
@@ -500,6 +534,11 @@ class Head:
                 if first != self._histograms.end:
                     raise wal_records.InvalidRecord(kind, f"first number {first}")
                 self._histograms.append(unpack(packed), newest)
+            elif kind == wal_records.START_TIMESTAMPS:
+                changes = wal_records.decode_start_timestamps(payload)
+                if len(changes[0]) and int(changes[0].max()) >= len(self._index):
+                    raise wal_records.InvalidRecord(kind, "a reference that does not exist")
+                self._starts.add(changes, len(self._index))
             elif kind == wal_records.METADATA:
                 self._metadata.update((one.family, one) for one in wal_records.decode_metadata(payload))
             elif kind == wal_records.DROPPED:
