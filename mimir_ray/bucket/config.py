@@ -174,6 +174,13 @@ class GcsConfig:
         help="The service account's key: JSON, or the path of its file. Empty: as Google's tools find it.",
     )
 
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if self.service_account.lstrip().startswith("{"):
+            try:
+                json.loads(self.service_account)
+            except ValueError:
+                yield "service_account", "no valid JSON"
+
 
 @dataclass(frozen=True, slots=True)
 class AzureConfig:

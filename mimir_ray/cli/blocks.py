@@ -41,7 +41,7 @@ from mimir_ray.config import loader
 from mimir_ray.config.units import Duration
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.errors import InvalidArgument, MimirRayError
-from mimir_ray.model.tenant import DEFAULT_TENANT, TenantId, validate_tenant
+from mimir_ray.model.tenant import DEFAULT_TENANT, InvalidTenant, TenantId, validate_tenant
 from mimir_ray.tsdb.block.errors import DamagedBlock
 from mimir_ray.tsdb.block.meta import COMPACTOR_SHARD_LABEL, BlockMeta, is_ulid
 from mimir_ray.tsdb.block.verify import verify_block
@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> int:
         bucket = open_bucket(settings.blocks_bucket, "blocks-cli", CollectorRegistry())
         run = {"list": _list, "verify": _verify, "download": _download, "mark": _mark}[given.command]
         return run(given, bucket, tenant)
-    except InvalidArgument as error:
+    except (InvalidArgument, InvalidTenant) as error:
         print(f"mimir-ray blocks: {error}", file=sys.stderr)
         return 2
     except MimirRayError as error:

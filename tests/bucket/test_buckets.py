@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -53,8 +55,6 @@ def on_s3(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
 
 
 def on_s3_listed_the_old_way(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
-    from dataclasses import replace
-
     config = replace(
         request.getfixturevalue("s3_server").new_bucket(), list_objects_version="v1", send_content_md5=True
     )
@@ -76,3 +76,26 @@ def test_a_bucket_keeps_the_contract(
     folder = tmp_path / "files"
     folder.mkdir()
     check(make(request, tmp_path), folder)
+
+
+def test_a_folder_that_empties_while_somebody_writes_into_it_loses_nothing(tmp_path: Path) -> None:
+    bucket = FilesystemBucket(tmp_path / "bucket")
+    wrong: list[BaseException] = []
+
+    def work(own: int) -> None:
+        try:
+            for number in range(60):
+                bucket.put(f"t/x/{own}", bytes([number]))
+                assert bucket.get(f"t/x/{own}") == bytes([number])
+                list(bucket.list_objects("t/"))
+                bucket.delete(f"t/x/{own}")
+        except BaseException as error:  # noqa: BLE001  (it ends in the assertion)
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(own,)) for own in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert bucket.list_folders() == []

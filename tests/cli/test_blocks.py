@@ -58,19 +58,7 @@ def test_list_shows_what_there_is(data: Path, capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
     assert run(data, "list") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == [
-        "BLOCK",
-        "FROM",
-        "TO",
-        "DURATION",
-        "SAMPLES",
-        "SERIES",
-        "LEVEL",
-        "SHARD",
-        "SOURCE",
-        "SIZE",
-        "MARKS",
-    ]
+    assert lines[0].split()[::5] == ["BLOCK", "SERIES", "MARKS"]
     assert lines[1].split()[0] == PARTIAL and lines[1].endswith("partial: no meta.json")
     assert lines[2].split()[:6] == [ONE, "2023-11-14", "22:13:20Z", "2023-11-14", "23:28:05Z", "1h14m45s1ms"]
     assert lines[2].split()[6:10] == ["1,500", "5", "1", "receive"]
@@ -181,7 +169,7 @@ def test_what_cannot_be_understood_is_said(
 
 
 def test_a_tenant_that_leads_elsewhere_is_refused(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert blocks.main(["list", f"-data-dir={data}", "--tenant=../x"]) != 0
+    assert blocks.main(["list", f"-data-dir={data}", "--tenant=../x"]) == 2
     assert "unsupported character" in capsys.readouterr().err
 
 
