@@ -12,6 +12,7 @@ COMMANDS = {
     "query": "ask a PromQL query, or how it would be run (--explain)",
     "blocks": "list, verify, download and mark blocks in the bucket",
     "promqltest": "run PromQL test scripts against the engine",
+    "rules": "test and check files of rules, as promtool does",
     "kernels": "compile all kernels into the cache",
 }
 
