@@ -2,7 +2,7 @@
 
 python benchmarks/roles/bench_compactor.py [series] [replicas] [shards]
 
-A sample counts once for each job that reads it: for the 2 h (where there are replicas or shards), the 12 h and the 24 h.
+A sample counts once for each job that reads it: for 2 h (where there are replicas or shards), for 12 h and for 24 h.
 """
 
 from __future__ import annotations

@@ -48,6 +48,14 @@ _RULES: tuple[tuple[str, str], ...] = (
         "not used here",
     ),
     (
+        r"compactor\.sharding_ring\.(wait_active_instance_timeout|auto_forget_unhealthy_periods)",
+        "a compactor waits for the ring for as long as it takes, and is forgotten after 10 heartbeat timeouts",
+    ),
+    (
+        r"-compactor\.ring\.(wait-active-instance-timeout|auto-forget-unhealthy-periods)",
+        "a compactor waits for the ring for as long as it takes, and is forgotten after 10 heartbeat timeouts",
+    ),
+    (
         r"compactor\.(max_opening_blocks_concurrency|max_closing_blocks_concurrency|symbols_flushers_concurrency)",
         "blocks are merged in one pass",
     ),

@@ -17,7 +17,7 @@ from mimir_ray.cluster.transport.base import Transport
 from mimir_ray.config.limits import Limits
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.compactor.admin import CompactorAdmin
-from mimir_ray.roles.compactor.block_upload import BlockUploads
+from mimir_ray.roles.compactor.block_upload import BlockUploads, clear_scratch
 from mimir_ray.roles.compactor.ownership import Ownership
 from mimir_ray.tsdb.compact.plan import block_token
 
@@ -59,6 +59,7 @@ def compaction(
         InstanceId(""), ring, lambda tenant: limits(tenant).compactor_tenant_shard_size, config.allows
     )
     spool = settings.compactor_dir / "gateway"
+    clear_scratch(spool)
     uploads = BlockUploads(
         bucket,
         limits,

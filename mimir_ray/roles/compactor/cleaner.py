@@ -146,6 +146,9 @@ class Cleaner:
         except MimirRayError as error:
             log.error("clean-up failed", user=tenant, error=str(error))
             return False
+        except Exception:
+            log.exception("clean-up failed", user=tenant)  # a bug must not stop the others
+            return False
         finally:
             with self._lock:
                 self._busy.discard(tenant)

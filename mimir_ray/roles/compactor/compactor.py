@@ -123,6 +123,10 @@ class Compactor:
                 failed += 1
                 self._metrics.tenants_failed.inc()
                 log.error("a tenant's blocks cannot be compacted", user=tenant, error=str(error))
+            except Exception:
+                failed += 1
+                self._metrics.tenants_failed.inc()
+                log.exception("a tenant's blocks cannot be compacted", user=tenant)  # a bug must not stop the others
             else:
                 self._metrics.tenants_succeeded.inc()
         self._runner.keep_tenants(ours)

@@ -50,13 +50,6 @@ class CompactorRingConfig:
         minimum=0,
         help="After so long it takes jobs though the ring still changes.",
     )
-    wait_active_instance_timeout: Duration = setting(
-        duration("10m"),
-        flag="compactor.ring.wait-active-instance-timeout",
-        category="advanced",
-        minimum=1,
-        help="How long a compactor waits until the ring has it.",
-    )
 
 
 @dataclass(frozen=True, slots=True)

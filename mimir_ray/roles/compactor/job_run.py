@@ -31,7 +31,7 @@ from mimir_ray.errors import Corruption, MimirRayError, Unavailable
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.tsdb.append_file import storage_error
 from mimir_ray.tsdb.block.errors import DamagedBlock, UnsupportedChunks
-from mimir_ray.tsdb.block.meta import COMPACTOR_SHARD_LABEL, BlockMeta, make_ulid
+from mimir_ray.tsdb.block.meta import COMPACTOR_SHARD_LABEL, BlockMeta, make_ulid, write_meta
 from mimir_ray.tsdb.compact.health import OutOfOrderChunks
 from mimir_ray.tsdb.compact.plan import Job, format_shard, group_labels
 
@@ -242,7 +242,12 @@ class JobRunner:
         except UnsupportedChunks as error:
             damaged = tuple(one.ulid for one in job.blocks if one.ulid in error.path) or tuple(job.ulids)
             raise UnhealthyBlocks(damaged, NO_COMPACT_CRITICAL, str(error)) from error
-        return [meta for meta in made if meta is not None]
+        blocks = [meta for meta in made if meta is not None]
+        for meta in blocks:
+            if meta.thanos is not None and job.blocks[0].resolution:
+                meta.thanos.resolution = job.blocks[0].resolution
+                write_meta(work / _OUTPUT / meta.ulid, meta)
+        return blocks
 
     def _check_output(self, job: Job, sources: Sequence[BlockMeta], made: Sequence[BlockMeta], work: Path) -> int:
         """How many samples were made. Each of these checks has to hold whatever the samples are."""
@@ -251,7 +256,8 @@ class JobRunner:
         deleted = any((work / one.ulid / "tombstones").stat().st_size > 9 for one in sources
                       if (work / one.ulid / "tombstones").is_file())  # fmt: skip
         fewest = 0 if deleted else max(meta.stats.samples for meta in sources)
-        if not fewest <= found <= most and most:
+        known = all(meta.stats.samples for meta in sources)  # some other writers do not count
+        if known and not fewest <= found <= most:
             raise SamplesLost(job.key, fewest, most, found)
         names = {source for meta in sources for source in meta.compaction.sources}
         for meta in made:

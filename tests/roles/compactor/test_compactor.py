@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -395,3 +396,32 @@ def test_a_block_whose_samples_are_all_deleted_goes(world: World) -> None:
     assert world.live() == {} and list_marks(world.memory, TENANT).deletion == set(shipped)
     assert world.value("cortex_compactor_group_compaction_runs_completed_total") == 1
     assert world.value("cortex_compactor_group_compactions_total") == 0
+
+
+def test_a_bug_that_one_tenant_meets_does_not_stop_the_others(world: World) -> None:
+    other = TenantId("team-b")
+    for tenant in (TENANT, other):
+        for _ in range(2):
+            world.ship(series(LONG_AGO), LONG_AGO, tenant=tenant)
+
+    def merge(sources: Sequence[Path], *arguments: object) -> list[BlockMeta | None]:
+        if TENANT in str(sources[0]):
+            raise RuntimeError("a bug")
+        return merge_folders(sources, *arguments)  # type: ignore[arg-type]
+
+    world.compactor(merge=merge).compact_all()
+    assert len(world.live()) == 2 and len(world.live(other)) == 1
+    assert world.value("cortex_compactor_runs_failed_total", reason="error") == 1
+
+
+def test_the_resolution_of_downsampled_blocks_is_kept(world: World) -> None:
+    shipped = [world.ship(series(LONG_AGO), LONG_AGO) for _ in range(3)]
+    for ulid in shipped[:2]:
+        key = block_key(TENANT, ulid, "meta.json")
+        meta = BlockMeta.from_json(world.memory.get(key))
+        assert meta.thanos is not None
+        meta.thanos.resolution = 300_000
+        world.memory.put(key, meta.to_json())
+    world.compactor().compact_all()
+    assert sorted((len(meta.compaction.sources), meta.thanos.resolution) for meta in world.live().values()
+                  if meta.thanos) == [(1, 0), (2, 300_000)]  # fmt: skip
