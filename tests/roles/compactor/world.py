@@ -57,8 +57,8 @@ class World:
     def __init__(self, directory: Path, bucket: Bucket | None = None, **config: object) -> None:
         self.directory = directory
         self.clock = ManualClock(NOW_MS)
-        self.memory = MemoryBucket(self.clock.now_ms)
-        self.bucket: Bucket = bucket or self.memory
+        self.memory: Bucket = bucket or MemoryBucket(self.clock.now_ms)
+        self.bucket = self.memory
         self.config = CompactorConfig(**{"first_level_compaction_wait_period": Duration(0), **config})  # type: ignore[arg-type]
         self.limits: dict[TenantId, Limits] = {}
         self.stop = False
