@@ -425,3 +425,20 @@ def test_the_resolution_of_downsampled_blocks_is_kept(world: World) -> None:
     world.compactor().compact_all()
     assert sorted((len(meta.compaction.sources), meta.thanos.resolution) for meta in world.live().values()
                   if meta.thanos) == [(1, 0), (2, 300_000)]  # fmt: skip
+
+
+def test_what_lies_in_the_scratch_folder_is_no_reason_to_blame_a_block(world: World) -> None:
+    """A machine that went down may have left files of the right size and wrong content."""
+    for _ in range(2):
+        world.ship(series(LONG_AGO), LONG_AGO)
+
+    def stop_at_the_upload(operation: str, _key: str) -> None:
+        if operation == "upload":
+            raise Died
+
+    with pytest.raises(Died):
+        world.compactor(bucket=WatchedBucket(world.memory, stop_at_the_upload)).compact_all()
+    for path in (world.directory / "scratch").rglob("index"):
+        path.write_bytes(bytes(path.stat().st_size))
+    world.compactor().compact_all()
+    assert len(world.live()) == 1 and not list_marks(world.memory, TENANT).no_compact
