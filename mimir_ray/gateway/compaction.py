@@ -17,9 +17,8 @@ from mimir_ray.cluster.transport.base import Transport
 from mimir_ray.config.limits import Limits
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.compactor.admin import CompactorAdmin
-from mimir_ray.roles.compactor.block_upload import BlockUploads
+from mimir_ray.roles.compactor.block_upload import BlockUploads, clear_scratch
 from mimir_ray.roles.compactor.ownership import Ownership
-from mimir_ray.tsdb.compact.health import check_block
 from mimir_ray.tsdb.compact.plan import block_token
 
 FINISH_TIMEOUT_S = 60.0
@@ -60,8 +59,14 @@ def compaction(
         InstanceId(""), ring, lambda tenant: limits(tenant).compactor_tenant_shard_size, config.allows
     )
     spool = settings.compactor_dir / "gateway"
+    clear_scratch(spool)
     uploads = BlockUploads(
-        bucket, limits, spool, config.max_block_upload_validation_concurrency, check_block, clock, registry
+        bucket,
+        limits,
+        spool,
+        config.max_block_upload_validation_concurrency,
+        clock,
+        registry,
     )
 
     def owner(tenant: TenantId, ulid: str) -> str:

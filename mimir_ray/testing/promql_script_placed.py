@@ -61,10 +61,7 @@ class Joined:
 
 
 class PlacedStorage:
-    """`cut_ms`: older samples go to blocks, those `overlap_ms` around it to blocks and the head; None: all to blocks.
-
-    Histograms go to the head only while heads with histograms cannot become blocks.
-    """
+    """`cut_ms`: older samples go to blocks, those `overlap_ms` around it to blocks and the head; None: all to blocks."""
 
     def __init__(self, directory: Path, cut_ms: int | None, overlap_ms: int = 0, block_ms: int = 3_600_000) -> None:
         self._directory = directory
@@ -95,7 +92,15 @@ class PlacedStorage:
     def append_histograms(
         self, labels: Labels, timestamps: NDArray[np.int64], histograms: Sequence[FloatHistogram]
     ) -> None:
-        self._newer.append_histograms(labels, timestamps, histograms)
+        self._blocks = None
+        times = timestamps.tolist()
+        for storage, rows in (
+            (self._older, [at for at, time in enumerate(times) if time < self._cut_ms + self._overlap_ms]),
+            (self._newer, [at for at, time in enumerate(times) if time >= self._cut_ms - self._overlap_ms]),
+        ):
+            if rows:
+                storage.append_histograms(labels, timestamps[rows], [histograms[at] for at in rows])
+        self._times += [times[0], times[-1]]
 
     def clear(self) -> None:
         self._older.clear()

@@ -86,16 +86,23 @@ async def finish(request: Request, block: str) -> HTTPResponse:
 
 
 async def check(request: Request, block: str) -> HTTPResponse:
-    """How the upload stands."""
+    """How the upload stands; with `files=true`, ours, also which files have come."""
     services = services_of(request)
+    uploads = services.compaction.uploads
+    there: list[str] = []
     try:
         tenant, ulid = await _allowed(services, request, block)
-        progress = await services.in_thread(lambda: services.compaction.uploads.check(tenant, ulid))
+        progress = await services.in_thread(lambda: uploads.check(tenant, ulid))
+        meta = progress.meta
+        if meta is not None and Parameters(request).get("files") == "true":
+            there = await services.in_thread(lambda: uploads.files_there(tenant, meta))
     except Exception as error:  # noqa: BLE001  (the edge)
         return _failed(error, request)
-    body = {"result": progress.state.value}
+    body: dict[str, Any] = {"result": progress.state.value}
     if progress.error:
         body["error"] = progress.error
+    if there:
+        body["files"] = there
     return HTTPResponse(orjson.dumps(body), content_type=JSON)
 
 
