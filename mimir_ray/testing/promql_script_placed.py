@@ -61,7 +61,7 @@ class Joined:
 
 
 class PlacedStorage:
-    """`cut_ms`: older samples go to blocks, those `overlap_ms` around it to blocks and the head; None: all to blocks."""
+    """`cut_ms`: older samples go to blocks, those `overlap_ms` around it to blocks and head. None: all go to blocks."""
 
     def __init__(self, directory: Path, cut_ms: int | None, overlap_ms: int = 0, block_ms: int = 3_600_000) -> None:
         self._directory = directory
