@@ -90,7 +90,11 @@ class PlacedStorage:
         self._times += [int(timestamps[0]), int(timestamps[-1])]
 
     def append_histograms(
-        self, labels: Labels, timestamps: NDArray[np.int64], histograms: Sequence[FloatHistogram]
+        self,
+        labels: Labels,
+        timestamps: NDArray[np.int64],
+        histograms: Sequence[FloatHistogram],
+        starts: NDArray[np.int64] | None = None,
     ) -> None:
         self._blocks = None
         times = timestamps.tolist()
@@ -99,7 +103,8 @@ class PlacedStorage:
             (self._newer, [at for at, time in enumerate(times) if time >= self._cut_ms - self._overlap_ms]),
         ):
             if rows:
-                storage.append_histograms(labels, timestamps[rows], [histograms[at] for at in rows])
+                some = [histograms[at] for at in rows]
+                storage.append_histograms(labels, timestamps[rows], some, None if starts is None else starts[rows])
         self._times += [times[0], times[-1]]
 
     def clear(self) -> None:
