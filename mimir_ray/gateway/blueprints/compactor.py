@@ -135,8 +135,13 @@ def _box(name: str, title: str, checked: bool) -> str:
 
 
 async def delete_tenant(request: Request) -> HTTPResponse:
-    """Marks the tenant for deletion: 200 without a body; 401 without a tenant; 500 when that cannot be written."""
+    """Marks the tenant for deletion: 200 without a body; 401 without a tenant; 500 when that cannot be written.
+
+    Without multi-tenancy no header is needed, so a page of anybody's could have a browser ask: 403 for that.
+    """
     services = services_of(request)
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return text("cross-site requests are refused", 403)
     try:
         tenant = services.auth.tenant(request)
         await services.compaction.in_thread(lambda: services.compaction.admin.delete_tenant(tenant))
