@@ -7,6 +7,8 @@ chunk is a cluster of its own and keeps its bytes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +16,7 @@ from mimir_ray.kernel import I64, U8, OutBool, OutI64, kernel
 from mimir_ray.tsdb.chunks.xor import SAMPLES_PER_CHUNK
 
 from .chunk_table import ChunkTable, Data
-from .decode import Samples, decode
+from .decode import Samples, decode, name_of
 from .encode import encode_runs
 from .errors import DamagedBlock
 from .tombstones import Tombstones
@@ -95,22 +97,30 @@ def without_copies(table: ChunkTable, data: Data) -> ChunkTable:
     return table.take(np.flatnonzero(kept), offsets)
 
 
-def decode_table(table: ChunkTable, data: Data) -> Samples:
+def decode_table(table: ChunkTable, data: Data, names: Sequence[str] = ()) -> Samples:
     """The samples of every chunk, uncut, in the order of the table. Raises `DamagedBlock`, `UnsupportedChunks`."""
     ends = table.starts + table.lengths
-    samples = decode(data, table.sources, table.starts, ends, table.encodings)
+    samples = decode(data, table.sources, table.starts, ends, table.encodings, names)
     if (different := np.diff(samples.offsets) != table.counts).any():
-        raise DamagedBlock("chunk data", int(table.starts[different][0]), "the chunk has another number of samples")
+        row = int(np.flatnonzero(different)[0])
+        name = name_of(names, int(table.sources[row]))
+        raise DamagedBlock(name, int(table.starts[row]), "the chunk has another number of samples")
     return samples
 
 
 def merge_chunks(
-    table: ChunkTable, data: Data, mint: int, maxt: int, samples_per_chunk: int = SAMPLES_PER_CHUNK
+    table: ChunkTable,
+    data: Data,
+    mint: int,
+    maxt: int,
+    samples_per_chunk: int = SAMPLES_PER_CHUNK,
+    names: Sequence[str] = (),
 ) -> tuple[ChunkTable, list[NDArray[np.uint8]]]:
     """The chunks of the samples in [mint, maxt]: in every series ascending in time and disjoint.
 
     Args:
         table, data: chunks of a series in order of precedence; they may overlap each other and the range.
+        names: of the arrays, for errors.
 
     Returns a table and its arrays: those given, and one with the chunks that were made. Series may be left without
     any. Raises `DamagedBlock`, and `UnsupportedChunks` where chunks that are not known would have to be decoded.
@@ -125,7 +135,7 @@ def merge_chunks(
     merged = merged[np.argsort(clusters[merged], kind="stable")]
     numbers, sizes = np.unique(clusters[merged], return_counts=True)
     cuts = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
-    samples = decode_table(table.take(merged, cuts), data).trimmed(cuts, sizes > 1, mint, maxt)
+    samples = decode_table(table.take(merged, cuts), data, names).trimmed(cuts, sizes > 1, mint, maxt)
     made, made_data = encode_runs(samples, samples_per_chunk)
     copied = np.flatnonzero(whole[clusters])
     return _joined(table, data, copied, clusters[copied], made, made_data, numbers, series)
@@ -147,21 +157,26 @@ def without_deleted(
     references: NDArray[np.int64],
     stones: Tombstones,
     samples_per_chunk: int = SAMPLES_PER_CHUNK,
+    names: Sequence[str] = (),
 ) -> tuple[ChunkTable, list[NDArray[np.uint8]]]:
     """The chunks without what the tombstones delete; those that they touch are decoded and packed anew.
 
-    `references`: int64[S], of the series of the table, as tombstones name them. Returns as `merge_chunks`.
+    `references`: int64[S], of the series of the table, as tombstones name them. Returns and raises as `merge_chunks`.
     """
     owners = np.repeat(references, np.diff(table.offsets))
+    firsts = np.searchsorted(stones.references, owners)
+    counts = np.searchsorted(stones.references, owners, side="right") - firsts
+    # Every chunk beside every tombstone of its series.
+    chunks = np.repeat(np.arange(len(table)), counts)
+    ranges = np.arange(len(chunks)) - np.repeat(np.cumsum(counts) - counts - firsts, counts)
+    both = (table.mints[chunks] <= stones.maxts[ranges]) & (table.maxts[chunks] >= stones.mints[ranges])
     touched = np.zeros(len(table), np.bool_)
-    for reference, mint, maxt in zip(
-        stones.references.tolist(), stones.mints.tolist(), stones.maxts.tolist(), strict=True
-    ):
-        touched |= (owners == reference) & (table.mints <= maxt) & (table.maxts >= mint)
+    touched[chunks[both]] = True
     if not touched.any():
         return table, list(data)
     rows = np.flatnonzero(touched)
-    samples = decode_table(table.take(rows, np.arange(len(rows) + 1)), data).without_deleted(owners[rows], stones)
+    samples = decode_table(table.take(rows, np.arange(len(rows) + 1)), data, names)
+    samples = samples.without_deleted(owners[rows], stones)
     made, made_data = encode_runs(samples, samples_per_chunk)
     copied = np.flatnonzero(~touched)
     series = np.repeat(np.arange(len(references)), np.diff(table.offsets))

@@ -133,7 +133,7 @@ def decode(
     known = (encodings >= XOR) & (encodings <= FLOAT_HISTOGRAM_ST)
     if not known.all():
         row = int(np.flatnonzero(~known)[0])
-        raise UnsupportedChunks(_name(names, int(sources[row])), int(encodings[row]))
+        raise UnsupportedChunks(name_of(names, int(sources[row])), int(encodings[row]))
     counts = counts_of(data, sources, starts, ends, encodings, names)
     offsets = np.zeros(len(starts) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
@@ -177,7 +177,7 @@ class _Chunks:
         """Raises for what a kernel said about these chunks."""
         if code < 0:
             offset = int(self.starts[rows[-code - 1]])
-            raise DamagedBlock(_name(self.names, source), offset, "the chunk cannot be decoded")
+            raise DamagedBlock(name_of(self.names, source), offset, "the chunk cannot be decoded")
 
 
 def _histograms(
@@ -203,5 +203,6 @@ def _histograms(
     return HistogramPart(which, made.columns(sums)) if len(sums) else None
 
 
-def _name(names: Sequence[str], source: int) -> str:
+def name_of(names: Sequence[str], source: int) -> str:
+    """Of an array of bytes, for errors."""
     return names[source] if source < len(names) else "chunk data"

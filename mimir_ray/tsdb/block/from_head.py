@@ -176,7 +176,7 @@ def block_from_head(
 
     Flushes the head and looks at it at one moment; pushes go on meanwhile, and what they bring is not in the block.
     Nothing is removed from the head. Without `start_timestamps` they are left out: their encodings are read by
-    Prometheus from version 3.12 on. Raises `StorageFailed` and `DamagedBlock`.
+    Prometheus from 3.11 (floats) and 3.14 (histograms) on. Raises `StorageFailed` and `DamagedBlock`.
     """
     references, view, look, starts = head.snapshot(Selection((), mint, maxt - 1))
     if not start_timestamps:

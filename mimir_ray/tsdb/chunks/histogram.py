@@ -157,6 +157,52 @@ def measure_histograms(data: U8, starts: I64, ends: I64, totals: OutI64) -> int:
 
 
 @device
+def _read_integers(data: Any, bit: Any, limit: Any, first: Any, state: Any, delta: Any) -> Any:
+    """The buckets of an integer histogram; the bit position after them, -1 if they do not end before the limit."""
+    for k in range(len(state)):
+        change, bit = read_varbit_int(data, bit)
+        if bit > limit:
+            return np.int64(-1)
+        if not first:
+            change += delta[k]
+            delta[k] = change
+        state[k] += change
+    return bit
+
+
+@device
+def _read_floats(data: Any, bit: Any, limit: Any, first: Any, state: Any, leading: Any, trailing: Any) -> Any:
+    """The same of a float histogram; windows of buckets begin at 3."""
+    for k in range(len(state)):
+        if first:
+            state[k] = np.int64(read_bits(data, bit, 64))
+            bit += 64
+        else:
+            raw, leading[3 + k], trailing[3 + k], bit = read_xor(
+                data, bit, np.uint64(state[k]), leading[3 + k], trailing[3 + k]
+            )
+            state[k] = np.int64(raw)
+        if bit < 0 or bit > limit:
+            return np.int64(-1)
+    return bit
+
+
+@device
+def _put_buckets(
+    floats: Any, indexes: Any, state: Any, first: Any, count: Any, at: Any, out: Any, out_counts: Any
+) -> None:
+    """Writes `count` buckets from `first` of the state as columns have them, to out[at:], out_counts[at:]."""
+    current = np.int64(0)
+    for k in range(count):
+        out[at + k] = indexes[first + k]
+        if floats:
+            out_counts[at + k] = bits_to_float(np.uint64(state[first + k]))
+        else:
+            current += state[first + k]
+            out_counts[at + k] = np.float64(current)
+
+
+@device
 def _decode(
     data: Any, end: Any, floats: Any, with_start: Any, count: Any, out: Any, timestamps: Any, sums: Any,
     start_timestamps: Any, schema_out: Any, hint: Any, threshold_out: Any, zero_counts: Any, counts: Any, custom: Any,
@@ -259,25 +305,12 @@ def _decode(
         sums[out + n] = bits_to_float(total)
         stale = total == np.uint64(STALE_NAN_BITS)
         if n == 0 or not stale:
-            for k in range(width):
-                if floats:
-                    if n == 0:
-                        state[k] = np.int64(read_bits(data, bit, 64))
-                        bit += 64
-                    else:
-                        raw, leading[3 + k], trailing[3 + k], bit = read_xor(
-                            data, bit, np.uint64(state[k]), leading[3 + k], trailing[3 + k]
-                        )
-                        state[k] = np.int64(raw)
-                else:
-                    change, bit = read_varbit_int(data, bit)
-                    if n == 0:
-                        state[k] = change
-                    else:
-                        delta[k] += change
-                        state[k] += delta[k]
-                if bit < 0 or bit > limit:
-                    return False
+            if floats:
+                bit = _read_floats(data, bit, limit, n == 0, state, leading, trailing)
+            else:
+                bit = _read_integers(data, bit, limit, n == 0, state, delta)
+            if bit < 0:
+                return False
         if with_start:
             start_timestamp, difference, bit = read_start_timestamp(
                 data, bit, n, changes, time, previous, difference, start_timestamp
@@ -309,18 +342,8 @@ def _decode(
             below_end = progress[_NEGATIVE] + below
             if above_end > len(positive) or below_end > len(negative):
                 return False
-            current = np.int64(0)
-            for k in range(above):
-                at = progress[_POSITIVE] + k
-                positive[at] = indexes[k]
-                current += state[k]
-                positive_counts[at] = bits_to_float(np.uint64(state[k])) if floats else np.float64(current)
-            current = np.int64(0)
-            for k in range(below):
-                at = progress[_NEGATIVE] + k
-                negative[at] = indexes[above + k]
-                current += state[above + k]
-                negative_counts[at] = bits_to_float(np.uint64(state[above + k])) if floats else np.float64(current)
+            _put_buckets(floats, indexes, state, 0, above, progress[_POSITIVE], positive, positive_counts)
+            _put_buckets(floats, indexes, state, above, below, progress[_NEGATIVE], negative, negative_counts)
             progress[_POSITIVE] = above_end
             progress[_NEGATIVE] = below_end
         positive_offsets[row + 1] = progress[_POSITIVE]

@@ -175,7 +175,7 @@ def _batches(
     """(first label set, merged chunks of it and the following ones, their bytes)."""
     for low in range(0, len(union.labels), SERIES_PER_BATCH):
         high = min(low + SERIES_PER_BATCH, len(union.labels))
-        table, data = _gather(blocks, union, low, high, mint, maxt)
+        table, data, names = _gather(blocks, union, low, high, mint, maxt)
         floats = (table.encodings == XOR) | (table.encodings == XOR2)
         weights = table.counts + np.where(floats, 0, 8 * table.lengths)
         weight = np.concatenate((np.zeros(1, np.int64), np.cumsum(weights)))[table.offsets]
@@ -185,31 +185,35 @@ def _batches(
             last = min(max(last, first + 1), end)
             chunks = np.arange(table.offsets[first], table.offsets[last])
             part = table.take(chunks, table.offsets[first : last + 1] - table.offsets[first])
-            yield low + first, *merge_chunks(part, data, mint, maxt, samples_per_chunk)
+            yield low + first, *merge_chunks(part, data, mint, maxt, samples_per_chunk, names)
             first = last
 
 
 def _gather(
     blocks: Sequence[Block], union: _Union, low: int, high: int, mint: int, maxt: int
-) -> tuple[ChunkTable, list[NDArray[np.uint8]]]:
-    """All chunks of the label sets low..high - 1, without what is deleted; of a set in the order of the blocks."""
+) -> tuple[ChunkTable, list[NDArray[np.uint8]], list[str]]:
+    """All chunks of the label sets low..high - 1, without what is deleted, of a set in the order of the blocks; their
+    bytes, and whose those are."""
     cuts = union.cuts[low : high + 1]
     members = slice(int(cuts[0]), int(cuts[-1]))
     owners, rows = union.blocks[members], union.rows[members]
     tables: list[ChunkTable] = []
     data: list[NDArray[np.uint8]] = []
+    names: list[str] = []
     places = []
     for number in np.unique(owners).tolist():
         mine = np.flatnonzero(owners == number)
         block = blocks[number]
         table, pieces = block.chunk_table(rows[mine], mint, maxt)
-        table, pieces = without_deleted(table, pieces, block.series().references[rows[mine]], block.tombstones)
+        references = block.series().references[rows[mine]]
+        table, pieces = without_deleted(table, pieces, references, block.tombstones, names=block.segment_names)
         table.sources = table.sources + np.int32(len(data))
         tables.append(table)
         data += pieces
+        names += [*block.segment_names, str(block.directory)][: len(pieces)]
         places.append(mine)
     joined = ChunkTable.concat(tables)
     # Series are block after block now; `back` puts them into the order of the label sets.
     back = np.argsort(np.concatenate((np.zeros(0, np.int64), *places)), kind="stable")
     offsets, chunks = take_ranges(joined.offsets, back)
-    return joined.take(chunks, offsets[cuts - cuts[0]]), data
+    return joined.take(chunks, offsets[cuts - cuts[0]]), data, names

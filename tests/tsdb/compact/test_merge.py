@@ -14,11 +14,13 @@ from mimir_ray.model.selection import Selection, Shard
 from mimir_ray.testing.blocks import Points, as_bits, content, make_block
 from mimir_ray.tsdb.block import chunk_merge
 from mimir_ray.tsdb.block.chunk_merge import ranges_equal
+from mimir_ray.tsdb.block.errors import DamagedBlock, UnsupportedChunks
 from mimir_ray.tsdb.block.meta import BlockMeta, Compaction
 from mimir_ray.tsdb.block.ordering import differs_from_previous
 from mimir_ray.tsdb.block.reader import Block
 from mimir_ray.tsdb.block.series_labels import join_labels, labels_of_index
 from mimir_ray.tsdb.block.tombstones import TOMBSTONES_FILE, Tombstones, tombstones_bytes
+from mimir_ray.tsdb.block.writer import write_block
 from mimir_ray.tsdb.compact import merge
 from mimir_ray.tsdb.compact.merge import merge_blocks, merged_compaction, split_blocks
 
@@ -202,3 +204,18 @@ def test_a_merged_block_says_where_it_comes_from() -> None:
         hints=[late, stale],
     )  # fmt: skip
     assert merged_compaction([meta(1, late), meta(1)]).hints == []
+
+
+def test_the_block_that_is_broken_is_named_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    blocks = blocks_of(tmp_path, numbered(1, 3), samples_per_chunk=20)
+    # Of another encoding than its bytes, with a checksum that is right.
+    table, data = blocks[0].chunk_table(np.arange(3, dtype=np.int32), 0, 1000)
+    labels = labels_of_index(blocks[0].series().index.view(), np.arange(3, dtype=np.int32))
+    for number, encoding in enumerate((2, 9)):
+        table.encodings[:] = encoding
+        write_block(tmp_path, ULIDS[1 + number], labels, table, data, 0, 1000)
+        broken = Block(tmp_path / ULIDS[1 + number])
+        with pytest.raises((DamagedBlock, UnsupportedChunks)) as raised:
+            merge_blocks([blocks[0], broken], 0, 1000, tmp_path / "made", NEW)
+        assert ULIDS[1 + number] in str(raised.value)
+    assert not list((tmp_path / "made").iterdir())
