@@ -172,6 +172,7 @@ class QueryFrontend:
             start_timestamps=limits.use_start_timestamps,
             max_series=limits.max_fetched_series_per_query,
             max_chunks=limits.max_fetched_chunks_per_query,
+            max_chunk_bytes=int(limits.max_fetched_chunk_bytes_per_query),
             max_memory_bytes=int(limits.max_estimated_memory_consumption_per_query),
         )
 
