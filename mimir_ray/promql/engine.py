@@ -32,7 +32,7 @@ from .plan import nodes
 from .plan.builder import PlanOptions, build
 from .plan.durations import QueryTimes
 from .plan.explain import explain
-from .plan.rewrites import optimise
+from .plan.rewrites import THAT_READ_LESS, optimise
 from .source import SeriesSource
 from .syntax import ast
 from .syntax.ast import ValueType
@@ -90,12 +90,13 @@ class Engine:
         *,
         lookback_ms: int | None = None,
         fragments: bool = False,
-        share: bool = True,
+        count_samples: bool = False,
         limits: QueryLimits | None = None,
     ) -> nodes.Plan:
         """The optimised plan of a range query, or (step 0) of an instant query.
 
-        `fragments`: for a source that can run parts of it where its series are. `share`: evaluate equal parts once.
+        `fragments`: for a source that can run parts of it where its series are. `count_samples`: looks at every sample
+        that upstream's engine looks at, and as often.
         """
         tree = self.parse(query) if isinstance(query, str) else query
         starts = None if limits is None else limits.start_timestamps
@@ -105,7 +106,8 @@ class Engine:
             self.options.use_start_timestamps if starts is None else starts,
         )
         plan = build(tree, QueryTimes(start_ms, end_ms, step_ms), options)
-        return optimise(plan, fragments=fragments, delayed_names=self.delayed_names(limits), share=share)
+        without = THAT_READ_LESS if count_samples else ()
+        return optimise(plan, fragments=fragments, delayed_names=self.delayed_names(limits), without=without)
 
     def explain(
         self,
@@ -265,7 +267,7 @@ class _Run:
             step_ms,
             lookback_ms=lookback_ms,
             fragments=self._execution.fragments is not None,
-            share=self._execution.tally is None,  # every look at a sample is to be counted
+            count_samples=self._execution.tally is not None,
             limits=self._limits,
         )
         self._execution.tally = self._execution.new_tally(plan.steps)
