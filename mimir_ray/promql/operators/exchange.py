@@ -45,7 +45,8 @@ def _parts(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> It
         execution.annotations.merge(part.annotations)
         if part.samples is not None and execution.tally is not None:
             execution.tally.add(*part.samples)
-        yield part
+        if len(part.labels):
+            yield part
 
 
 def _series(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mimir_ray.model.labels import LabelColumns, StringTable
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.promql.annotations import Annotations
 from mimir_ray.promql.limits import DEFAULT_MAX_SAMPLES, Cancellation, ReadBudget, SampleBudget
@@ -23,7 +24,10 @@ from .sample_tally import SampleTally
 def execute_fragment(
     fragment: Fragment, source: SeriesSource, cancellation: Cancellation | None = None
 ) -> Iterator[FragmentPart]:
-    """The parts of the series that `source` has. Raises as a query does."""
+    """The parts of the series that `source` has, and one without series for reports that none of them took along.
+
+    Raises as a query does.
+    """
     execution = Execution(
         source if fragment.shard is None else _Sharded(source, fragment.shard),
         VECTOR_OPERATORS,
@@ -39,11 +43,19 @@ def execute_fragment(
         if len(groups):
             part = FragmentPart(groups.labels(), accumulator.state(), drop, histograms=totals if totals.cells else None)
             yield _with_reports(part, execution)
+        yield from _last_reports(execution)
         return
     for batch in execution.vector(fragment.node, fragment.steps):
         histograms = None if batch.histograms is None else batch.histograms.used()
         part = FragmentPart(batch.labels, (batch.values, batch.present), batch.drop_name, histograms=histograms)
         yield _with_reports(part, execution)
+    yield from _last_reports(execution)
+
+
+def _last_reports(execution: Execution) -> Iterator[FragmentPart]:
+    part = _with_reports(FragmentPart(LabelColumns.empty_sets(0, StringTable()), ()), execution)
+    if part.annotations or any(part.reads) or (part.samples is not None and part.samples.any()):
+        yield part
 
 
 def _with_reports(part: FragmentPart, execution: Execution) -> FragmentPart:

@@ -45,7 +45,8 @@ class Fragment:
 class FragmentPart:
     """Some series, or (under an aggregation) what one owner holds of some groups.
 
-    `labels`: S series or groups. `arrays`: [S, T] each; values and presence of series, or the arrays of
+    `labels`: S series or groups; a part with none has only reports.
+    `arrays`: [S, T] each; values and presence of series, or the arrays of
     the aggregation's accumulator (operators/accumulators.py) in its order. `drop_name`: bool[S] or None.
     `reads`: what was read since the last part.
     `histograms`: which cells of the series are histograms, or what the aggregation holds of them
