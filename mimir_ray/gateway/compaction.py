@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry
 
@@ -22,11 +24,15 @@ from mimir_ray.roles.compactor.ownership import Ownership
 from mimir_ray.tsdb.compact.plan import block_token
 
 FINISH_TIMEOUT_S = 60.0
+THREADS = 8
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """`spool`: a folder for bodies on their way into the bucket."""
+    """`spool`: a folder for bodies on their way into the bucket. `threads`: of their own, as large files take long and
+    must not keep queries waiting."""
 
     admin: CompactorAdmin
     uploads: BlockUploads
@@ -34,6 +40,15 @@ class Compaction:
     owner: Callable[[TenantId, str], str]
     """The actor that checks an uploaded block; "" where no compactor is well."""
     transport: Transport
+    threads: Executor
+
+    async def in_thread(self, call: Callable[[], Answer]) -> Answer:
+        """Runs blocking work beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, call)
+
+    def close(self) -> None:
+        """What has not begun does not begin any more."""
+        self.threads.shutdown(wait=False, cancel_futures=True)
 
     def finish_upload(self, tenant: TenantId, ulid: str) -> None:
         """Has a compactor check the block; where there is none, this process does. Blocks."""
@@ -69,8 +84,12 @@ def compaction(
         registry,
     )
 
+    threads = ThreadPoolExecutor(THREADS, "blocks-api")
+
     def owner(tenant: TenantId, ulid: str) -> str:
         found = ownership.owner(tenant, block_token(ulid))
         return found.address if found else ""
 
-    return Compaction(CompactorAdmin(config, bucket, limits, ownership, clock), uploads, spool, owner, transport)
+    return Compaction(
+        CompactorAdmin(config, bucket, limits, ownership, clock), uploads, spool, owner, transport, threads
+    )
