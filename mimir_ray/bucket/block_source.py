@@ -131,13 +131,13 @@ def select_blocks(
             last = min(first + max(1, selection.batch_series), len(joined.labels))
             labels = joined.labels.take(slice(first, last))
             nothing = Samples(np.zeros(len(labels) + 1, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
-            batch = _batch(labels, nothing)
+            batch = _batch(labels, nothing, selection)
         else:
             samples = _read(blocks, founds, joined, first, last, selection, counter)
             held = np.flatnonzero(samples.offsets[1:] > samples.offsets[:-1])
             labels = joined.labels.take(held + first)
-            offsets = np.append(samples.offsets[held], samples.offsets[-1])
-            batch = _batch(labels, Samples(offsets, samples.timestamps, samples.values, samples.histograms))
+            samples.offsets = np.append(samples.offsets[held], samples.offsets[-1])
+            batch = _batch(labels, samples, selection)
         first = last
         if selection.limit_series and given + len(batch) >= selection.limit_series:
             yield _first_series(batch, selection.limit_series - given)
@@ -147,16 +147,18 @@ def select_blocks(
             yield batch
 
 
-def _batch(labels: LabelColumns, samples: Samples) -> SeriesBatch:
-    return SeriesBatch(labels, samples.offsets, samples.timestamps, samples.values, samples.histograms)
+def _batch(labels: LabelColumns, samples: Samples, selection: Selection) -> SeriesBatch:
+    starts = samples.start_timestamps if selection.start_timestamps else None
+    return SeriesBatch(labels, samples.offsets, samples.timestamps, samples.values, samples.histograms, starts)
 
 
 def _first_series(batch: SeriesBatch, count: int) -> SeriesBatch:
     end = int(batch.offsets[count])
     histograms = None if batch.histograms is None else batch.histograms[:end]
+    starts = None if batch.start_timestamps is None else batch.start_timestamps[:end]
     return SeriesBatch(
         batch.labels.take(slice(0, count)), batch.offsets[: count + 1], batch.timestamps[:end], batch.values[:end],
-        histograms,
+        histograms, starts,
     )  # fmt: skip
 
 

@@ -230,6 +230,7 @@ class GatewayActor:
             self._scraper.stop()
         self._server.stop(self._distributor.drain)
         self._watcher.stop()
+        self._services.compaction.close()
         self._query_executor.shutdown(wait=False, cancel_futures=True)
         self._fan_out.shutdown(wait=False, cancel_futures=True)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry
 
@@ -17,17 +19,20 @@ from mimir_ray.cluster.transport.base import Transport
 from mimir_ray.config.limits import Limits
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.compactor.admin import CompactorAdmin
-from mimir_ray.roles.compactor.block_upload import BlockUploads
+from mimir_ray.roles.compactor.block_upload import BlockUploads, clear_scratch
 from mimir_ray.roles.compactor.ownership import Ownership
-from mimir_ray.tsdb.compact.health import check_block
 from mimir_ray.tsdb.compact.plan import block_token
 
 FINISH_TIMEOUT_S = 60.0
+THREADS = 8
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """`spool`: a folder for bodies on their way into the bucket."""
+    """`spool`: a folder for bodies on their way into the bucket. `threads`: of their own, as large files take long and
+    must not keep queries waiting."""
 
     admin: CompactorAdmin
     uploads: BlockUploads
@@ -35,6 +40,15 @@ class Compaction:
     owner: Callable[[TenantId, str], str]
     """The actor that checks an uploaded block; "" where no compactor is well."""
     transport: Transport
+    threads: Executor
+
+    async def in_thread(self, call: Callable[[], Answer]) -> Answer:
+        """Runs blocking work beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, call)
+
+    def close(self) -> None:
+        """What has not begun does not begin any more."""
+        self.threads.shutdown(wait=False, cancel_futures=True)
 
     def finish_upload(self, tenant: TenantId, ulid: str) -> None:
         """Has a compactor check the block; where there is none, this process does. Blocks."""
@@ -60,12 +74,22 @@ def compaction(
         InstanceId(""), ring, lambda tenant: limits(tenant).compactor_tenant_shard_size, config.allows
     )
     spool = settings.compactor_dir / "gateway"
+    clear_scratch(spool)
     uploads = BlockUploads(
-        bucket, limits, spool, config.max_block_upload_validation_concurrency, check_block, clock, registry
+        bucket,
+        limits,
+        spool,
+        config.max_block_upload_validation_concurrency,
+        clock,
+        registry,
     )
+
+    threads = ThreadPoolExecutor(THREADS, "blocks-api")
 
     def owner(tenant: TenantId, ulid: str) -> str:
         found = ownership.owner(tenant, block_token(ulid))
         return found.address if found else ""
 
-    return Compaction(CompactorAdmin(config, bucket, limits, ownership, clock), uploads, spool, owner, transport)
+    return Compaction(
+        CompactorAdmin(config, bucket, limits, ownership, clock), uploads, spool, owner, transport, threads
+    )

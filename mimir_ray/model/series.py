@@ -7,6 +7,7 @@ NaN: PromQL gives meaning to NaN, and one NaN bit pattern marks a stale series.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,8 @@ class SeriesBatch:
     `offsets`: int64[S + 1]; series s owns `timestamps[offsets[s]:offsets[s + 1]]`, ascending and
     unique, and the same slice of `values` (float64, staleness markers included). Arrays may be read-only.
     `histograms`: which samples are histograms (their `values` are their sums), or None where none is.
+    `start_timestamps`: int64[N], since when each sample counts (ms; 0: not known), or None where none is known or
+    the selection did not ask for them.
     """
 
     labels: LabelColumns
@@ -40,6 +43,7 @@ class SeriesBatch:
     timestamps: NDArray[np.int64]
     values: NDArray[np.float64]
     histograms: HistogramPart | None = None
+    start_timestamps: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,6 +51,18 @@ class SeriesBatch:
     @property
     def samples(self) -> int:
         return len(self.timestamps)
+
+
+def concat_starts(batches: Sequence[SeriesBatch]) -> NDArray[np.int64] | None:
+    """The start timestamps of all samples of all batches, or None where no batch has any."""
+    if all(batch.start_timestamps is None for batch in batches):
+        return None
+    return np.concatenate(
+        [
+            np.zeros(batch.samples, np.int64) if batch.start_timestamps is None else batch.start_timestamps
+            for batch in batches
+        ]
+    )
 
 
 @dataclass(slots=True)

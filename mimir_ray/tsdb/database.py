@@ -109,6 +109,8 @@ class Database:
         self._checkpoint_failures = 0
         self._wal_truncation_failures = 0
         self._compaction_lock = threading.Lock()
+        self._uncollected = False
+        """The head was truncated, and what follows that is not done yet."""
         self.blocks = LocalBlocks(directory, indexes or LoadedIndexes(clock))
         self._files = ChunkFiles(directory / "chunks_head")
         self.head = Head(self._files, settings.head)
@@ -242,9 +244,10 @@ class Database:
             try:
                 with self.head.exclusive():
                     facts, parts = self.head.checkpoint()
-                    self._files.sync()
                     number = self._wal.rotate()
                     logged = self._wal.bytes_written
+                    sync = self._files.prepare_sync()
+                sync()
                 write_checkpoint(self._checkpoints, number, facts, parts)
             except MimirRayError:
                 self._checkpoint_failures += 1
@@ -273,7 +276,7 @@ class Database:
         Raises `Unavailable` and `Corruption`; blocks that were made until then stay, everything else is tried again.
         """
         with self._compaction_lock:
-            floor, before = self.head.floor, None
+            before = None
             made: list[BlockMeta] = []
             try:
                 if until is not None:
@@ -282,18 +285,21 @@ class Database:
                     before = self.head.refuse_before(until)
                 while (due := self._due(until)) is not None:
                     made += self._cut_in_order(*due)
-                if until is not None:
+                if until is not None and until > self.head.floor:
+                    self._uncollected = True
                     self.head.truncate(until)
             except BaseException:
                 if before is not None:
                     self.head.refuse_before(before)
                 raise
-            if self.head.floor == floor and until is None:
+            if not self._uncollected and until is None:
                 return made
             mark, late = self._cut_late()
             gone = self.head.collect(mark)
-            if gone or late or self.head.floor > floor:
+            self.head.renumber()
+            if gone or late or self._uncollected:
                 self.checkpoint()
+            self._uncollected = False
             return made + late
 
     def compact_whole(self) -> list[BlockMeta]:
@@ -320,6 +326,7 @@ class Database:
         with self.head.exclusive():
             if meta is not None:
                 self.blocks.add(meta.ulid)
+            self._uncollected = True
             self.head.truncate(maxt)
         return [meta] if meta is not None else []
 

@@ -118,4 +118,5 @@ def _rows(batch: SeriesBatch, first: int, last: int) -> SeriesBatch:
         batch.timestamps[samples],
         batch.values[samples],
         None if batch.histograms is None else batch.histograms[samples].used(),
+        None if batch.start_timestamps is None else batch.start_timestamps[samples],
     )

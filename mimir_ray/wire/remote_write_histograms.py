@@ -20,7 +20,7 @@ from mimir_ray.model.float_histogram import CUSTOM_BUCKETS_SCHEMA, SCHEMA_MAX, S
 from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.series import STALE_NAN_BITS
 from mimir_ray.wire.protobuf import MalformedProtobuf, read_length, read_tag, skip_field
-from mimir_ray.wire.remote_write import WriteScan
+from mimir_ray.wire.remote_write import WriteScan, created_timestamps
 
 # What can be wrong with a histogram, by the id under which Mimir refuses it.
 (
@@ -40,12 +40,16 @@ _SPANS_MAX = 1 << 20
 
 @dataclass(slots=True)
 class HistogramScan:
-    """H histograms of a request: `series` int64[H] ascending, `timestamps` int64[H] (ms), `problems` int64[H]."""
+    """H histograms of a request: `series` int64[H] ascending, `timestamps` int64[H] (ms), `problems` int64[H].
+
+    `start_timestamps`: int64[H], since when each counts (ms; 0: not known), or None where none is known.
+    """
 
     series: NDArray[np.int64]
     timestamps: NDArray[np.int64]
     problems: NDArray[np.int64]
     columns: HistogramColumns
+    start_timestamps: NDArray[np.int64] | None = None
 
 
 @kernel
@@ -353,7 +357,8 @@ def read_histograms(scan: WriteScan) -> HistogramScan:
         below, negative[: below[-1]], negative_counts[: below[-1]], custom, lists,
     )  # fmt: skip
     _check(columns, schemas, problems)
-    return HistogramScan(series, timestamps, problems, columns)
+    created = None if scan.start_timestamps is None else created_timestamps(scan)[series]
+    return HistogramScan(series, timestamps, problems, columns, created)
 
 
 def _bound_lists(
@@ -401,6 +406,11 @@ def with_histograms(scan: WriteScan, found: HistogramScan, kept: NDArray[np.bool
     owners = series[order].astype(np.int32)
     offsets = np.zeros(len(scan) + 1, np.int64)
     np.cumsum(np.bincount(owners, minlength=len(scan)), out=offsets[1:])
+    starts = None
+    if scan.start_timestamps is not None or found.start_timestamps is not None:
+        of_floats = np.zeros(scan.samples, np.int64) if scan.start_timestamps is None else scan.start_timestamps
+        of_histograms = np.zeros(len(kept), np.int64) if found.start_timestamps is None else found.start_timestamps
+        starts = np.concatenate((of_floats, of_histograms[rows]))[order]
     repeated = int(((owners[1:] == owners[:-1]) & (timestamps[1:] == timestamps[:-1])).sum())
     some = len(timestamps) > 0
     return replace(
@@ -413,6 +423,7 @@ def with_histograms(scan: WriteScan, found: HistogramScan, kept: NDArray[np.bool
         latest=int(timestamps.max()) if some else 0,
         repeated=repeated,
         columns=found.columns,
+        start_timestamps=starts,
     )
 
 

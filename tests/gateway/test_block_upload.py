@@ -94,6 +94,7 @@ def refused(answer: Answer, status: int, message: str) -> None:
 
 
 def test_a_block_arrives_as_it_was(uploads: Uploads, tmp_path: Path) -> None:
+    uploads.gateway.services.compaction.uploads._start_thread = lambda work: work()  # over when `finish` answers
     uploads.put_all()
     assert uploads.ask("check").json == {"result": "uploading"}
     answer = uploads.ask("finish")

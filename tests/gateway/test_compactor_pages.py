@@ -112,6 +112,13 @@ def test_a_tenant_is_marked_for_deletion_once(gateway: Gateway, bucket: Filesyst
     assert read_tenant_deletion_mark(bucket, TENANT) == TenantDeletionMark(NOW_MS // 1000)
 
 
+def test_another_sites_page_cannot_delete_a_tenant(gateway: Gateway, bucket: FilesystemBucket) -> None:
+    for origin, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200)):
+        answer = gateway.ask("/compactor/delete_tenant", method="POST", x_scope_orgid="team-a", sec_fetch_site=origin)
+        assert answer.status == status
+        assert (read_tenant_deletion_mark(bucket, TENANT) is not None) == (status == 200)
+
+
 def test_a_tenant_is_deleted_when_no_block_is_left(gateway: Gateway, bucket: FilesystemBucket) -> None:
     assert gateway.ask("/compactor/delete_tenant_status").status == 400
     bucket.put(f"team-a/{A}/index", b"1")

@@ -142,6 +142,8 @@ def test_store_gateways_are_prepared_to_stop_and_not_any_more(gateway: Gateway) 
     assert gateway.ask(path).status == 503
     first, second = joined(gateway), joined(gateway, 1)
     assert (gateway.ask(path).status, gateway.ask(path).body) == (200, b"unset\n")
+    assert gateway.ask(path, method="POST", sec_fetch_site="cross-site").status == 403
+    assert not first.prepared
     answer = gateway.ask(path, method="POST")
     assert (answer.status, answer.body) == (204, b"")
     assert first.prepared

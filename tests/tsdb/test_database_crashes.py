@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mimir_ray.model.labels import Labels
 from mimir_ray.testing.writes import write_batch
 from mimir_ray.tsdb import append_file
 from mimir_ray.tsdb import database as database_module
-from mimir_ray.tsdb.append_file import AppendFile
+from mimir_ray.tsdb.append_file import AppendFile, StorageFull
 from mimir_ray.tsdb.block.writer import BlockWriter
 from mimir_ray.tsdb.chunks.files import ChunkFiles
 from mimir_ray.tsdb.database import Database
@@ -121,6 +122,56 @@ def test_a_death_at_any_step_of_a_compaction_neither_loses_nor_doubles_a_sample(
             step += 1
         before.database.close()
     assert step > 50
+
+
+FAILING: list[tuple[Any, str]] = [
+    (AppendFile, "append"),
+    (AppendFile, "sync"),
+    (BlockWriter, "finish"),
+    (LocalBlocks, "add"),
+    (database_module, "write_checkpoint"),
+    (WalWriter, "rotate"),
+    (WalWriter, "truncate_before"),
+    (ChunkFiles, "drop_before"),
+]
+
+
+def test_a_disk_that_fails_at_any_step_of_a_compaction_spoils_nothing_and_the_next_one_goes_on() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        before = Pair(Path(folder) / "before", 700)
+        history(before)
+        step, failed = 0, True
+        while failed:
+            pair = Pair(Path(folder) / f"{step}", 700, before)
+            left = step
+            failed = False
+
+            def guarded(original: Callable[..., Any]) -> Callable[..., Any]:
+                def call(*arguments: Any, **named: Any) -> Any:
+                    nonlocal left, failed
+                    left -= 1
+                    if left == -1:
+                        failed = True
+                        raise StorageFull("write", "x", errno.ENOSPC, "full")
+                    return original(*arguments, **named)
+
+                return call
+
+            with pytest.MonkeyPatch.context() as patch:
+                for owner, name in FAILING:
+                    patch.setattr(owner, name, guarded(getattr(owner, name)))
+                with suppress(StorageFull):
+                    pair.database.compact_whole()
+            pair.check()
+            pair.database.compact_whole()
+            pair.check()
+            assert pair.database.stats.head.series == 0
+            pair = Pair(Path(folder) / f"{step}-again", 700, pair)
+            pair.check()
+            pair.database.close()
+            step += 3  # each costs as much as a hundred other tests
+        before.database.close()
+    assert step > 60
 
 
 def test_a_block_that_was_written_before_the_death_is_not_cut_again(tmp_path: Path) -> None:

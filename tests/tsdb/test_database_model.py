@@ -42,6 +42,7 @@ SETTINGS = DatabaseSettings(
         log_capacity_max=16,
         log_samples_per_series=1,
         late_log_capacity_max=4,
+        dropped_series_min=2,
     ),
     wal=WalSettings(segment_bytes=2048, fsync="off"),
 )

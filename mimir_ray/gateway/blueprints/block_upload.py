@@ -48,7 +48,7 @@ async def start(request: Request, block: str) -> HTTPResponse:
         body = bytearray()
         while len(body) <= META_BYTES_MAX and (piece := await _next_piece(request)) is not None:
             body += piece
-        await services.in_thread(lambda: services.compaction.uploads.start(tenant, ulid, bytes(body)))
+        await services.compaction.in_thread(lambda: services.compaction.uploads.start(tenant, ulid, bytes(body)))
     except Exception as error:  # noqa: BLE001  (the edge)
         return _failed(error, request)
     return HTTPResponse(status=200, content_type=TEXT)
@@ -62,13 +62,13 @@ async def files(request: Request, block: str) -> HTTPResponse:
         tenant, ulid = await _allowed(services, request, block)
         path = Parameters(request).get("path")
         size = _length(request)
-        expected = await services.in_thread(lambda: uploads.expect_file(tenant, ulid, path, size))
+        expected = await services.compaction.in_thread(lambda: uploads.expect_file(tenant, ulid, path, size))
         protocol: Any = request.protocol
         protocol.response_timeout = max(protocol.response_timeout, STALL_TIMEOUT_S)
         spool = services.compaction.spool
-        with await services.in_thread(lambda: _spool_file(spool)) as file:
+        with await services.compaction.in_thread(lambda: _spool_file(spool)) as file:
             await _receive(services, request, file, expected)
-            await services.in_thread(lambda: uploads.put_file(tenant, ulid, path, Path(file.name)))
+            await services.compaction.in_thread(lambda: uploads.put_file(tenant, ulid, path, Path(file.name)))
     except Exception as error:  # noqa: BLE001  (the edge)
         return _failed(error, request)
     return HTTPResponse(status=200, content_type=TEXT)
@@ -79,23 +79,30 @@ async def finish(request: Request, block: str) -> HTTPResponse:
     services = services_of(request)
     try:
         tenant, ulid = await _allowed(services, request, block)
-        await services.in_thread(lambda: services.compaction.finish_upload(tenant, ulid))
+        await services.compaction.in_thread(lambda: services.compaction.finish_upload(tenant, ulid))
     except Exception as error:  # noqa: BLE001  (the edge)
         return _failed(error, request)
     return HTTPResponse(status=200, content_type=TEXT)
 
 
 async def check(request: Request, block: str) -> HTTPResponse:
-    """How the upload stands."""
+    """How the upload stands; with `files=true`, ours, also which files have come."""
     services = services_of(request)
+    uploads = services.compaction.uploads
+    there: list[str] = []
     try:
         tenant, ulid = await _allowed(services, request, block)
-        progress = await services.in_thread(lambda: services.compaction.uploads.check(tenant, ulid))
+        progress = await services.compaction.in_thread(lambda: uploads.check(tenant, ulid))
+        meta = progress.meta
+        if meta is not None and Parameters(request).get("files") == "true":
+            there = await services.compaction.in_thread(lambda: uploads.files_there(tenant, meta))
     except Exception as error:  # noqa: BLE001  (the edge)
         return _failed(error, request)
-    body = {"result": progress.state.value}
+    body: dict[str, Any] = {"result": progress.state.value}
     if progress.error:
         body["error"] = progress.error
+    if there:
+        body["files"] = there
     return HTTPResponse(orjson.dumps(body), content_type=JSON)
 
 
@@ -140,12 +147,12 @@ async def _receive(services: GatewayServices, request: Request, file: IO[bytes],
         if gathered >= WRITE_BYTES or piece is None:
             data = b"".join(pieces)
             pieces, gathered = [], 0
-            await services.in_thread(_writer(file, data))
+            await services.compaction.in_thread(_writer(file, data))
         if piece is None:
             break
     if received == 0:
         raise UploadRefused(400, "file cannot be empty")
-    await services.in_thread(file.flush)
+    await services.compaction.in_thread(file.flush)
 
 
 async def _next_piece(request: Request) -> bytes | None:

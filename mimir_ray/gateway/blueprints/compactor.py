@@ -37,7 +37,7 @@ async def tenants(request: Request) -> HTTPResponse:
     """Everybody who has anything in the bucket."""
     services = services_of(request)
     try:
-        found = await services.in_thread(services.compaction.admin.tenants)
+        found = await services.compaction.in_thread(services.compaction.admin.tenants)
     except Exception as error:  # noqa: BLE001  (the edge)
         return _failed(error, request)
     now = _moment(services.clock.now_ms() // 1000)
@@ -61,7 +61,7 @@ async def planned_jobs(request: Request, tenant: str) -> HTTPResponse:
         shards = _number(asked.get("merge_shards") or asked.get("split_count"), limits.compactor_split_and_merge_shards)
         groups = _number(asked.get("split_groups"), limits.compactor_split_groups)
         with_compactors = asked.get("show_compactors") == "on"
-        found = await services.in_thread(
+        found = await services.compaction.in_thread(
             lambda: services.compaction.admin.planned_jobs(name, shards, groups, with_compactors)
         )
     except BucketUnavailable as error:
@@ -128,11 +128,16 @@ def _box(name: str, title: str, checked: bool) -> str:
 
 
 async def delete_tenant(request: Request) -> HTTPResponse:
-    """Marks the tenant for deletion: 200 without a body; 401 without a tenant; 500 when that cannot be written."""
+    """Marks the tenant for deletion: 200 without a body; 401 without a tenant; 500 when that cannot be written.
+
+    Without multi-tenancy no header is needed, so a page of anybody's could have a browser ask: 403 for that.
+    """
     services = services_of(request)
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return text("cross-site requests are refused", 403)
     try:
         tenant = services.auth.tenant(request)
-        await services.in_thread(lambda: services.compaction.admin.delete_tenant(tenant))
+        await services.compaction.in_thread(lambda: services.compaction.admin.delete_tenant(tenant))
     except Exception as error:  # noqa: BLE001  (the edge)
         return _failed(error, request)
     return HTTPResponse(status=200, content_type=TEXT)
@@ -143,7 +148,7 @@ async def delete_status(request: Request) -> HTTPResponse:
     services = services_of(request)
     try:
         tenant: TenantId = services.auth.tenant(request)
-        deleted = await services.in_thread(lambda: services.compaction.admin.blocks_deleted(tenant))
+        deleted = await services.compaction.in_thread(lambda: services.compaction.admin.blocks_deleted(tenant))
     except NoTenant as error:
         return text(str(error), 400)
     except Exception as error:  # noqa: BLE001  (the edge)

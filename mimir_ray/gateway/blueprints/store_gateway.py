@@ -44,7 +44,7 @@ async def tenants(request: Request) -> HTTPResponse:
     """Everybody who has anything in the bucket."""
     services = services_of(request)
     try:
-        folders = await services.in_thread(services.bucket.list_folders)
+        folders = await services.compaction.in_thread(services.bucket.list_folders)
     except MimirRayError as error:
         return text(f"Can't read tenants: {error}", 500)
     found = [one for one in folders if one != CLUSTER_FOLDER]
@@ -84,7 +84,7 @@ async def blocks(request: Request, tenant: str) -> HTTPResponse:
         asked = Parameters(request)
         given = asked.get("split_count")
         splits = int(given) if given.isdecimal() and len(given) < 10 else 0
-        shown = await services.in_thread(
+        shown = await services.compaction.in_thread(
             lambda: _blocks(services.bucket, name, asked.get("show_deleted") == "on", splits)
         )
     except Unavailable as error:
@@ -165,9 +165,11 @@ def _page(shown: list[_Shown], asked: Parameters, splits: int, now: str) -> str:
 async def prepare_shutdown(request: Request) -> HTTPResponse:
     """Whether the next stop of the store-gateways is for good: GET tells, POST says so, DELETE takes it back.
 
-    503 unless all of them are running.
+    503 unless all of them are running; 403 where another site's page has a browser ask.
     """
     services = services_of(request)
+    if request.method != "GET" and request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return text("cross-site requests are refused", 403)
     try:
         if request.method == "GET":
             prepared: list[bool] = await services.in_thread(lambda: _ask_all(services, "store_gateway_prepared"))

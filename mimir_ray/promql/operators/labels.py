@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.model.histogram import HistogramPart
-from mimir_ray.model.labels import METRIC_NAME, LabelColumns, StringTable
+from mimir_ray.model.labels import METRIC_NAME, METRIC_TYPE, METRIC_UNIT, LabelColumns, StringTable
 from mimir_ray.model.series import StepMatrix
 from mimir_ray.promql.kernels.aggregations import merge_rows
 from mimir_ray.promql.kernels.grouping import RowIndex
 from mimir_ray.promql.limits import EvaluationError
 
-METADATA_LABELS = (METRIC_NAME, "__type__", "__unit__")
+METADATA_LABELS = (METRIC_NAME, METRIC_TYPE, METRIC_UNIT)
 """What goes when a metric's name goes. Upstream: model/metadata schema.IsMetadataLabel."""
 SAME_LABELSET = "vector cannot contain metrics with the same labelset"
 _SMALL = 512
@@ -164,7 +164,7 @@ class DistinctLabels:
 def merge_same_labels(matrix: StepMatrix) -> StepMatrix:
     """Makes one series of those with equal labels; raises `EvaluationError` if two have a value at one step.
 
-    Keeps the order of first sight, and of `drop_name` what the first one has.
+    Keeps the order of first sight, and of `drop_name` what the one has that begins at the earliest step.
     Upstream: engine.go rangeEval, mergeSeriesWithSameLabelset.
     """
     if len(matrix) < 2:
@@ -189,7 +189,11 @@ def merge_same_labels(matrix: StepMatrix) -> StepMatrix:
         histograms = HistogramPart(matrix.histograms.which.ravel()[cells], matrix.histograms.columns)
     first = np.full(count, len(matrix), np.int64)
     np.minimum.at(first, of_row, np.arange(len(matrix)))
-    drop = None if matrix.drop_name is None else matrix.drop_name[first]
+    drop = None
+    if matrix.drop_name is not None:
+        begins = np.where(matrix.present.any(axis=1), matrix.present.argmax(axis=1), values.shape[1])
+        order = np.lexsort((begins, of_row))
+        drop = matrix.drop_name[order[np.searchsorted(of_row[order], np.arange(count))]]
     return StepMatrix(matrix.labels.take(first), values, present, drop, histograms)
 
 

@@ -24,7 +24,7 @@ from mimir_ray.cluster.transport.base import RING, Transport
 from mimir_ray.config.overrides import RuntimeConfig, RuntimeConfigSettings, RuntimeDefaults
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.telemetry.metrics import expose, process_registry
-from mimir_ray.tsdb.compact.health import check_block, check_index
+from mimir_ray.tsdb.compact.health import check_index
 
 from .block_upload import BlockUploads, clear_scratch
 from .compactor import Compactor
@@ -115,7 +115,6 @@ class CompactorActor:
             limits,
             uploads,
             spec.compactor.max_block_upload_validation_concurrency,
-            check_block,
             self._clock,
             self._registry,
         )

@@ -34,6 +34,7 @@ from mimir_ray.errors import MimirRayError
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.tsdb.block.errors import DamagedBlock
 from mimir_ray.tsdb.block.meta import COMPACTOR_SHARD_LABEL, META_VERSION, BlockMeta, is_ulid
+from mimir_ray.tsdb.block.verify import verify_block
 from mimir_ray.tsdb.compact.plan import DEPRECATED_LABELS, parse_shard
 
 log = structlog.get_logger(__name__)
@@ -91,10 +92,6 @@ class UploadMetrics:
         )
 
 
-VerifyBlock = Callable[[Path, bool], None]
-"""(folder, whether chunks are read too). Raises `DamagedBlock`."""
-
-
 class BlockUploads:
     """Thread-safe. Everything raises `UploadRefused` with what the client is told, or `BucketUnavailable`."""
 
@@ -104,7 +101,6 @@ class BlockUploads:
         limits: Callable[[TenantId], Limits],
         directory: Path,
         validations_max: int,
-        verify: VerifyBlock,
         clock: Clock,
         registry: CollectorRegistry,
         start_thread: Callable[[Callable[[], None]], None] | None = None,
@@ -114,7 +110,6 @@ class BlockUploads:
         self._limits = limits
         self._directory = directory
         self._validations_max = validations_max
-        self._verify = verify
         self._clock = clock
         self._metrics = once(UploadMetrics, registry)
         self._start_thread = start_thread or _in_thread
@@ -198,6 +193,12 @@ class BlockUploads:
         if progress.state is State.NOT_STARTED:
             raise UploadRefused(404, "block doesn't exist")
         return progress
+
+    def files_there(self, tenant: TenantId, meta: BlockMeta) -> list[str]:
+        """Names of the files of an upload that have come whole."""
+        prefix = block_prefix(tenant, meta.ulid)
+        there = {found.key.removeprefix(prefix): found.size for found in self._bucket.list_objects(prefix)}
+        return [name for name, size in (meta.thanos.files if meta.thanos else ()) if there.get(name) == size]
 
     def progress(self, tenant: TenantId, ulid: str) -> Progress:
         """From what is in the bucket."""
@@ -286,7 +287,7 @@ class BlockUploads:
                 pass
         (folder / META).write_bytes(meta.to_json())
         try:
-            self._verify(folder, limits.compactor_block_upload_verify_chunks)
+            verify_block(folder, chunks=limits.compactor_block_upload_verify_chunks)
         except MimirRayError as error:
             reason = str(error).replace(f"{folder}/", "")
             raise UploadRefused(400, f"error validating block: {reason}") from error

@@ -146,6 +146,9 @@ class Cleaner:
         except MimirRayError as error:
             log.error("clean-up failed", user=tenant, error=str(error))
             return False
+        except Exception:
+            log.exception("clean-up failed", user=tenant)  # a bug must not stop the others
+            return False
         finally:
             with self._lock:
                 self._busy.discard(tenant)
@@ -177,7 +180,7 @@ class Cleaner:
             old = None
         if old is not None:  # marks that are written now are read below, as part of the new index
             self._apply_retention(tenant, old, limits.compactor_blocks_retention_period, now_ms)
-        update = update_bucket_index(self._bucket, tenant, old, now_ms)
+        update = update_bucket_index(self._bucket, tenant, old, now_ms, self._config.update_blocks_concurrency)
         index, partial = update.index, dict(update.partial)
         self._seen[tenant] = {block.ulid for block in index.blocks} | partial.keys()
 

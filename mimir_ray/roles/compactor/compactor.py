@@ -5,6 +5,7 @@ Upstream: pkg/compactor/compactor.go compactUsers, bucket_compactor.go Compact.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -27,7 +28,7 @@ from mimir_ray.errors import MimirRayError
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.tsdb.append_file import StorageFull
 from mimir_ray.tsdb.block.meta import BlockMeta
-from mimir_ray.tsdb.compact.plan import Job, SourceBlock, superseded, waits_for
+from mimir_ray.tsdb.compact.plan import Job, Patience, SourceBlock, superseded, waits_for
 
 from .cleaner import Cleaner
 from .config import CompactorConfig
@@ -123,6 +124,10 @@ class Compactor:
                 failed += 1
                 self._metrics.tenants_failed.inc()
                 log.error("a tenant's blocks cannot be compacted", user=tenant, error=str(error))
+            except Exception:
+                failed += 1
+                self._metrics.tenants_failed.inc()
+                log.exception("a tenant's blocks cannot be compacted", user=tenant)  # a bug must not stop the others
             else:
                 self._metrics.tenants_succeeded.inc()
         self._runner.keep_tenants(ours)
@@ -156,29 +161,31 @@ class Compactor:
             blocks = self._sync(tenant)
             jobs = self._ready_jobs(tenant, blocks)
             self._runner.keep_only(tenant, jobs)
-            if deadline_s is None and self._config.max_compaction_time > 0:
-                deadline_s = self._clock.monotonic_s() + self._config.max_compaction_time.seconds
-            errors: list[MimirRayError] = []
-
-            def one_job(
-                job: Job, blocks: TenantBlocks = blocks, deadline_s: float | None = deadline_s,
-                errors: list[MimirRayError] = errors,
-            ) -> bool:  # fmt: skip
-                if self._stopping() or (deadline_s is not None and self._clock.monotonic_s() >= deadline_s):
-                    return False
-                try:
-                    return self._run_job(tenant, job, blocks)
-                except MimirRayError as error:
-                    errors.append(error)
-                    return False
-
-            progress = self._side_by_side(jobs, one_job)
-            if self._stopping():
-                raise Interrupted(tenant)
-            if errors:
-                raise errors[0]
-            if not any(progress) or (deadline_s is not None and self._clock.monotonic_s() >= deadline_s):
+            if deadline_s is None:  # planning itself, which may take long, does not count
+                most_s = self._config.max_compaction_time.seconds
+                deadline_s = self._clock.monotonic_s() + most_s if most_s > 0 else math.inf
+            if not self._run_jobs(tenant, jobs, blocks, deadline_s):
                 return
+
+    def _run_jobs(self, tenant: TenantId, jobs: list[Job], blocks: TenantBlocks, deadline_s: float) -> bool:
+        """Whether there may be more to do. Raises the first error."""
+        errors: list[MimirRayError] = []
+
+        def one_job(job: Job) -> bool:
+            if self._stopping() or self._clock.monotonic_s() >= deadline_s:
+                return False
+            try:
+                return self._run_job(tenant, job, blocks)
+            except MimirRayError as error:
+                errors.append(error)
+                return False
+
+        progress = self._side_by_side(jobs, one_job)
+        if self._stopping():
+            raise Interrupted(tenant)
+        if errors:
+            raise errors[0]
+        return any(progress) and self._clock.monotonic_s() < deadline_s
 
     def _side_by_side(self, jobs: list[Job], work: Callable[[Job], bool]) -> list[bool]:
         if self._config.compaction_concurrency == 1:
@@ -217,7 +224,11 @@ class Compactor:
             limits.compactor_split_groups,
             now_ms,
         )
-        wait_ms = self._config.first_level_compaction_wait_period.ms
+        patience = Patience(
+            self._config.first_level_compaction_wait_period.ms,
+            self._config.first_level_compaction_ooo_wait_period.ms,
+            self._config.first_level_compaction_skip_future_max_time,
+        )
         uploaded: dict[str, int] = {}
 
         def uploaded_ms(ulid: str) -> int:
@@ -226,7 +237,7 @@ class Compactor:
             return uploaded[ulid]
 
         ours = [job for job in jobs if self._ownership.owns(job)]
-        return [job for job in ours if not waits_for(job, uploaded_ms, wait_ms, now_ms)]
+        return [job for job in ours if not waits_for(job, uploaded_ms, patience, now_ms)]
 
     def _jobs_of_index(self, tenant: TenantId, index: BucketIndex, no_compact: frozenset[str]) -> list[Job]:
         limits = self._limits(tenant)

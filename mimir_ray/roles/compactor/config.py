@@ -50,13 +50,6 @@ class CompactorRingConfig:
         minimum=0,
         help="After so long it takes jobs though the ring still changes.",
     )
-    wait_active_instance_timeout: Duration = setting(
-        duration("10m"),
-        flag="compactor.ring.wait-active-instance-timeout",
-        category="advanced",
-        minimum=1,
-        help="How long a compactor waits until the ring has it.",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +112,19 @@ class CompactorConfig:
         minimum=0,
         help="How long blocks that ingesters shipped wait for those of the other replicas. Out-of-order blocks do not.",
     )
+    first_level_compaction_ooo_wait_period: Duration = setting(
+        Duration(0),
+        flag="compactor.first-level-compaction-ooo-wait-period",
+        category="experimental",
+        minimum=0,
+        help="The same for out-of-order blocks.",
+    )
+    first_level_compaction_skip_future_max_time: bool = setting(
+        False,
+        flag="compactor.first-level-compaction-skip-future-max-time",
+        category="experimental",
+        help="Whether first-level blocks also wait until their newest sample is as old as the wait period.",
+    )
     cleanup_interval: Duration = setting(
         duration("15m"),
         flag="compactor.cleanup-interval",
@@ -141,6 +147,14 @@ class CompactorConfig:
         minimum=1,
         maximum=256,
         help="Tenants that are tidied up at once.",
+    )
+    update_blocks_concurrency: int = setting(
+        16,
+        flag="compactor.update-blocks-concurrency",
+        category="advanced",
+        minimum=1,
+        maximum=256,
+        help="Descriptions of blocks that are read at once for a tenant's bucket index.",
     )
     deletion_delay: Duration = setting(
         duration("12h"),

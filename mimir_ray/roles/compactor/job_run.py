@@ -31,7 +31,7 @@ from mimir_ray.errors import Corruption, MimirRayError, Unavailable
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.tsdb.append_file import storage_error
 from mimir_ray.tsdb.block.errors import DamagedBlock, UnsupportedChunks
-from mimir_ray.tsdb.block.meta import COMPACTOR_SHARD_LABEL, BlockMeta, make_ulid
+from mimir_ray.tsdb.block.meta import COMPACTOR_SHARD_LABEL, BlockMeta, make_ulid, write_meta
 from mimir_ray.tsdb.compact.health import OutOfOrderChunks
 from mimir_ray.tsdb.compact.plan import Job, format_shard, group_labels
 
@@ -79,6 +79,16 @@ class SourceGone(Unavailable):
 
 
 @dataclass(eq=False)
+class DoubtfulScratch(Unavailable):
+    """What an attempt before has left looks damaged: everything is downloaded again before a block is blamed."""
+
+    job: str
+
+    def describe(self) -> str:
+        return f"job {self.job}: files of an attempt before are damaged; they are downloaded again"
+
+
+@dataclass(eq=False)
 class SamplesLost(Corruption):
     """What a merge made cannot have all samples of its sources. Nothing is uploaded."""
 
@@ -119,17 +129,24 @@ class JobRunner:
     def run(self, job: Job, metas: Mapping[str, BlockMeta]) -> list[BlockMeta]:
         """The new blocks; `metas`: of all sources, by ULID.
 
-        Raises `UnhealthyBlocks`, `Interrupted`, `SourceGone`, `SamplesLost`, `BucketUnavailable`, `StorageFailed`.
+        Raises `UnhealthyBlocks`, `Interrupted`, `SourceGone`, `DoubtfulScratch`, `SamplesLost`, `BucketUnavailable`,
+        `StorageFailed`.
         """
         tenant = TenantId(job.tenant)
         work = self._folder(tenant, job.key)
         began_s = self._clock.monotonic_s()
         self._check_index_sizes(job, metas)
-        sources = self._download(tenant, work, job)
-        for source in job.blocks:
-            self._go_on(job)
-            self._check_source(work / source.ulid, source.ulid)
-        made = self._make(job, work, sources)
+        all_fresh = self._download(tenant, work, job)
+        try:
+            for source in job.blocks:
+                self._go_on(job)
+                self._check_source(work / source.ulid, source.ulid)
+            made = self._make(job, work)
+        except UnhealthyBlocks as error:
+            shutil.rmtree(work, ignore_errors=True)
+            if not all_fresh:
+                raise DoubtfulScratch(job.key) from error
+            raise
         found = self._check_output(job, [metas[one.ulid] for one in job.blocks], made, work)
         for meta in made:
             self._go_on(job)
@@ -192,15 +209,20 @@ class JobRunner:
             details = f"index of {sizes[largest]} bytes is too large to be merged with those of {len(sizes) - 1} blocks"
             raise UnhealthyBlocks((largest,), NO_COMPACT_INDEX_SIZE, details)
 
-    def _download(self, tenant: TenantId, work: Path, job: Job) -> list[Path]:
-        """The folders of all sources, in the order of the job. Files that are there whole are not read again."""
+    def _download(self, tenant: TenantId, work: Path, job: Job) -> bool:
+        """Fills a folder for each source. Files that are there whole are not read again; whether there were none."""
         wanted: list[tuple[str, Path]] = []
+        all_fresh = True
         for one in job.blocks:
             prefix = block_prefix(tenant, one.ulid)
             for found in self._bucket.list_objects(prefix):
                 name = found.key.removeprefix(prefix)
                 path = work / one.ulid / name
-                if is_block_file(name) and not (path.is_file() and path.stat().st_size == found.size):
+                if not is_block_file(name):
+                    continue
+                if path.is_file() and path.stat().st_size == found.size:
+                    all_fresh = False
+                else:
                     wanted.append((found.key, path))
 
         def one_file(item: tuple[str, Path]) -> None:
@@ -213,7 +235,7 @@ class JobRunner:
         with ThreadPoolExecutor(self._files_at_once, "block-sync") as pool:
             for _ in pool.map(one_file, wanted):
                 pass
-        return [work / one.ulid for one in job.blocks]
+        return all_fresh
 
     def _check_source(self, folder: Path, ulid: str) -> None:
         try:
@@ -221,8 +243,9 @@ class JobRunner:
         except (DamagedBlock, UnsupportedChunks) as error:
             raise unhealthy(ulid, error) from error
 
-    def _make(self, job: Job, work: Path, sources: Sequence[Path]) -> list[BlockMeta]:
+    def _make(self, job: Job, work: Path) -> list[BlockMeta]:
         """The new blocks, in `<work>/out`."""
+        sources = [work / one.ulid for one in job.blocks]
         external = dict(group_labels(dict(job.blocks[0].labels)))
         if job.stage == "split":
             labels = [
@@ -242,7 +265,12 @@ class JobRunner:
         except UnsupportedChunks as error:
             damaged = tuple(one.ulid for one in job.blocks if one.ulid in error.path) or tuple(job.ulids)
             raise UnhealthyBlocks(damaged, NO_COMPACT_CRITICAL, str(error)) from error
-        return [meta for meta in made if meta is not None]
+        blocks = [meta for meta in made if meta is not None]
+        for meta in blocks:
+            if meta.thanos is not None and job.blocks[0].resolution:
+                meta.thanos.resolution = job.blocks[0].resolution
+                write_meta(work / _OUTPUT / meta.ulid, meta)
+        return blocks
 
     def _check_output(self, job: Job, sources: Sequence[BlockMeta], made: Sequence[BlockMeta], work: Path) -> int:
         """How many samples were made. Each of these checks has to hold whatever the samples are."""
@@ -251,7 +279,8 @@ class JobRunner:
         deleted = any((work / one.ulid / "tombstones").stat().st_size > 9 for one in sources
                       if (work / one.ulid / "tombstones").is_file())  # fmt: skip
         fewest = 0 if deleted else max(meta.stats.samples for meta in sources)
-        if not fewest <= found <= most and most:
+        known = all(meta.stats.samples for meta in sources)  # some other writers do not count
+        if known and not fewest <= found <= most:
             raise SamplesLost(job.key, fewest, most, found)
         names = {source for meta in sources for source in meta.compaction.sources}
         for meta in made:

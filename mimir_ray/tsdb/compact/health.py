@@ -1,12 +1,12 @@
 """Whether a block may be compacted: the order of its chunks, as its index has them.
 
-Chunks themselves are checked by whoever merges them; series may come in any order, as they are sorted then.
+A quick look before and after a merge, which reads chunks itself and sorts series; all that can be wrong with a block is
+found by tsdb/block/verify.py.
 Upstream: pkg/storage/tsdb/block/index.go GatherBlockHealthStats.
 """
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,9 @@ from mimir_ray.tsdb.block.errors import DamagedBlock
 from mimir_ray.tsdb.block.index_format import INDEX_FILE
 from mimir_ray.tsdb.block.index_reader import IndexFile
 from mimir_ray.tsdb.block.meta import read_meta
-from mimir_ray.tsdb.block.reader import Block
 
 _ALWAYS = 1 << 62
 _SERIES_PER_BATCH = 1 << 16
-_CHUNK_SERIES_PER_BATCH = 1 << 13
 
 
 class OutOfOrderChunks(DamagedBlock):
@@ -47,20 +45,3 @@ def check_index(folder: Path) -> None:
                 str(path), int(series.references[rows[row]]) * 16,
                 f"{int(outside.sum())} chunks are outside of the block's time range [{meta.min_time}, {meta.max_time})",
             )  # fmt: skip
-
-
-def check_block(folder: Path, chunks: bool) -> None:
-    """Reads the block in a folder through; with `chunks`, every chunk too: its place, checksum and count.
-
-    Raises as `check_index` does.
-    """
-    check_index(folder)
-    if not chunks:
-        return
-    with closing(Block(folder)) as block:
-        count = len(block.series().references)
-        for first in range(0, count, _CHUNK_SERIES_PER_BATCH):
-            rows = np.arange(first, min(first + _CHUNK_SERIES_PER_BATCH, count), dtype=np.int32)
-            table, _ = block.chunk_table(rows, -_ALWAYS, _ALWAYS)  # locates them, and checks their checksums
-            if (table.counts <= 0).any():
-                raise DamagedBlock(str(folder), 0, "a chunk has no samples")

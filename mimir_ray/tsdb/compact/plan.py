@@ -235,15 +235,28 @@ def in_order(jobs: Iterable[Job], order: Order) -> list[Job]:
     )
 
 
-def waits_for(job: Job, uploaded_ms: Callable[[str], int], wait_ms: int, now_ms: int) -> str:
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long first-level blocks wait for those of the other replicas, from their upload on; `out_of_order_ms`: those
+    with late samples. `until_past`: also until the newest sample that a block may have is `wait_ms` old."""
+
+    wait_ms: int = 0
+    out_of_order_ms: int = 0
+    until_past: bool = False
+
+
+def waits_for(job: Job, uploaded_ms: Callable[[str], int], patience: Patience, now_ms: int) -> str:
     """The ULID of a first-level block that came so lately that its replicas may still be on their way; "" if none.
 
-    Late samples are not waited for. `uploaded_ms`: of a block, by its ULID. Upstream: jobWaitPeriodElapsed.
+    `uploaded_ms`: of a block, by its ULID. Upstream: jobWaitPeriodElapsed.
     """
-    if wait_ms <= 0 or min(one.level for one in job.blocks) > 1:
+    if min(one.level for one in job.blocks) > 1:
         return ""
     for one in job.blocks:
-        if not one.out_of_order and uploaded_ms(one.ulid) > now_ms - wait_ms:
+        wait_ms = patience.out_of_order_ms if one.out_of_order else patience.wait_ms
+        if wait_ms > 0 and uploaded_ms(one.ulid) > now_ms - wait_ms:
+            return one.ulid
+        if patience.until_past and one.max_time > now_ms - patience.wait_ms:
             return one.ulid
     return ""
 

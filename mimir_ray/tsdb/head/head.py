@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.errors import ClientError, MimirRayError
-from mimir_ray.model.histogram import HistogramColumns
+from mimir_ray.model.histogram import HistogramColumns, HistogramPart
 from mimir_ray.model.matchers import Matcher, quote
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.selection import Selection
@@ -34,6 +34,7 @@ from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.write import Refusal, WriteBatch, WriteResult
 from mimir_ray.tsdb.chunks.files import ChunkFiles
 from mimir_ray.tsdb.index.columns import IndexView, strings_of
+from mimir_ray.tsdb.index.compaction import without_dropped
 from mimir_ray.tsdb.index.interning import shard_filter
 from mimir_ray.tsdb.index.postings import Postings, walk_pairs
 from mimir_ray.tsdb.index.series_index import SeriesIndex
@@ -41,13 +42,14 @@ from mimir_ray.tsdb.index.tokens import series_tokens
 from mimir_ray.tsdb.wal import records as wal_records
 
 from . import sample_log
-from .histogram_samples import number_histograms
+from .histogram_samples import number_histograms, resolve
 from .histogram_store import HistogramStore, pack, unpack
 from .memory import SampleMemory
 from .pick import HeadPart, HeadPick
 from .reading import Look
-from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX
+from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX, NO_TIME_MIN
 from .settings import NO_LIMITS, HeadSettings, PushLimits
+from .start_timestamps import StartsLook, StartTimestamps
 
 _REASONS = {
     sample_log.REFUSED_OUT_OF_ORDER: "sample-out-of-order",
@@ -97,6 +99,7 @@ class Head:
         self._postings = Postings(self._index)
         self._memory = SampleMemory(files, settings)
         self._histograms = HistogramStore()
+        self._starts = StartTimestamps()
         self._counts = np.zeros(sample_log.STATUSES, np.int64)
         self._metadata: dict[str, Metadata] = {}
         self._created = self._removed = 0
@@ -138,6 +141,11 @@ class Head:
             len(batch.new_series) == len(batch.new_timestamps) == len(batch.new_values)
         ):
             return WriteResult(self.incarnation, error=MalformedBatch("columns of different lengths"))
+        starts, new_starts = batch.start_timestamps, batch.new_start_timestamps
+        if (starts is not None and len(starts) != known) or (
+            new_starts is not None and len(new_starts) != len(batch.new_series)
+        ):
+            return WriteResult(self.incarnation, error=MalformedBatch("start timestamps of other samples"))
         if len(batch.new_series) and not (
             batch.new_series.min() >= 0 and batch.new_series.max() < len(batch.label_offsets) - 1
         ):
@@ -154,7 +162,7 @@ class Head:
                 return WriteResult(self.incarnation, error=error)
         if known and not stale:
             statuses = self._append(
-                batch.references, batch.timestamps, batch.values, batch.histograms, limits, records, True
+                batch.references, batch.timestamps, batch.values, batch.histograms, starts, limits, records, True
             )
             if statuses is not None:
                 self._refuse(statuses, batch, batch.references, batch.timestamps, 0, limits, refusals)
@@ -162,7 +170,7 @@ class Head:
         if len(batch.new_series):
             references = new_references[batch.new_series]
             statuses = self._append(
-                references, batch.new_timestamps, batch.new_values, batch.histograms, limits, records, False
+                references, batch.new_timestamps, batch.new_values, batch.histograms, new_starts, limits, records, False
             )
             if statuses is not None:
                 self._refuse(statuses, batch, references, batch.new_timestamps, known, limits, refusals)
@@ -197,6 +205,7 @@ class Head:
         timestamps: NDArray[np.int64],
         values: NDArray[np.float64],
         histograms: HistogramColumns | None,
+        starts: NDArray[np.int64] | None,
         limits: PushLimits,
         records: list[wal_records.Record],
         known: bool,
@@ -231,14 +240,20 @@ class Head:
             counts,
         )
         self._counts += counts
+        if starts is not None or len(self._starts):
+            changes = self._starts.take(references, timestamps, starts, statuses, len(self._index))
+            if changes is not None:
+                # Before the samples: one that is sent again since it was not acknowledged brings nothing new.
+                records.append(wal_records.encode_start_timestamps(*changes))
         taken = int(counts[sample_log.IN_ORDER] + counts[sample_log.OUT_OF_ORDER])
-        if taken == len(references):
+        if counts[sample_log.IN_ORDER] == len(references):
             records.append(wal_records.encode_samples(references, timestamps, values))
             return None
-        if taken:
-            rows = np.flatnonzero(statuses <= sample_log.OUT_OF_ORDER)
-            records.append(wal_records.encode_samples(references[rows], timestamps[rows], values[rows]))
-        return statuses
+        for status, late in ((sample_log.IN_ORDER, False), (sample_log.OUT_OF_ORDER, True)):
+            if counts[status]:
+                rows = np.flatnonzero(statuses == status)
+                records.append(wal_records.encode_samples(references[rows], timestamps[rows], values[rows], late))
+        return statuses if taken < len(references) else None
 
     def _refuse(
         self,
@@ -301,16 +316,18 @@ class Head:
             look = self._memory.look(references)
             if part is not HeadPart.ALL:
                 look = look.in_order() if part is HeadPart.IN_ORDER else look.late()
-            return HeadPick(selection, references, self._index, self._lock, look, self._histograms.pin())
+            starts = self._starts.look() if selection.start_timestamps else None
+            return HeadPick(selection, references, self._index, self._lock, look, self._histograms.pin(), starts)
 
     def snapshot(
         self, selection: Selection, part: HeadPart = HeadPart.ALL
-    ) -> tuple[NDArray[np.int32], IndexView, Look]:
-        """(references, labels, chunks) of the selected series, flushed: both logs of the look are empty."""
+    ) -> tuple[NDArray[np.int32], IndexView, Look, StartsLook | None]:
+        """(references, labels, chunks, start timestamps if any is known) of the selected series, flushed: both logs of
+        the look are empty."""
         with self._lock:
             self._memory.flush()
             picked = self.pick(selection, part)
-            return picked.references, picked.view, picked.look
+            return picked.references, picked.view, picked.look, self._starts.look()
 
     def _references(self, selection: Selection, part: HeadPart = HeadPart.ALL) -> NDArray[np.int32]:
         """Of the selected series that may have samples in range, ascending. Caller holds the lock."""
@@ -381,6 +398,10 @@ class Head:
         with self._lock:
             return incarnation == self.incarnation and bool(self._index.dropped[references].all())
 
+    def resolve(self, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], HistogramPart | None]:
+        """Values as they are in chunks of a snapshot, as readers want them: histograms are numbers in NaNs there."""
+        return resolve(values, self._histograms.pin())
+
     @property
     def has_histograms(self) -> bool:
         """Whether any native histogram was taken."""
@@ -399,7 +420,11 @@ class Head:
                 log_samples=marks[LOG_LENGTH],
                 late_log_samples=marks[LATE_LENGTH],
                 closed_chunks=len(self._memory.closed),
-                bytes=self._memory.bytes + self._index.bytes + self._postings.bytes + self._histograms.bytes,
+                bytes=self._memory.bytes
+                + self._index.bytes
+                + self._postings.bytes
+                + self._histograms.bytes
+                + self._starts.bytes,
                 appended=int(self._counts[sample_log.IN_ORDER] + self._counts[sample_log.OUT_OF_ORDER]),
                 appended_late=int(self._counts[sample_log.OUT_OF_ORDER]),
                 flushes=self._memory.flushes,
@@ -448,7 +473,7 @@ class Head:
     def late_ranges(self, range_ms: int) -> tuple[int, list[int]]:
         """Flushes late samples; (a mark of how many there are, which multiples of `range_ms` they lie in)."""
         with self._lock:
-            self._memory.flush()
+            self._memory.flush_late()
             return len(self._memory.closed), self._memory.late_ranges(range_ms)
 
     def collect(self, late_mark: int = 0) -> int:
@@ -459,10 +484,11 @@ class Head:
         """
         with self._lock:
             memory = self._memory
-            memory.flush()
             memory.drop_before_floor(late_mark)
             # Numbers of histograms that late samples may refer to are kept, however old.
-            self._histograms.drop_before(min(memory.floor, memory.oldest()[1]))
+            oldest = min(memory.floor, memory.oldest()[1])
+            self._histograms.drop_before(oldest)
+            self._starts.drop_before(oldest)
             doomed = memory.without_samples() & ~self._index.dropped[: memory.series]
             references = np.flatnonzero(doomed).astype(np.int32)
             if len(references):
@@ -471,9 +497,31 @@ class Head:
                 self._write_journal([wal_records.encode_dropped(references)])
             return len(references)
 
+    def renumber(self) -> bool:
+        """Gives back what dropped series still take, once they are more than the others; whether it did.
+
+        All references become invalid: the head has another incarnation then. Readers keep what they have. Holds the
+        lock for some 0.5 µs a series that is left.
+        """
+        with self._lock:
+            if len(self._index) - self._index.live <= max(self._index.live, self.settings.dropped_series_min):
+                return False
+            self._renumber()
+            # Should this fail, the record is kept and comes before anything else in the log.
+            self._write_journal([wal_records.encode_renumbered(len(self._index))])
+            return True
+
+    def _renumber(self) -> None:
+        self._memory.renumber(~self._index.dropped[: len(self._index)])
+        self._starts.renumber(~self._index.dropped[: len(self._index)])
+        self._index = without_dropped(self._index)
+        self._postings = Postings(self._index)
+        self.incarnation = secrets.randbits(63)
+
     def _drop(self, references: NDArray[np.int32]) -> None:
         self._removed += len(references)
         self._memory.drop(references)
+        self._starts.drop(references)
         self._index.drop(references)
         self._postings.note_dropped(len(references))
 
@@ -492,6 +540,7 @@ class Head:
             self.flush()
             self._write_journal([])
             parts = self._index.state() | self._memory.state() | self._histograms.state()
+            parts |= self._starts.state()
             parts["metadata"] = wal_records.encode_metadata(list(self._metadata.values()))[1][0]
             first_segment = self._memory.closed.first_segment
             facts = {"chunks_end": self._files.end, "first_segment": first_segment, "series": len(self._index)}
@@ -505,6 +554,7 @@ class Head:
             self._memory.restore(parts, len(self._index))
             self._histograms.restore(parts)
             self._min_valid_time = self._memory.floor
+            self._starts.restore(parts, len(self._index))
             self._metadata = {one.family: one for one in wal_records.decode_metadata(parts["metadata"])}
 
     def replay(self, kind: int, payload: bytes) -> None:
@@ -521,14 +571,22 @@ class Head:
             elif kind == wal_records.SAMPLES:
                 samples = wal_records.decode_samples(payload)
                 counts = np.zeros(sample_log.STATUSES, np.int64)
+                # Late samples must not come back in order: those below the floor would be taken for what is in blocks.
+                min_valid = NO_TIME_MIN if samples.late else NO_TIME_MAX
                 self._memory.store(
-                    samples.references, samples.timestamps, samples.values, self._index.dropped, True, 0, 1, 0, counts
-                )
+                    samples.references, samples.timestamps, samples.values, self._index.dropped,
+                    True, min_valid, 1, 0, counts,
+                )  # fmt: skip
             elif kind == wal_records.HISTOGRAMS:
                 first, newest, packed = wal_records.decode_histograms(payload)
                 if first != self._histograms.end:
                     raise wal_records.InvalidRecord(kind, f"first number {first}")
                 self._histograms.append(unpack(packed), newest)
+            elif kind == wal_records.START_TIMESTAMPS:
+                changes = wal_records.decode_start_timestamps(payload)
+                if len(changes[0]) and int(changes[0].max()) >= len(self._index):
+                    raise wal_records.InvalidRecord(kind, "a reference that does not exist")
+                self._starts.add(changes, len(self._index))
             elif kind == wal_records.METADATA:
                 self._metadata.update((one.family, one) for one in wal_records.decode_metadata(payload))
             elif kind == wal_records.DROPPED:
@@ -539,6 +597,10 @@ class Head:
             elif kind == wal_records.TRUNCATED:
                 self._memory.floor = max(self._memory.floor, wal_records.decode_truncated(payload))
                 self._min_valid_time = self._memory.floor
+            elif kind == wal_records.RENUMBERED:
+                self._renumber()
+                if len(self._index) != (count := wal_records.decode_renumbered(payload)):
+                    raise wal_records.InvalidRecord(kind, f"{count} series, found {len(self._index)}")
             else:
                 raise wal_records.InvalidRecord(kind, "unknown type")
 

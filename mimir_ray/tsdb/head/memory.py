@@ -109,12 +109,12 @@ class SampleMemory:
             if self._late_log.capacity < wanted:
                 self._late_log.grow(min(wanted, 4 * self._late_log.capacity))
             else:
-                self._flush_late_log()
+                self.flush_late()
 
     def flush(self) -> None:
         """Packs both logs into chunks. What readers look at is not touched."""
         self._flush_log(self._log.capacity)
-        self._flush_late_log()
+        self.flush_late()
 
     def _flush_log(self, capacity: int) -> None:
         length = int(self.marks[LOG_LENGTH])
@@ -126,7 +126,8 @@ class SampleMemory:
             self.flushes += 1
         self._log.clear(capacity)
 
-    def _flush_late_log(self) -> None:
+    def flush_late(self) -> None:
+        """Packs the log of late samples into chunks."""
         length = int(self.marks[LATE_LENGTH])
         if not length:
             return
@@ -216,9 +217,20 @@ class SampleMemory:
         return np.unique(self.closed.mints[: self.closed.length][late] // range_ms).tolist()  # type: ignore[no-any-return]
 
     def without_samples(self) -> NDArray[np.bool_]:
-        """bool[series]: those with no sample that is the head's. The late log must be empty."""
-        last = self.last_times[: self.series]
-        return ((last < self.floor) | (last == NO_TIME_MAX)) & (self.late_chunk_last[: self.series] < 0)
+        """bool[series]: those with no sample that is the head's."""
+        count = self.series
+        last = self.last_times[:count]
+        over = (last < self.floor) | (last == NO_TIME_MAX)
+        return over & (self.late_chunk_last[:count] < 0) & (self.late_last[:count] < 0)
+
+    def renumber(self, kept: NDArray[np.bool_]) -> None:
+        """Forgets series; the others are called 0, 1, … in the order that they had. Readers keep the old columns."""
+        self.flush()
+        self.open.reserve(self.series)
+        self.open.keep(kept)
+        for name, _, _ in _COLUMNS:
+            setattr(self, name, getattr(self, name)[: self.series][kept])
+        self.series = int(kept.sum())
 
     def drop_before_floor(self, late_rows: int) -> int:
         """Forgets full chunks below the floor, and late chunks of rows before `late_rows`; returns how many."""

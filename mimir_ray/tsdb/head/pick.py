@@ -19,6 +19,7 @@ from mimir_ray.tsdb.index.series_index import SeriesIndex
 from .histogram_samples import resolve
 from .histogram_store import PinnedHistograms
 from .reading import Look, read_samples
+from .start_timestamps import StartsLook
 
 
 class HeadPart(enum.Enum):
@@ -40,6 +41,7 @@ class HeadPick:
     """Guards `index`."""
     look: Look
     histograms: PinnedHistograms
+    starts: StartsLook | None = None
     view: IndexView = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -62,6 +64,7 @@ class HeadPick:
             self.lock,
             self.look.take(rows),
             self.histograms,
+            self.starts,
             self.view,
         )
 
@@ -88,6 +91,7 @@ class HeadPick:
             if len(some):
                 given += len(some)
                 values, histograms = resolve(values, self.histograms)
-                yield SeriesBatch(self.view.labels(some), offsets, timestamps, values, histograms)
+                began = None if self.starts is None else self.starts.of(some, offsets, timestamps)
+                yield SeriesBatch(self.view.labels(some), offsets, timestamps, values, histograms, began)
             if selection.limit_series and given >= selection.limit_series:
                 return

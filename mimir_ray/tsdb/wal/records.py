@@ -8,12 +8,14 @@ Payloads, little-endian:
 
 - SERIES: count u64, first reference i64, label offsets i64[count + 1], label bytes.
 - SAMPLES: count u32, flags u32, base time i64, values f64[count], times i64[count] (or, with flag 1,
-  differences to the base i32[count]), references i32[count].
+  differences to the base i32[count]), references i32[count]. Flag 2: the samples came late.
 - METADATA: a JSON list of [family, type, help, unit].
 - DROPPED: count u64, references i32[count].
 - HISTOGRAMS: first number u64, newest time i64 (ms), packed histograms (head/histogram_store.py).
 - TRUNCATED: time i64 (ms); samples in order that are older are in blocks.
 - RENUMBERED: count u64; dropped series gave up their references, the others now have 0, 1, … in the order they had.
+- START_TIMESTAMPS: count u64, times i64[count], start timestamps i64[count], references i32[count]
+  (head/start_timestamps.py Changes).
 """
 
 from __future__ import annotations
@@ -35,8 +37,9 @@ SAMPLES = 2
 METADATA = 3
 DROPPED = 4
 HISTOGRAMS = 5
-TRUNCATED = 6
-RENUMBERED = 7
+TRUNCATED = 7
+RENUMBERED = 8
+START_TIMESTAMPS = 6
 
 Record = tuple[int, list[Any]]
 """Type and payload buffers; the buffers must not change until the record is written."""
@@ -47,7 +50,9 @@ _DROPPED_HEADER = struct.Struct("<Q")
 _HISTOGRAMS_HEADER = struct.Struct("<Qq")
 _TRUNCATED = struct.Struct("<q")
 _RENUMBERED = struct.Struct("<Q")
+_STARTS_HEADER = struct.Struct("<Q")
 _SHORT_TIMES = 1
+_LATE = 2
 
 
 @dataclass(eq=False)
@@ -79,11 +84,15 @@ class SeriesRecord:
 
 @dataclass(frozen=True, slots=True)
 class SamplesRecord:
-    """N samples: `references` int32[N], `timestamps` int64[N] (ms), `values` float64[N]."""
+    """N samples: `references` int32[N], `timestamps` int64[N] (ms), `values` float64[N].
+
+    `late`: none was in order. Where it is False, as in logs from before there was a difference, some may be late.
+    """
 
     references: NDArray[np.int32]
     timestamps: NDArray[np.int64]
     values: NDArray[np.float64]
+    late: bool = False
 
     def __len__(self) -> int:
         return len(self.references)
@@ -95,14 +104,16 @@ def encode_series(first_reference: int, offsets: NDArray[np.int64], label_bytes:
     return SERIES, [_SERIES_HEADER.pack(len(offsets) - 1, first_reference), _column(offsets, np.int64), label_bytes]
 
 
-def encode_samples(references: NDArray[np.int32], timestamps: NDArray[np.int64], values: NDArray[np.float64]) -> Record:
+def encode_samples(
+    references: NDArray[np.int32], timestamps: NDArray[np.int64], values: NDArray[np.float64], late: bool = False
+) -> Record:
     """Args: as `SamplesRecord`. 16 bytes a sample where the times lie within 24 days, else 20."""
     assert len(references) == len(timestamps) == len(values)
-    base, flags, times = 0, 0, _column(timestamps, np.int64)
+    base, flags, times = 0, _LATE if late else 0, _column(timestamps, np.int64)
     if len(timestamps):
         lowest, highest = int(timestamps.min()), int(timestamps.max())
         if highest - lowest < 1 << 31:
-            base, flags = lowest, _SHORT_TIMES
+            base, flags = lowest, flags | _SHORT_TIMES
             times = (timestamps - lowest).astype(np.int32)
     header = _SAMPLES_HEADER.pack(len(references), flags, base)
     return SAMPLES, [header, _column(values, np.float64), times, _column(references, np.int32)]
@@ -121,6 +132,35 @@ def encode_dropped(references: NDArray[np.int32]) -> Record:
 def encode_histograms(first: int, newest_ms: int, packed: bytes) -> Record:
     """Histograms that later records of samples refer to by their numbers, which go up from `first`."""
     return HISTOGRAMS, [_HISTOGRAMS_HEADER.pack(first, newest_ms), packed]
+
+
+def encode_start_timestamps(
+    references: NDArray[np.int32], times: NDArray[np.int64], starts: NDArray[np.int64]
+) -> Record:
+    """From when on (ms) samples of a series count since when (ms), in the order in which that became known."""
+    assert len(references) == len(times) == len(starts)
+    header = _STARTS_HEADER.pack(len(references))
+    return START_TIMESTAMPS, [
+        header,
+        _column(times, np.int64),
+        _column(starts, np.int64),
+        _column(references, np.int32),
+    ]
+
+
+def decode_start_timestamps(payload: bytes) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    """As given to `encode_start_timestamps`."""
+    if len(payload) < _STARTS_HEADER.size:
+        raise InvalidRecord(START_TIMESTAMPS, "too short")
+    (count,) = _STARTS_HEADER.unpack_from(payload)
+    if len(payload) != _STARTS_HEADER.size + 20 * count:
+        raise InvalidRecord(START_TIMESTAMPS, f"{count} changes in {len(payload)} bytes")
+    times = np.frombuffer(payload, np.int64, count, _STARTS_HEADER.size)
+    starts = np.frombuffer(payload, np.int64, count, _STARTS_HEADER.size + 8 * count)
+    references = np.frombuffer(payload, np.int32, count, _STARTS_HEADER.size + 16 * count)
+    if count and references.min() < 0:
+        raise InvalidRecord(START_TIMESTAMPS, "negative reference")
+    return references, times, starts
 
 
 def decode_histograms(payload: bytes) -> tuple[int, int, bytes]:
@@ -177,9 +217,9 @@ def decode_samples(payload: bytes) -> SamplesRecord:
     if len(payload) < _SAMPLES_HEADER.size:
         raise InvalidRecord(SAMPLES, "too short")
     count, flags, base = _SAMPLES_HEADER.unpack_from(payload)
-    if flags not in (0, _SHORT_TIMES):
+    if flags & ~(_SHORT_TIMES | _LATE):
         raise InvalidRecord(SAMPLES, f"unknown flags {flags:#x}")
-    time_type = np.dtype(np.int32 if flags == _SHORT_TIMES else np.int64)
+    time_type = np.dtype(np.int32 if flags & _SHORT_TIMES else np.int64)
     times_start = _SAMPLES_HEADER.size + 8 * count
     references_start = times_start + time_type.itemsize * count
     if len(payload) != references_start + 4 * count:
@@ -189,9 +229,9 @@ def decode_samples(payload: bytes) -> SamplesRecord:
     references = np.frombuffer(payload, np.int32, count, references_start)
     if count and references.min() < 0:
         raise InvalidRecord(SAMPLES, "negative reference")
-    if flags == _SHORT_TIMES:
+    if flags & _SHORT_TIMES:
         timestamps = timestamps.astype(np.int64) + base
-    return SamplesRecord(references, timestamps, values)
+    return SamplesRecord(references, timestamps, values, bool(flags & _LATE))
 
 
 def decode_metadata(payload: bytes) -> list[Metadata]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -27,7 +30,10 @@ from mimir_ray.roles.compactor.merging import merge_folders
 from mimir_ray.testing.blocks import Points
 from mimir_ray.testing.buckets import WatchedBucket
 from mimir_ray.tsdb.append_file import StorageFull
+from mimir_ray.tsdb.block.index_reader import IndexFile
 from mimir_ray.tsdb.block.meta import BlockMeta
+from mimir_ray.tsdb.block.tombstones import Tombstones, tombstones_bytes
+from mimir_ray.tsdb.compact.health import OutOfOrderChunks
 from tests.roles.compactor.world import HOUR, NOW_MS, TENANT, World, ring_of
 
 LONG_AGO = NOW_MS - 5 * 24 * HOUR
@@ -317,3 +323,122 @@ def test_downloads_of_an_attempt_before_are_used_again(world: World) -> None:
     assert first > 0 and len(read) == first
     assert len(world.live()) == 1
     assert not list((world.directory / "scratch").rglob("chunks")), "nothing is left behind"
+
+
+def test_blocks_with_chunks_out_of_order_get_mimirs_reason(world: World) -> None:
+    shipped = [world.ship(series(LONG_AGO), LONG_AGO) for _ in range(3)]
+
+    def verify(folder: Path) -> None:
+        if folder.name == shipped[0]:
+            raise OutOfOrderChunks(str(folder / "index"), 16, "1 series have chunks that are out of order or overlap")
+
+    world.verify = verify
+    world.compactor().compact_all()
+    mark = read_no_compact_mark(world.bucket, TENANT, shipped[0])
+    assert mark is not None and mark.reason == "block-index-out-of-order-chunk" and "out of order" in mark.details
+    assert len(world.live()) == 2
+
+
+def test_an_index_that_would_be_too_large_is_not_made(world: World) -> None:
+    shipped = [world.ship(series(LONG_AGO), LONG_AGO) for _ in range(3)]
+    key = block_key(TENANT, shipped[1], "meta.json")
+    meta = BlockMeta.from_json(world.memory.get(key))
+    assert meta.thanos is not None
+    meta.thanos.files = [("index", 64 << 30), ("meta.json", None)]
+    world.memory.put(key, meta.to_json())
+    world.compactor().compact_all()
+    mark = read_no_compact_mark(world.bucket, TENANT, shipped[1])
+    assert mark is not None and mark.reason == "index-size-exceeding"
+    assert len(world.live()) == 2
+
+
+def test_several_jobs_of_a_tenant_run_at_once_and_one_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    world = World(tmp_path, compaction_concurrency=3, compaction_retries=1)
+    starts = [LONG_AGO + at * 2 * HOUR for at in range(4)]
+    shipped = [world.ship(series(start), start) for start in starts for _ in range(2)]
+    before = world.content(shipped)
+
+    def fail(operation: str, key: str) -> None:
+        if operation == "download" and shipped[2] in key:
+            raise BucketUnavailable(operation, key, "out of order")
+
+    world.compactor(bucket=WatchedBucket(world.memory, fail)).compact_all()
+    assert len(world.live()) == 5 and world.content(world.live()) == before
+    assert world.value("cortex_compactor_runs_failed_total", reason="error") == 1
+    world.compactor().compact_all()
+    assert len(world.live()) == 1 and world.content(world.live()) == before
+
+
+def test_blocks_made_too_long_ago_are_left_alone_where_that_is_set(world: World) -> None:
+    for _ in range(2):
+        world.ship(series(LONG_AGO), LONG_AGO)
+    world.clock.advance_ms(3 * HOUR)
+    for _ in range(2):
+        world.ship(series(LONG_AGO), LONG_AGO)
+    world.limits[TENANT] = Limits(compactor_max_lookback=duration("2h"))
+    world.compactor().compact_all()
+    assert len(world.live()) == 3
+    world.limits[TENANT] = Limits(compactor_max_lookback=duration("2h"), compactor_block_upload_enabled=True)
+    world.compactor().compact_all()
+    assert len(world.live()) == 1, "uploaded blocks may be old"
+
+
+def test_a_block_whose_samples_are_all_deleted_goes(world: World) -> None:
+    """Nothing would be left of a merge: the sources are marked, no block is made, and planning ends."""
+    shipped = [world.ship(series(LONG_AGO, range(1)), LONG_AGO) for _ in range(2)]
+    for ulid in shipped:
+        with TemporaryDirectory() as folder:
+            world.memory.download(block_key(TENANT, ulid, "index"), Path(folder) / "index")
+            reference = IndexFile(Path(folder) / "index").series().references
+        gone = tombstones_bytes(Tombstones(reference, np.array([0]), np.array([1 << 50])))
+        world.memory.put(block_key(TENANT, ulid, "tombstones"), gone)
+    world.compactor().compact_all()
+    assert world.live() == {} and list_marks(world.memory, TENANT).deletion == set(shipped)
+    assert world.value("cortex_compactor_group_compaction_runs_completed_total") == 1
+    assert world.value("cortex_compactor_group_compactions_total") == 0
+
+
+def test_a_bug_that_one_tenant_meets_does_not_stop_the_others(world: World) -> None:
+    other = TenantId("team-b")
+    for tenant in (TENANT, other):
+        for _ in range(2):
+            world.ship(series(LONG_AGO), LONG_AGO, tenant=tenant)
+
+    def merge(sources: Sequence[Path], *arguments: object) -> list[BlockMeta | None]:
+        if TENANT in str(sources[0]):
+            raise RuntimeError("a bug")
+        return merge_folders(sources, *arguments)  # type: ignore[arg-type]
+
+    world.compactor(merge=merge).compact_all()
+    assert len(world.live()) == 2 and len(world.live(other)) == 1
+    assert world.value("cortex_compactor_runs_failed_total", reason="error") == 1
+
+
+def test_the_resolution_of_downsampled_blocks_is_kept(world: World) -> None:
+    shipped = [world.ship(series(LONG_AGO), LONG_AGO) for _ in range(3)]
+    for ulid in shipped[:2]:
+        key = block_key(TENANT, ulid, "meta.json")
+        meta = BlockMeta.from_json(world.memory.get(key))
+        assert meta.thanos is not None
+        meta.thanos.resolution = 300_000
+        world.memory.put(key, meta.to_json())
+    world.compactor().compact_all()
+    assert sorted((len(meta.compaction.sources), meta.thanos.resolution) for meta in world.live().values()
+                  if meta.thanos) == [(1, 0), (2, 300_000)]  # fmt: skip
+
+
+def test_what_lies_in_the_scratch_folder_is_no_reason_to_blame_a_block(world: World) -> None:
+    """A machine that went down may have left files of the right size and wrong content."""
+    for _ in range(2):
+        world.ship(series(LONG_AGO), LONG_AGO)
+
+    def stop_at_the_upload(operation: str, _key: str) -> None:
+        if operation == "upload":
+            raise Died
+
+    with pytest.raises(Died):
+        world.compactor(bucket=WatchedBucket(world.memory, stop_at_the_upload)).compact_all()
+    for path in (world.directory / "scratch").rglob("index"):
+        path.write_bytes(bytes(path.stat().st_size))
+    world.compactor().compact_all()
+    assert len(world.live()) == 1 and not list_marks(world.memory, TENANT).no_compact

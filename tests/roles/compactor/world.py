@@ -23,7 +23,7 @@ from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.compactor.compactor import Compactor
 from mimir_ray.roles.compactor.config import CompactorConfig
 from mimir_ray.roles.compactor.job_run import JobRunner, is_block_file, upload_block
-from mimir_ray.roles.compactor.merging import Merge, merge_folders
+from mimir_ray.roles.compactor.merging import Merge, Verify, merge_folders
 from mimir_ray.roles.compactor.metrics import CompactorMetrics
 from mimir_ray.roles.compactor.ownership import Ownership
 from mimir_ray.roles.compactor.tenant_blocks import list_blocks
@@ -57,11 +57,12 @@ class World:
     def __init__(self, directory: Path, bucket: Bucket | None = None, **config: object) -> None:
         self.directory = directory
         self.clock = ManualClock(NOW_MS)
-        self.memory = MemoryBucket(self.clock.now_ms)
-        self.bucket: Bucket = bucket or self.memory
+        self.memory: Bucket = bucket or MemoryBucket(self.clock.now_ms)
+        self.bucket = self.memory
         self.config = CompactorConfig(**{"first_level_compaction_wait_period": Duration(0), **config})  # type: ignore[arg-type]
         self.limits: dict[TenantId, Limits] = {}
         self.stop = False
+        self.verify: Verify = check_index
         self._numbers = itertools.count(1)
 
     def randomness(self) -> bytes:
@@ -93,7 +94,7 @@ class World:
         )
         chosen = bucket or self.bucket
         runner = JobRunner(
-            chosen, self.directory / "scratch" / instance, merge, check_index, 2, self.clock, metrics,
+            chosen, self.directory / "scratch" / instance, merge, self.verify, 2, self.clock, metrics,
             self.randomness, lambda: self.stop,
         )  # fmt: skip
         rng = np.random.default_rng(1)

@@ -15,7 +15,14 @@ from mimir_ray.model.labels import labels_of
 from mimir_ray.model.result import Matrix, Vector
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.engine import Engine
-from mimir_ray.promql.limits import Cancellation, TooManyChunks, TooManySeries, TooMuchMemory
+from mimir_ray.promql.limits import (
+    SAMPLE_CHUNK_BYTES,
+    Cancellation,
+    TooManyChunkBytes,
+    TooManyChunks,
+    TooManySeries,
+    TooMuchMemory,
+)
 from mimir_ray.promql.source import SeriesSource
 from mimir_ray.roles.query_frontend.experimental import NotEnabled
 from mimir_ray.roles.query_frontend.metrics import QueryFrontendMetrics
@@ -24,6 +31,7 @@ from mimir_ray.testing.sources import ListSource
 
 TENANT = TenantId("team")
 MINUTE = 60_000
+CHUNK_BYTES = 5 * 300 * SAMPLE_CHUNK_BYTES
 
 
 class OneSource:
@@ -33,7 +41,8 @@ class OneSource:
         self._source = ListSource()
         for pod in range(5):
             labels = labels_of({"__name__": "x", "pod": str(pod)})
-            self._source.add(labels, [(minute * MINUTE, float(minute)) for minute in range(300)])
+            points = [(minute * MINUTE, float(minute)) for minute in range(300)]
+            self._source.add(labels, points, [(time, 60_000) for time, _ in points])
 
     def source(self, tenant: TenantId, cancellation: Cancellation) -> SeriesSource:
         return self._source
@@ -93,6 +102,11 @@ def test_what_is_stable_needs_nobodys_permission() -> None:
             "the query exceeded the maximum number of chunks (limit: 14 chunks) (err-mimir-max-chunks-per-query)",
         ),
         (
+            {"max_fetched_chunk_bytes_per_query": Bytes(CHUNK_BYTES - 1)}, "sum(x)", TooManyChunkBytes,
+            f"the query exceeded the aggregated chunks size limit (limit: {CHUNK_BYTES - 1} bytes) "
+            "(err-mimir-max-chunks-bytes-per-query)",
+        ),
+        (
             {"max_estimated_memory_consumption_per_query": Bytes(10_000)}, "sum(x)", TooMuchMemory,
             "the query exceeded the maximum allowed estimated amount of memory consumed by a single query "
             "(limit: 10000 bytes) (err-mimir-max-estimated-memory-consumption-per-query). To adjust the related "
@@ -114,6 +128,7 @@ def test_a_query_beyond_its_limits_is_told_so(
     [
         {"max_fetched_series_per_query": 5},
         {"max_fetched_chunks_per_query": 15},
+        {"max_fetched_chunk_bytes_per_query": Bytes(CHUNK_BYTES)},
         {"max_estimated_memory_consumption_per_query": Bytes(100_000)},
     ],
 )
@@ -126,6 +141,16 @@ def test_names_go_at_the_end_of_the_query_where_the_tenant_has_it_so() -> None:
     replaced = 'label_replace(rate(x[5m]), "name", "$1", "__name__", "(.+)")'
     assert "name" not in ask(replaced).labels.names
     assert "name" in ask(replaced, enable_delayed_name_removal=True).labels.names
+
+
+def test_start_timestamps_are_used_where_the_tenant_has_it_so() -> None:
+    functions = {"enabled_promql_experimental_functions": ("start_timestamp",)}
+    assert len(ask("start_timestamp(x)", **functions)) == 0
+    found = ask("start_timestamp(x)", use_start_timestamps=True, **functions)
+    assert len(found) == 5 and set(found.values.tolist()) == {60.0}
+    assert "start_timestamps=True" in frontend(use_start_timestamps=True).explain(
+        TENANT, "rate(x[5m])", 0, MINUTE, MINUTE
+    )
 
 
 def test_samples_are_counted_step_by_step_where_that_is_asked_for() -> None:

@@ -11,6 +11,7 @@ from ulid import ULID
 
 from mimir_ray.tsdb.compact.plan import (
     Job,
+    Patience,
     SourceBlock,
     block_token,
     format_shard,
@@ -148,11 +149,15 @@ def test_splits_go_first_then_short_ranges_then_old_ones() -> None:
 def test_first_level_blocks_wait_for_their_replicas() -> None:
     job = Job("t", "merge", "", 0, 2 * HOUR, (block(1, 0, 2), block(2, 0, 2, out_of_order=True)))
     uploaded = {ulid(1): 100, ulid(2): 500}
-    assert waits_for(job, uploaded.__getitem__, 50, 120) == ulid(1)
-    assert waits_for(job, uploaded.__getitem__, 50, 150) == "", "late samples are not waited for"
-    assert waits_for(job, uploaded.__getitem__, 0, 120) == ""
+    assert waits_for(job, uploaded.__getitem__, Patience(50), 120) == ulid(1)
+    assert waits_for(job, uploaded.__getitem__, Patience(50), 150) == "", "late samples are not waited for"
+    assert waits_for(job, uploaded.__getitem__, Patience(50, out_of_order_ms=50), 150) == ulid(2), "unless that is set"
+    assert waits_for(job, uploaded.__getitem__, Patience(), 120) == ""
+    past = 2 * HOUR + 50
+    assert waits_for(job, lambda _: 0, Patience(50, until_past=True), past - 1) == ulid(1)
+    assert waits_for(job, lambda _: 0, Patience(50, until_past=True), past) == ""
     merged = Job("t", "merge", "", 0, 2 * HOUR, (block(1, 0, 2, level=2), block(3, 0, 2, level=2)))
-    assert waits_for(merged, lambda _: 100, 50, 120) == ""
+    assert waits_for(merged, lambda _: 100, Patience(50), 120) == ""
 
 
 def test_shard_labels_that_are_none_are_no_shards() -> None:

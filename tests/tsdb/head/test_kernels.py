@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimir_ray.tsdb.head.closed_chunks import link_chunks
-from mimir_ray.tsdb.head.reading import count_pieces, plan_pieces, trim
-from mimir_ray.tsdb.head.sample_log import WORDS, append_samples, sort_log, sort_runs
+from mimir_ray.tsdb.head.closed_chunks import link_chunks, mark_late, oldest_time
+from mimir_ray.tsdb.head.reading import count_pieces, hide_before, plan_pieces, trim
+from mimir_ray.tsdb.head.sample_log import NO_TIME_MAX, NO_TIME_MIN, WORDS, append_samples, sort_log, sort_runs
 
 SERIES = 5
 samples = st.lists(st.tuples(st.integers(0, SERIES - 1), st.integers(-50, 50), st.floats(allow_nan=False)), max_size=40)
@@ -151,3 +151,42 @@ def test_a_full_log_stops_the_append_at_the_sample_that_found_no_room() -> None:
     assert stopped == 2
     assert marks.tolist() == [2, 0, 1, 2]
     assert statuses.tolist() == [0, 0, 77]
+
+
+chains = st.lists(st.tuples(st.integers(0, 3), st.integers(-50, 50), st.integers(0, 30)), max_size=30)
+
+
+def linked(rows: list[tuple[int, int, int]]) -> tuple[np.ndarray, ...]:
+    """(last, previous, mints, maxts) of chunks (series, mint, length) in their order."""
+    last, previous = np.full(4, -1, np.int32), np.full(len(rows) + 1, -1, np.int32)
+    link_chunks(np.array([row[0] for row in rows], np.int32), 0, last, previous)
+    mints = np.array([row[1] for row in rows], np.int64)
+    return last, previous, mints, mints + np.array([row[2] for row in rows], np.int64)
+
+
+@given(chains, st.integers(-60, 60))
+def test_the_oldest_time_of_chains_is_that_of_a_chunk_that_reaches_the_floor(
+    rows: list[tuple[int, int, int]], floor: int
+) -> None:
+    last, previous, mints, maxts = linked(rows)
+    reaching = [max(mint, floor) for _, mint, length in rows if mint + length >= floor]
+    assert oldest_time(floor, last, mints, maxts, previous) == min(reaching, default=NO_TIME_MIN)
+
+
+@given(chains, chains, st.integers(0, 60))
+def test_chunks_of_late_chains_are_kept_from_a_row_on(
+    in_order: list[tuple[int, int, int]], late: list[tuple[int, int, int]], first: int
+) -> None:
+    previous = np.full(len(in_order) + len(late) + 1, -1, np.int32)
+    last, late_last = np.full(4, -1, np.int32), np.full(4, -1, np.int32)
+    link_chunks(np.array([row[0] for row in in_order], np.int32), 0, last, previous)
+    link_chunks(np.array([row[0] for row in late], np.int32), len(in_order), late_last, previous)
+    kept = np.zeros(len(in_order) + len(late), np.bool_)
+    mark_late(late_last, previous, first, kept)
+    assert kept.tolist() == [len(in_order) <= row and row >= first for row in range(len(kept))]
+
+
+def test_samples_in_order_below_the_floor_are_hidden_and_late_ones_are_not() -> None:
+    times = np.array([1, 5, 9, 2, 3, 4, 8], np.int64)
+    hide_before(5, np.array([0, 4, 7], np.int64), np.array([3, 7], np.int64), times)
+    assert times.tolist() == [NO_TIME_MAX, 5, 9, 2, NO_TIME_MAX, NO_TIME_MAX, 8]
