@@ -18,7 +18,7 @@ from mimir_ray.cluster.ring.lookup import RingOptions, RingView
 from mimir_ray.cluster.ring.model import COMPACTOR, STORE_GATEWAY, InstanceId, InstanceState, RingName
 from mimir_ray.cluster.ring.shuffle_shard import LookBackCache, ShardCache
 from mimir_ray.cluster.ring.watcher import RingWatcher
-from mimir_ray.cluster.transport.base import RING, Address, Client, Transport
+from mimir_ray.cluster.transport.base import RING, Address, Client, NoSuchPeer, Transport
 from mimir_ray.config.overrides import RuntimeConfig, RuntimeDefaults
 from mimir_ray.config.server import reachable
 from mimir_ray.errors import MimirRayError
@@ -192,12 +192,25 @@ class GatewayActor:
         states = [("gateway", "Running", "")]
         answered = self._watcher.age_s() < self._spec.ring.heartbeat_timeout_ms / 1000
         states.append(("ring", "Running" if answered else "Starting", "" if answered else "the ring does not answer"))
-        for peer in self._spec.peers:
-            states += [self._state_of(role, peer) for role in peer.roles if RingName(role.role) in self._rings]
+        for peer in self._peers():
+            found = [self._state_of(role, peer) for role in peer.roles if RingName(role.role) in self._rings]
+            states += [state for state in found if state is not None]
         return states
 
-    def _state_of(self, role: Address, peer: Peer) -> tuple[str, str, str]:
-        """(service, state, detail) of a role that is in a ring; asks its actor where the ring does not say Running."""
+    def _peers(self) -> list[Peer]:
+        """The deployment's actors as they were at its start, and the ingesters that have come since."""
+        known = {peer.address.actor_name for peer in self._spec.peers}
+        added = [one for one in self._watcher.view(INGESTER_RING).instances if one.address not in known]
+        return [
+            *self._spec.peers,
+            *(Peer(address, (address,)) for address in (Address.parse(one.address) for one in added)),
+        ]
+
+    def _state_of(self, role: Address, peer: Peer) -> tuple[str, str, str] | None:
+        """(service, state, detail) of a role that is in a ring; asks its actor where the ring does not say Running.
+
+        None for one that has left for good: it is in no ring, and there is no such actor.
+        """
         name, view = role.actor_name, self._watcher.view(RingName(role.role))
         at = view.index.get(InstanceId(f"{role.role}-{role.instance}"))
         entry = None if at is None else view.instances[at]
@@ -205,6 +218,8 @@ class GatewayActor:
             return name, "Running", ""
         try:
             about = self._transport.client(peer.address).call("status", timeout_s=STATUS_TIMEOUT_S)
+        except NoSuchPeer as error:
+            return (name, "Failed", str(error)) if entry is not None else None
         except MimirRayError as error:
             return name, "Failed", str(error)
         about = about.get("roles", {}).get(name, about)
@@ -222,7 +237,7 @@ class GatewayActor:
                 return name, b""
 
         texts: Mapping[str, bytes] = {f"gateway-{self._spec.instance}": self.metrics()}
-        return merge({**texts, **dict(self._fan_out.map(one, self._spec.peers))})
+        return merge({**texts, **dict(self._fan_out.map(one, self._peers()))})
 
     def stop(self) -> None:
         """Takes no more requests, finishes those under way."""

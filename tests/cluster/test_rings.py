@@ -269,12 +269,12 @@ def test_a_damaged_state_is_corruption_and_nothing_else(data: bytes) -> None:
 
 def test_a_ring_without_a_saved_state_is_forgetful_for_one_time_out(clock: ManualClock) -> None:
     rings = Rings(clock)
-    assert rings.snapshot(INGESTER).forgetful
+    assert rings.snapshot(INGESTER).forgot == rings.snapshot(INGESTER).version
     clock.advance_ms(MINUTE)
-    assert not rings.snapshot(INGESTER).forgetful
+    assert not rings.snapshot(INGESTER).forgot
     store = MemoryStore()
     Rings(clock, store).register(INGESTER, described())
-    assert not Rings(clock, store).snapshot(INGESTER).forgetful
+    assert not Rings(clock, store).snapshot(INGESTER).forgot
 
 
 def test_what_is_recalled_fills_gaps_and_overwrites_nobody(clock: ManualClock) -> None:
@@ -298,5 +298,13 @@ def test_what_is_recalled_fills_gaps_and_overwrites_nobody(clock: ManualClock) -
 def test_nothing_is_recalled_later_on(clock: ManualClock) -> None:
     rings = Rings(clock)
     clock.advance_ms(MINUTE)
+    rings.recall(INGESTER, [described()])
+    assert not rings.snapshot(INGESTER).instances
+
+
+def test_who_was_removed_since_is_not_recalled(clock: ManualClock) -> None:
+    rings = Rings(clock)
+    rings.register(INGESTER, described())
+    rings.forget(INGESTER, InstanceId("a"))
     rings.recall(INGESTER, [described()])
     assert not rings.snapshot(INGESTER).instances

@@ -182,7 +182,7 @@ def test_an_ingester_dies(cluster: ZonedDeployment, clients: tuple[Writer, Reade
     before = len(writer.acknowledged)
     cluster.kill_actor("IngesterActor", "zone-a")
     wait_for("writes go on with two of three", lambda: len(writer.acknowledged) >= before + 10)
-    wait_for("it is back", lambda: cluster.all_active(INGESTERS), timeout_s=60)
+    wait_for("it is back", lambda: cluster.all_active(INGESTERS), timeout_s=120)
 
 
 def test_a_whole_node_dies_and_comes_back(cluster: ZonedDeployment, clients: tuple[Writer, Reader]) -> None:
@@ -192,7 +192,7 @@ def test_a_whole_node_dies_and_comes_back(cluster: ZonedDeployment, clients: tup
     wait_for("writes go on with two zones", lambda: len(writer.acknowledged) >= before + 10)
     wait_for("queries too", lambda: reader.answers >= answers + 6)
     cluster.start_node("zone-b")
-    wait_for("its ingesters are back", lambda: cluster.all_active(INGESTERS), timeout_s=60)
+    wait_for("its ingesters are back", lambda: cluster.all_active(INGESTERS), timeout_s=120)
 
 
 def test_all_ingesters_are_rolled_one_after_the_other(cluster: ZonedDeployment) -> None:

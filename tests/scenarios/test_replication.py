@@ -93,6 +93,7 @@ def test_a_ring_that_lost_its_memory_hides_no_samples(tmp_path: Path) -> None:
     with Cluster(tmp_path, ingesters=3) as cluster:
         cluster.push(samples("up"))
         cluster.ring_store = MemoryStore()
+        cluster.clock.advance_ms(1_000)
         cluster.start_ring()
         for number in (0, 1):
             cluster.nodes[number].lifecycler.tick()

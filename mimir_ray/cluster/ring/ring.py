@@ -144,7 +144,9 @@ class Rings:
         self._instances: dict[RingName, dict[InstanceId, InstanceDesc]] = {name: {} for name in names}
         self._overdue: dict[RingName, set[InstanceId]] = {name: set() for name in names}
         first = clock.now_ms() * VERSIONS_PER_MS
+        self._first = first
         self._forgetful_until_ms = 0
+        self._removed: set[tuple[RingName, InstanceId]] = set()
         self._versions: dict[RingName, int] = dict.fromkeys(names, first)
         self._restore(first)
 
@@ -226,8 +228,8 @@ class Rings:
     def recall(self, ring: RingName, instances: Sequence[InstanceDesc]) -> None:
         """What a watcher remembers of before the ring lost its memory; adds who has not spoken up by itself.
 
-        Each gets a whole time-out for its next heartbeat. Does nothing once the ring is no longer `forgetful`. Raises
-        `UnknownRing`.
+        Each gets a whole time-out for its next heartbeat. Who was removed since the start stays away, and nothing is
+        done any more once everybody had a time-out to speak up. Raises `UnknownRing`.
         """
         with self._changed:
             there = self._ring(ring)
@@ -237,7 +239,8 @@ class Rings:
                 if now >= self._forgetful_until_ms:
                     return
                 if before is None:
-                    self._put(ring, replace(one, heartbeat_ms=now))
+                    if (ring, one.id) not in self._removed:
+                        self._put(ring, replace(one, heartbeat_ms=now))
                 elif before.registered_ms > one.registered_ms:
                     # It came by itself, as somebody new: what only the ring knew about it is not lost.
                     known = replace(before, registered_ms=one.registered_ms)
@@ -330,7 +333,8 @@ class Rings:
 
     def _desc(self, ring: RingName) -> RingDesc:
         now = self._clock.now_ms()
-        return RingDesc(ring, self._versions[ring], now, dict(self._instances[ring]), now < self._forgetful_until_ms)
+        forgot = self._first if now < self._forgetful_until_ms else 0
+        return RingDesc(ring, self._versions[ring], now, dict(self._instances[ring]), forgot)
 
     def _put(self, ring: RingName, entry: InstanceDesc) -> None:
         self._instances[ring][entry.id] = entry
@@ -339,6 +343,8 @@ class Rings:
 
     def _remove(self, ring: RingName, instance: InstanceId) -> None:
         del self._instances[ring][instance]
+        if self._clock.now_ms() < self._forgetful_until_ms:
+            self._removed.add((ring, instance))
         self._overdue[ring].discard(instance)
         self._bump(ring)
 

@@ -112,8 +112,8 @@ class RingWatcher:
         reminded = False
         for ring, desc in answer.items():
             before = self._views[ring]
-            if not desc.forgetful or before.version == desc.version:
-                continue
+            if not 0 <= before.version < desc.forgot:
+                continue  # it knows all that we know, or we never knew anything
             lost = [one for one in before.instances if _forgotten(one, desc.instances.get(one.id))]
             if lost:
                 self._client.call("recall", ring, lost, timeout_s=ANSWER_MARGIN_S)
