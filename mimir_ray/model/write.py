@@ -29,7 +29,8 @@ class WriteBatch:
     write's repeated `Label labels = 1` fields: valid, sorted by name, no empty values), `label_offsets`
     int64[R + 1] cuts them; `new_series` int32[M] says which of the R each of M samples belongs to,
     with `new_timestamps` int64[M], `new_values` float64[M]. `histograms`: those that boxed values
-    (model/boxed.py) are the rows of, or None where all samples are floats.
+    (model/boxed.py) are the rows of, or None where all samples are floats. `start_timestamps` int64[N],
+    `new_start_timestamps` int64[M]: since when each sample counts (ms; 0: not known), or None where none is known.
     """
 
     tenant: TenantId
@@ -44,6 +45,8 @@ class WriteBatch:
     new_values: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0, np.float64))
     metadata: tuple[Metadata, ...] = ()
     histograms: HistogramColumns | None = None
+    start_timestamps: NDArray[np.int64] | None = None
+    new_start_timestamps: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ class Admission:
             if cache.make_room(missing):
                 ids, missing = cache.find(scan.hash_low, scan.hash_high)
             self._admit_series(ids, owners)
-        rows, timestamps, values = self._sound_samples(ids, bool(missing))
+        rows, timestamps, values, start_timestamps = self._sound_samples(ids, bool(missing))
         starts, ends = scan.label_start, scan.label_end
         if rows is not None:
             used = np.unique(rows)
@@ -114,6 +114,7 @@ class Admission:
             values,
             self._sound_metadata(scan.metadata),
             scan.columns,
+            start_timestamps,
         )
 
     def refuse_histograms(self, refusals: Refusals) -> None:
@@ -207,14 +208,17 @@ class Admission:
 
     def _sound_samples(
         self, ids: NDArray[np.int32], some_new: bool
-    ) -> tuple[NDArray[np.int32] | None, NDArray[np.int64], NDArray[np.float64]]:
-        """(rows, timestamps, values) of the samples to be written; rows None: series s has just sample s."""
+    ) -> tuple[NDArray[np.int32] | None, NDArray[np.int64], NDArray[np.float64], NDArray[np.int64] | None]:
+        """(rows, timestamps, values, start timestamps) of the samples to be written.
+
+        rows None: series s has just sample s.
+        """
         scan = self.scan
         earliest, latest = validation.sample_bounds(self.limits, self.now_ms)
         in_bounds = scan.latest <= latest and scan.earliest >= earliest
         if in_bounds and not scan.repeated and not (some_new and int(ids.min()) < 0):
             rows = None if scan.one_sample_each else scan.sample_series
-            return rows, scan.timestamps, scan.values
+            return rows, scan.timestamps, scan.values, scan.start_timestamps
         keep = ids[scan.sample_series] >= 0
         if scan.repeated:
             again = np.zeros(scan.samples, np.bool_)
@@ -227,7 +231,8 @@ class Admission:
         outside = (scan.timestamps > latest) | (scan.timestamps < earliest)
         self._refuse_samples(scan, np.flatnonzero(outside & keep), latest)
         chosen = np.flatnonzero(keep & ~outside)
-        return scan.sample_series[chosen], scan.timestamps[chosen], scan.values[chosen]
+        starts = None if scan.start_timestamps is None else scan.start_timestamps[chosen]
+        return scan.sample_series[chosen], scan.timestamps[chosen], scan.values[chosen], starts
 
     def _refuse_samples(self, scan: WriteScan, refused: NDArray[np.intp], latest: int) -> None:
         """Counts samples outside of the bounds; the first of each kind speaks for the others, in their order."""

@@ -35,7 +35,7 @@ from mimir_ray.roles.distributor.metrics import DistributorMetrics, TenantMetric
 from mimir_ray.roles.distributor.rate_limit import TokenBucket
 from mimir_ray.roles.distributor.series_cache import SeriesCache
 from mimir_ray.wire.remote_write import scan_write_request
-from mimir_ray.wire.write_scan import HashKey, WriteScan
+from mimir_ray.wire.write_scan import WriteScan
 
 
 class TenantLimits(Protocol):

@@ -34,6 +34,7 @@ class PreparedWrite:
     `ids`: int32[S] in the tenant's cache of `generation` under `ring_version`. The labels of series s are
     `data[starts[s]:ends[s]]`, in canonical form if `canonical[s]`; `canonicalise` makes it so. `rows`: int32[N]
     ascending, the series of each sample, or None where series s has just sample s. `histograms`: what boxed values are.
+    `start_timestamps`: int64[N] or None; see `WriteBatch`.
     """
 
     tenant: TenantId
@@ -50,6 +51,7 @@ class PreparedWrite:
     values: NDArray[np.float64]
     metadata: tuple[Metadata, ...] = ()
     histograms: HistogramColumns | None = None
+    start_timestamps: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -204,8 +206,9 @@ def first_batch(write: PreparedWrite, leg: Leg, cache: SeriesCache) -> tuple[Wri
     incarnation = cache.incarnation(leg.name)
     if leg.known is None:
         batch = WriteBatch(
-            write.tenant, incarnation, leg.references, write.timestamps, write.values, metadata=leg.metadata
-        )
+            write.tenant, incarnation, leg.references, write.timestamps, write.values, metadata=leg.metadata,
+            start_timestamps=write.start_timestamps,
+        )  # fmt: skip
         _attach_histograms(batch, write.histograms)
         return batch, _NONE
     batch, rows = _labelled(write, leg.fresh, incarnation)
@@ -213,6 +216,8 @@ def first_batch(write: PreparedWrite, leg: Leg, cache: SeriesCache) -> tuple[Wri
     batch.references = leg.references
     batch.timestamps = write.timestamps[leg.known]
     batch.values = write.values[leg.known]
+    if write.start_timestamps is not None:
+        batch.start_timestamps = write.start_timestamps[leg.known]
     _attach_histograms(batch, write.histograms)
     return batch, rows
 
@@ -267,6 +272,7 @@ def _labelled(
         places,
         write.timestamps[samples],
         write.values[samples],
+        new_start_timestamps=None if write.start_timestamps is None else write.start_timestamps[samples],
     )
     return batch, rows.astype(np.int32)
 
