@@ -2,7 +2,8 @@
 
 Requests without any never come here: the scanner (remote_write.py) counts histograms, and who wants them looks a second
 time. Integer histograms become float ones, spans and deltas become indexes and counts.
-Specification: prometheus.Histogram (prompb/types.proto), which remote write 2.0 shares. Upstream: model/histogram Validate.
+Specification: prometheus.Histogram (prompb/types.proto), which remote write 2.0 shares.
+Upstream: model/histogram Validate.
 """
 
 from __future__ import annotations
@@ -175,7 +176,8 @@ def _resolve_side(spans, span_count, numbers, count, deltas, custom, indexes, co
 
 @kernel
 def read_histogram_messages(
-    data: U8, starts: I64, ends: I64, timestamps: OutI64, starts_at: OutI64, problems: OutI64, schemas: OutI64, hints: OutI64,
+    data: U8, starts: I64, ends: I64, timestamps: OutI64, starts_at: OutI64, problems: OutI64, schemas: OutI64,
+    hints: OutI64,
     scalars: OutF64, positive_offsets: OutI64, positive: OutI32, positive_counts: OutF64,
     negative_offsets: OutI64, negative: OutI32, negative_counts: OutF64, bounds_offsets: OutI64, bounds: OutF64,
     scratch: OutF64, spans: OutI64,

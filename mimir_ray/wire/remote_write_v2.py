@@ -441,7 +441,7 @@ def _scan(
             for n in range(first_sample, min(samples, samples_max)):
                 if starts[n] == 0:
                     starts[n] = since
-        if (kind != 0 or help_ref != 0 or unit_ref != 0) and metric >= 0:
+        if (kind != 0 or help_ref != 0 or unit_ref != 0) and metric >= 0:  # noqa: SIM102  (told apart by meaning)
             if metric != last_name or kind != last_kind or help_ref != last_help or unit_ref != last_unit:
                 last_name, last_kind, last_help, last_unit = metric, kind, help_ref, unit_ref
                 if families < families_max:

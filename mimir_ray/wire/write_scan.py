@@ -1,8 +1,8 @@
 """`WriteScan`: what one write request says, as columns, whatever the protocol it came by.
 
 A scanner (remote_write.py, remote_write_v2.py) reads a request's bytes once and makes one of these; the
-distributor asks nothing else of a protocol. A series is known by a keyed hash, so its labels are needed in full only when
-it is new. Remote write 2.0 sends labels as numbers of symbols: the label section of such a series is written when
+distributor asks nothing else of a protocol. A series is known by a keyed hash, so its labels are needed in full only
+when it is new. Remote write 2.0 sends labels as numbers of symbols: the label section of such a series is written when
 somebody asks for it (`build_sections`).
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 from typing import Any
@@ -65,7 +66,7 @@ def samples_in(scan: WriteScan) -> list[list[tuple[int, bytes, int]]]:
     starts = np.zeros(scan.samples, np.int64) if scan.start_timestamps is None else scan.start_timestamps
     return [
         [(int(scan.timestamps[n]), struct.pack("<d", scan.values[n]), int(starts[n])) for n in range(first, last)]
-        for first, last in zip(offsets[:-1], offsets[1:], strict=True)
+        for first, last in itertools.pairwise(offsets)
     ]
 
 
