@@ -144,6 +144,16 @@ def test_labels_are_sent_again_to_an_ingester_that_was_started_anew(way: Way) ->
     assert setup.only.exemplars == [(UP, labels_of(TRACE), NOW_MS, 3.0)]
 
 
+def test_start_timestamps_of_samples_and_series_travel_along() -> None:
+    setup = Setup()
+    request = Both().series(UP, [(NOW_MS, 1.0)]).series(DOWN, [(NOW_MS, 1.0)])
+    request.second.message.timeseries[0].samples[0].start_timestamp = 5
+    request.second.message.timeseries[1].created_timestamp = 6
+    push(setup, by_version_2, request)
+    ((batch,),) = setup.only.calls
+    assert batch.new_start_timestamps is not None and batch.new_start_timestamps.tolist() == [5, 6]
+
+
 @WAYS
 def test_labels_in_another_order_are_sorted(way: Way) -> None:
     setup = Setup(max_global_exemplars_per_user=10)
@@ -245,7 +255,7 @@ def test_written_counts_leave_out_what_was_refused_here_and_by_ingesters(way: Wa
     setup.only.refusal = Refusal("sample-out-of-order", 0, NOW_MS, 1)
     setup.only.refused, setup.only.refused_exemplars = (0, 3), (0,)
     (outcome,) = push(setup, way, request)
-    # Stored: up (its second one; the repeated one counts as its equal), down; of the histograms the ingester refused one.
+    # Stored: up (its second one; the repeated one counts as its equal), down. The ingester refused the histogram.
     assert outcome.written == Written(3, 0, 0)
     assert isinstance(outcome.error, ClientError)
 
