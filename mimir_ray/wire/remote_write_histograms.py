@@ -1,8 +1,8 @@
-"""Native histograms of remote write 1.0: messages of a request become columns.
+"""Native histograms of remote write: messages of a request become columns.
 
 Requests without any never come here: the scanner (remote_write.py) counts histograms, and who wants them looks a second
 time. Integer histograms become float ones, spans and deltas become indexes and counts.
-Specification: prometheus.Histogram (prompb/types.proto). Upstream: model/histogram Validate.
+Specification: prometheus.Histogram (prompb/types.proto), which remote write 2.0 shares. Upstream: model/histogram Validate.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mimir_ray.model.float_histogram import CUSTOM_BUCKETS_SCHEMA, SCHEMA_MAX, S
 from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.series import STALE_NAN_BITS
 from mimir_ray.wire.protobuf import MalformedProtobuf, read_length, read_tag, skip_field
-from mimir_ray.wire.remote_write import WriteScan
+from mimir_ray.wire.write_scan import WriteScan
 
 # What can be wrong with a histogram, by the id under which Mimir refuses it.
 (
@@ -49,10 +49,11 @@ class HistogramScan:
 
 
 @kernel
-def find_histograms(data: U8, series: OutI64, starts: OutI64, ends: OutI64) -> int:
-    """Finds the histogram messages of a request that was scanned before, so it is well-formed; returns their number.
+def find_messages(data: U8, series_tag: int, wanted_tag: int, series: OutI64, starts: OutI64, ends: OutI64) -> int:
+    """Finds messages of one kind in a request that was scanned before, so it is well-formed; returns their number.
 
     Args:
+        series_tag, wanted_tag: of a series in the request, and of what is looked for in a series.
         series, starts, ends: int64[H], written: the series of each, and where its content is.
     """
     size = np.int64(len(data))
@@ -61,7 +62,7 @@ def find_histograms(data: U8, series: OutI64, starts: OutI64, ends: OutI64) -> i
     found = np.int64(0)
     while at < size:
         tag, after = read_tag(data, at, size)
-        if tag != 0x0A:
+        if tag != series_tag:
             at = skip_field(data, after, size, tag & 7)
             if at < 0:
                 return found
@@ -73,7 +74,7 @@ def find_histograms(data: U8, series: OutI64, starts: OutI64, ends: OutI64) -> i
             following = skip_field(data, after, stop, tag & 7)
             if following < 0:
                 return found
-            if tag == 0x22 and found < len(series):
+            if tag == wanted_tag and found < len(series):
                 length, start = read_length(data, after, stop)
                 series[found] = number
                 starts[found] = start
@@ -330,7 +331,8 @@ def read_histograms(scan: WriteScan) -> HistogramScan:
     data = np.frombuffer(scan.data, np.uint8)
     count = scan.histograms
     series, starts, ends = (np.empty(count, np.int64) for _ in range(3))
-    found = find_histograms(data[: scan.request_bytes], series, starts, ends)
+    layout = scan.layout
+    found = find_messages(data[: scan.request_bytes], layout.series, layout.histogram, series, starts, ends)
     assert found == count
     room = int((ends - starts).sum()) + 1
     longest = int((ends - starts).max(initial=0)) + 2

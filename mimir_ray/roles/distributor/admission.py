@@ -24,7 +24,7 @@ from mimir_ray.roles.distributor.metrics import DistributorMetrics
 from mimir_ray.roles.distributor.request import PreparedWrite
 from mimir_ray.roles.distributor.series_cache import SeriesCache
 from mimir_ray.wire.protobuf import parse_labels
-from mimir_ray.wire.remote_write import WriteScan
+from mimir_ray.wire.write_scan import WriteScan
 
 Owners = Callable[[NDArray[np.uint32]], NDArray[np.int16]]
 """From tokens uint32[M] to owners int16[M, RF], under the ring that the cache uses."""

@@ -34,7 +34,8 @@ from mimir_ray.roles.distributor.ingester_queue import IngesterClient
 from mimir_ray.roles.distributor.metrics import DistributorMetrics, TenantMetrics
 from mimir_ray.roles.distributor.rate_limit import TokenBucket
 from mimir_ray.roles.distributor.series_cache import SeriesCache
-from mimir_ray.wire.remote_write import WriteScan, scan_write_request
+from mimir_ray.wire.remote_write import scan_write_request
+from mimir_ray.wire.write_scan import HashKey, WriteScan
 
 
 class TenantLimits(Protocol):

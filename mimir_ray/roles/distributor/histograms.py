@@ -16,7 +16,7 @@ from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.roles.distributor import errors
 from mimir_ray.wire import remote_write_histograms as wire
 from mimir_ray.wire.protobuf import parse_labels
-from mimir_ray.wire.remote_write import WriteScan
+from mimir_ray.wire.write_scan import WriteScan
 
 _PROBLEMS = {
     wire.COUNT_MISMATCH: (
