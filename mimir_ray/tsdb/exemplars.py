@@ -4,8 +4,9 @@ Columns with one row an exemplar, label sections in an arena of bytes. Every exe
 number n is row n modulo the capacity and is there as long as fewer than that many came after it. Exemplars of one
 series are chained from the newest to older ones by these numbers.
 
-Upstream: tsdb/exemplar.go CircularExemplarStorage. # Differs: of two exemplars with one time and one value, upstream
-takes the one whose labels have the greater hash for the newer, we the one whose labels sort later. Exemplars go with their series.
+Upstream: tsdb/exemplar.go CircularExemplarStorage.
+# Differs: of two exemplars with one time and one value, upstream takes the one whose labels have the greater hash for
+# the newer, we the one whose labels sort later. Exemplars go when their series goes.
 """
 
 from __future__ import annotations

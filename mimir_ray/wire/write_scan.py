@@ -1,8 +1,8 @@
 """`WriteScan`: what one write request says, as columns, whatever the protocol it came by.
 
 A scanner (remote_write.py, remote_write_v2.py) reads a request's bytes once and makes one of these; the
-distributor asks nothing else of a protocol. A series is known by a keyed hash, so its labels are needed in full only when
-it is new. Remote write 2.0 sends labels as numbers of symbols: the label section of such a series is written when
+distributor asks nothing else of a protocol. A series is known by a keyed hash, so its labels are needed in full only
+when it is new. Remote write 2.0 sends labels as numbers of symbols: the label section of such a series is written when
 somebody asks for it (`build_sections`).
 """
 
@@ -72,8 +72,8 @@ class WriteScan:
     `repeated`: how many samples have the timestamp of the one before them in their series.
 
     `label_start[s]` is negative while the section is not written; `-1 - label_start[s]` to `label_end[s]` is then the
-    message that names its symbols. `start_timestamps`: int64[N], ms, when each sample's counter began, 0 where that is
-    not known; None where nothing was said of any.
+    message that names its symbols. `start_timestamps`: int64[N], since when each sample counts (ms; 0: not known), or
+    None where none is known; `created` int64[S] is what is said of a series as a whole, for its histograms too.
 
     `histograms`: how many there are; once somebody has read them (remote_write_histograms.py), `columns` holds them,
     and samples that are histograms have values that say which. `request_bytes`: where the request ends in `data`.
@@ -103,6 +103,7 @@ class WriteScan:
     symbols: Symbols | None = None
     families: Families | None = None
     start_timestamps: NDArray[np.int64] | None = None
+    created: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.label_start)

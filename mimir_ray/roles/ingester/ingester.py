@@ -241,6 +241,7 @@ class Ingester:
         for batch in batches:
             page.append(batch)
             size += batch.timestamps.nbytes + batch.values.nbytes + batch.labels.codes.nbytes
+            size += 0 if batch.start_timestamps is None else batch.start_timestamps.nbytes
             if size >= PAGE_BYTES:
                 break
         else:
