@@ -185,7 +185,7 @@ class Distributor:
         cache, now_ms = state.cache, self._clock.now_ms()
         exemplars: ExemplarScan | None = None
         if scan.exemplars and limits.max_global_exemplars_per_user:
-            exemplars = read_exemplars(scan, LABELS_RUNES_MAX)
+            exemplars = scan.own_exemplars(LABELS_RUNES_MAX) or read_exemplars(scan, LABELS_RUNES_MAX)
         admission = Admission(
             tenant, state.token_seed, cache, state.refused, limits, now_ms, self._metrics, scan, exemplars
         )

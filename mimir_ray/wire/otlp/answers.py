@@ -11,7 +11,7 @@ from mimir_ray.encoding.varint import encode_uvarint
 
 ERROR_TEXT_MAX = 1024
 
-# google.rpc.Code by HTTP status. Upstream: net/http → grpc codes in pkg/distributor/otel.go httpRetryableToOTLPRetryable.
+# google.rpc.Code by HTTP status.
 _CODES = {400: 3, 401: 16, 403: 7, 404: 5, 413: 8, 415: 3, 422: 3, 429: 8, 499: 1, 500: 13, 501: 12, 503: 14}
 
 

@@ -32,8 +32,8 @@ def read_exponentials(
     positive, negative = np.empty(room, np.int32), np.empty(room, np.int32)
     positive_counts, negative_counts = np.empty(room), np.empty(room)
     malformed = read_exponential(
-        np.frombuffer(data, np.uint8), starts, ends, scales, scalars, above, positive, positive_counts, below, negative, negative_counts,
-        in_buckets,
+        np.frombuffer(data, np.uint8), starts, ends, scales, scalars, above, positive, positive_counts,
+        below, negative, negative_counts, in_buckets,
     )  # fmt: skip
     if malformed >= 0:
         raise MalformedProtobuf("ExponentialHistogramDataPoint", "malformed field", malformed)

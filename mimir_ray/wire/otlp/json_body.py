@@ -1,7 +1,7 @@
 """OTLP's JSON encoding as the same message in protobuf's.
 
-Protobuf's JSON mapping with OTLP's exceptions: trace and span ids are hexadecimal, enums are numbers, unknown fields are
-passed over. Specification: https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding.
+Protobuf's JSON mapping with OTLP's exceptions: trace and span ids are hexadecimal, enums are numbers, unknown fields
+are passed over. Specification: https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Data points of OTLP metrics, from wire bytes to columns.
 
-Every data point makes one or more rows, each a sample of one series: a gauge or sum one, a histogram one a bucket and two
-or three more, a summary one a quantile and two more, an exponential histogram one (a native histogram). A series is
+Every data point makes one or more rows, each a sample of one series: a gauge or sum one, a histogram one a bucket and
+two or three more, a summary one a quantile and two more, an exponential histogram one (a native histogram). A series is
 known by a keyed 128-bit hash of its metric, the bytes of its attributes, and which part of the point it is: attributes
 are read where a series is new, nowhere else.
 
@@ -79,7 +79,7 @@ def _point_facts(data: Any, kind: Any, at: Any, stop: Any) -> Any:
     counts, counts_count, counts_stride = np.int64(0), np.int64(0), np.int64(8)
     error = np.int64(-1)
     flags_tag = 0x40 if kind <= SUM or kind == SUMMARY else 0x50
-    classic = kind == HISTOGRAM or kind == NHCB
+    classic = kind in (HISTOGRAM, NHCB)
     while at < stop:
         tag, after = read_tag(data, at, stop)
         following = skip_field(data, after, stop, tag & 7) if tag >= 0 else np.int64(-1)
@@ -239,7 +239,7 @@ def read_points(
                 bounds[row] = 0.0
                 values[row] = value
                 row += 1
-            elif kind == EXPONENTIAL or kind == NHCB:
+            elif kind in (EXPONENTIAL, NHCB):
                 parts[row] = NATIVE
                 bounds[row] = 0.0
                 values[row] = 0.0

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from mimir_ray.model.float_histogram import GAUGE, UNKNOWN
 from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.metadata import Metadata
+from mimir_ray.wire.exemplars import ExemplarScan
 from mimir_ray.wire.protobuf import MalformedProtobuf, encode_labels
 from mimir_ray.wire.remote_write_histograms import HistogramScan
 from mimir_ray.wire.write_scan import HashKey, WriteScan
 
 from . import points
+from .exemplars import Exemplar, columns_of, read_exemplars
 from .histograms import read_explicit, read_exponentials
 from .messages import IDENTIFYING, Metric, Request, read_request
 from .names import Kind, Naming, UntranslatableName, unit_name
@@ -36,6 +38,7 @@ TARGET_SAMPLES_MAX = 1000
 _ATTRIBUTES = {
     points.GAUGE: 7, points.SUM: 7, points.HISTOGRAM: 9, points.EXPONENTIAL: 1, points.SUMMARY: 7, points.NHCB: 9,
 }  # fmt: skip
+_EXEMPLARS = {points.SUM: 5, points.HISTOGRAM: 8, points.NHCB: 8, points.EXPONENTIAL: 11}
 _KINDS: dict[int, Kind] = {
     points.GAUGE: "gauge", points.HISTOGRAM: "histogram", points.NHCB: "histogram",
     points.EXPONENTIAL: "exponential", points.SUMMARY: "summary",
@@ -67,6 +70,13 @@ class OtlpScan(WriteScan):
     problems: tuple[str, ...] = ()
     rejected: int = 0
 
+    def own_histograms(self) -> HistogramScan | None:
+        return self.native
+
+    def own_exemplars(self, runes_max: int) -> ExemplarScan | None:
+        assert self.translation is not None
+        return read_point_exemplars(self.translation, runes_max)
+
     def need_labels(self, rows: NDArray[np.integer]) -> None:
         assert self.translation is not None
         missing = rows[self.label_start[rows] < 0]
@@ -95,6 +105,7 @@ class Translation:
     row_point: NDArray[np.int32]
     parts: NDArray[np.int8]
     bounds: NDArray[np.float64]
+    exemplars: NDArray[np.int32]
     targets: list[int]
     _bases: dict[int, dict[str, str]] = field(default_factory=dict)
     _labels: dict[str, str] = field(default_factory=dict)
@@ -155,7 +166,7 @@ class Translation:
         return labels
 
     def _named(self, attributes: Attributes) -> dict[str, str]:
-        """Attributes under their labels' names; values of those that share one are joined, in the order of their keys."""
+        """Attributes under their labels' names; values of those that share one are joined, in order of their keys."""
         labels: dict[str, str] = {}
         for key, value in sorted(attributes, key=lambda pair: pair[0]):
             name = self._labels.get(key)
@@ -172,6 +183,31 @@ class Translation:
 
 def _present(labels: dict[str, str], **more: str) -> dict[str, str]:
     return labels | {key: value for key, value in more.items() if value}
+
+
+def read_point_exemplars(translation: Translation, runes_max: int) -> ExemplarScan:
+    """Exemplars of sums and histograms; those of a histogram belong to the bucket that they fall into.
+
+    Raises `MalformedProtobuf`.
+    """
+    data, kinds = translation.request.data, [metric.kind for metric in translation.metrics]
+    first_rows = np.searchsorted(translation.row_point, np.arange(len(translation.point_start) + 1))
+    rows: list[int] = []
+    found: list[Exemplar] = []
+    for point in np.flatnonzero(translation.exemplars).tolist():
+        kind = kinds[int(translation.point_metric[point])]
+        start, end = int(translation.point_start[point]), int(translation.point_end[point])
+        own = np.arange(first_rows[point], first_rows[point + 1])
+        buckets = own[np.isin(translation.parts[own], (points.BUCKET, points.LAST_BUCKET))]
+        for exemplar in read_exemplars(data, start, end, _EXEMPLARS[kind], runes_max):
+            row = int(own[0])
+            if len(buckets):
+                bounds = translation.bounds[buckets[:-1]]
+                row = int(buckets[np.searchsorted(bounds, exemplar.value)])
+            rows.append(row)
+            found.append(exemplar)
+    order = np.argsort(np.array(rows, np.int64), kind="stable")
+    return columns_of(np.array(rows, np.int64)[order], [found[at] for at in order.tolist()], runes_max)
 
 
 def scan_otlp(data: bytes, key: HashKey, settings: OtlpSettings) -> OtlpScan:
@@ -193,7 +229,7 @@ def scan_otlp(data: bytes, key: HashKey, settings: OtlpSettings) -> OtlpScan:
         point_metric, point_start, point_end, times, start_times, exemplars,
         row_point, parts, bounds, values, low, high,
     )  # fmt: skip
-    targets = _targets(request, metrics, point_metric, times, settings)
+    targets = _targets(request, metrics, point_metric, times)
     target_hashes = np.array(
         [_hash(key, "target", settings, request.resources[one].raw) for one, _ in targets], np.uint64
     )
@@ -243,8 +279,9 @@ def scan_otlp(data: bytes, key: HashKey, settings: OtlpSettings) -> OtlpScan:
             row_point,
             parts,
             bounds,
+            exemplars,
             [one for one, _ in targets],
-        ),  # fmt: skip
+        ),
         native=histograms,
         problems=tuple(problems),
         rejected=rejected,
@@ -334,7 +371,6 @@ def _targets(
     metrics: Sequence[Metric],
     point_metric: NDArray[np.int32],
     times: NDArray[np.int64],
-    settings: OtlpSettings,
 ) -> list[tuple[int, NDArray[np.int64]]]:
     """(resource, timestamps) of each `target_info`: often enough that a query in between finds a sample."""
     if not len(times):

@@ -36,7 +36,7 @@ def labels_of(attributes: Any, naming: Naming) -> dict[str, str]:
 
 
 def samples_of(request: ExportMetricsServiceRequest, naming: Naming) -> list[Sample]:
-    """All float samples but those of target_info, in the order of the request; cumulative temporality is not checked."""
+    """All float samples but those of target_info, in the order of the request; temporality is not checked."""
     out: list[Sample] = []
     for resource_metrics in request.resource_metrics:
         own = {one.key: as_text(value_of(one.value)) for one in resource_metrics.resource.attributes}
