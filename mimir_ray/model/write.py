@@ -74,7 +74,7 @@ class Refusal:
     """The labels of the exemplar, where it is one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WriteResult:
     """What became of a `WriteBatch`.
 

@@ -31,6 +31,8 @@ class ExemplarStore:
         """`capacity`: exemplars; 0 stores none."""
         self._newest = np.full(0, -1, np.int64)
         self._chain = np.full(0, -1, np.int64)
+        self._arena: NDArray[np.uint8]
+        self._used: NDArray[np.int64]
         self._clear(capacity)
 
     @property
@@ -41,7 +43,7 @@ class ExemplarStore:
         return len(self._rows())
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         columns = self._references, self._timestamps, self._values, self._label_start, self._label_end, self._previous
         return sum(one.nbytes for one in (*columns, self._arena, self._newest, self._chain))
 

@@ -138,7 +138,7 @@ class WriteScan:
         """These of the metadata beside the series, each once."""
         if self.families is None or self.symbols is None:
             return ()
-        found = {}
+        found: dict[Metadata, None] = {}
         for kind, *texts in self.families.entries[rows].tolist():
             name, help_text, unit = (self._text(one) for one in texts)
             metric_type = METRIC_TYPES[kind] if kind < len(METRIC_TYPES) else "unknown"

@@ -2,7 +2,8 @@
 
 A request is scanned once into columns (wire/write_scan.py), by whoever knows its protocol. Series that were seen before
 are recognised by hash and need no look at their labels; new ones are validated and get their ring token (admission.py).
-Each ingester of a replica set gets one batch of columns (delivery.py). The answer comes when every series has its quorum.
+Each ingester of a replica set gets one batch of columns (delivery.py). The answer comes when every series has its
+quorum.
 
 Order of checks: instance limits, request rate, validation, ingestion rate, write. Sound samples of a request are
 written even where others are refused; the first refusal is the answer then.
