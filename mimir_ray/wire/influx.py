@@ -29,6 +29,7 @@ _NO_NAME_CHARACTER = re.compile("[^a-zA-Z0-9_]")
 _LINE_MAX = 1 << 20
 
 Series = tuple[tuple[tuple[str, str], ...], list[tuple[int, float]]]
+"""Labels sorted by name, and (ms, value)."""
 
 
 class InvalidPrecision(ClientError):
@@ -142,12 +143,12 @@ def _parse_line(line: str, unit_ns: int, now_ms: int) -> Iterator[Series]:
         key, text = _split_first(field, "=")
         if not key or not text:
             raise InvalidLine(line, "missing field key" if not key else "missing field value")
-        value = _value(line, text)
-        if value is None:
+        number = _value(line, text)
+        if number is None:
             continue
         key = _unescaped(key)
         metric = _unescaped(measurement) if key == "value" else f"{_unescaped(measurement)}_{key}"
-        yield tuple(sorted((labels | {"__name__": _name(metric)}).items())), [(time_ms, value)]
+        yield tuple(sorted((labels | {"__name__": _name(metric)}).items())), [(time_ms, number)]
 
 
 def _time_ms(line: str, stamp: str, unit_ns: int, now_ms: int) -> int:

@@ -109,6 +109,7 @@ class FakeDistributor:
     def __init__(self) -> None:
         self.pushed: list[tuple[str, bytes]] = []
         self.scans: list[tuple[str, WriteScan]] = []
+        self.discarded: list[tuple[str, str, int]] = []
         self.outcome = PushOutcome()
         self.gate: asyncio.Event | None = None
 
@@ -120,6 +121,9 @@ class FakeDistributor:
         if self.gate is not None:
             await self.gate.wait()
         return self.outcome
+
+    def discard(self, tenant: TenantId, reason: str, samples: int) -> None:
+        self.discarded.append((tenant, reason, samples))
 
     async def drain(self) -> None:
         return

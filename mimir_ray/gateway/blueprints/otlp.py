@@ -78,7 +78,7 @@ async def push(request: Request) -> HTTPResponse:
         problems = scans[-1].problems if scans else ()
         if problems:
             services.distributor.discard(tenant, "otlp_parse_error", scans[-1].rejected)
-        if outcome.error is not None and not (isinstance(outcome.error, ClientError) and outcome.stored):
+        if outcome.error is not None and not (isinstance(outcome.error, ClientError) and outcome.samples):
             return _error(outcome.error, request, as_json)
         if problems:
             text = f"otlp parse error: {'; '.join(problems)}"[: answers.ERROR_TEXT_MAX]
@@ -127,9 +127,7 @@ def _message(request: Request, as_json: bool, bytes_max: int) -> bytes:
         raise UnsupportedMedia(f"unsupported content type: {kind}, supported: [{JSON}, {PROTOBUF}]")
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding not in _ENCODINGS:
-        raise UnsupportedMedia(
-            f'unsupported compression: {encoding}. Only "gzip", "zstd", or no compression supported'
-        )
+        raise UnsupportedMedia(f'unsupported compression: {encoding}. Only "gzip", "zstd", or no compression supported')
     try:
         body = decompress(request.body, encoding, bytes_max, OtlpRequestTooLarge)
     except UnsupportedEncoding as error:

@@ -132,7 +132,7 @@ class Distributor:
     ) -> PushOutcome:
         """Writes a decompressed request, by default a prometheus.WriteRequest.
 
-        Whatever is wrong with it is the outcome's `error`. `version`: of remote write, for the metrics.
+        Whatever is wrong with it is the outcome's `error`. `version`: the protocol, for the metrics.
 
         Errors: `MalformedProtobuf`, those of errors.py, and of cluster.ring.replication (`EmptyRing`,
         `TooFewLiveReplicas`).
@@ -164,6 +164,10 @@ class Distributor:
         """Forgets a tenant: its series, its rates, its metrics."""
         if self._tenants.pop(tenant, None):
             self._metrics.forget_tenant(tenant)
+
+    def discard(self, tenant: TenantId, reason: str, samples: int) -> None:
+        """Counts samples that were refused before they came here."""
+        self._metrics.discarded_samples.labels(tenant, "", reason).inc(samples)
 
     async def drain(self) -> None:
         """Returns when nothing is under way to ingesters any more."""
