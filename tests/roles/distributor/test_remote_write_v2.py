@@ -187,7 +187,7 @@ def test_without_room_for_exemplars_none_are_looked_at(way: Way) -> None:
 
 @WAYS
 @pytest.mark.parametrize(
-    ("labels", "at", "id", "text"),
+    ("labels", "at", "kind", "text"),
     [
         (
             {},
@@ -208,16 +208,16 @@ def test_without_room_for_exemplars_none_are_looked_at(way: Way) -> None:
     ],
 )
 def test_an_exemplar_that_is_not_sound_costs_nothing_but_itself(
-    way: Way, labels: dict[str, str], at: int, id: str, text: str
+    way: Way, labels: dict[str, str], at: int, kind: str, text: str
 ) -> None:
     setup = Setup(max_global_exemplars_per_user=10)
     request = Both().series(UP, [(NOW_MS, 1.0)], [(labels, 1.0, at), (TRACE, 2.0, NOW_MS)])
     (outcome,) = push(setup, way, request)
-    assert isinstance(outcome.error, ClientError) and outcome.error.id == id
+    assert isinstance(outcome.error, ClientError) and outcome.error.id == kind
     assert text in str(outcome.error)
     assert outcome.written == Written(1, 0, 1)
     assert setup.only.exemplars == [(UP, labels_of(TRACE), NOW_MS, 2.0)]
-    assert setup.metric("cortex_discarded_exemplars_total", user=TENANT, reason=id.replace("-", "_")) == 1
+    assert setup.metric("cortex_discarded_exemplars_total", user=TENANT, reason=kind.replace("-", "_")) == 1
 
 
 @WAYS
