@@ -110,6 +110,7 @@ class FakeDistributor:
     def __init__(self) -> None:
         self.pushed: list[tuple[str, bytes]] = []
         self.scans: list[tuple[str, WriteScan]] = []
+        self.discarded: list[tuple[str, str, int]] = []
         self.outcome = PushOutcome()
         self.gate: asyncio.Event | None = None
 
@@ -121,6 +122,9 @@ class FakeDistributor:
         if self.gate is not None:
             await self.gate.wait()
         return self.outcome
+
+    def discard(self, tenant: TenantId, reason: str, samples: int) -> None:
+        self.discarded.append((tenant, reason, samples))
 
     async def drain(self) -> None:
         return
