@@ -100,7 +100,7 @@ class UnsupportedProtocol(ClientError):
 
 
 def failed(error: Exception, request: Request) -> HTTPResponse:
-    """What a push that failed is answered. Status as in `httpgrpc` of pkg/distributor/errors.go, and when to try again."""
+    """What a push that failed is answered, and when to try again. Upstream: pkg/distributor/errors.go."""
     if isinstance(error, RateLimited):
         answer = text(str(error), 429)
     elif isinstance(error, Unavailable):
