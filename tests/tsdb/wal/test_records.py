@@ -19,17 +19,29 @@ from mimir_ray.tsdb.wal.records import (
     Record,
     decode_dropped,
     decode_metadata,
+    decode_renumbered,
     decode_samples,
     decode_series,
     decode_start_timestamps,
+    decode_truncated,
     encode_dropped,
     encode_metadata,
+    encode_renumbered,
     encode_samples,
     encode_series,
     encode_start_timestamps,
+    encode_truncated,
 )
 
-DECODERS = [decode_series, decode_samples, decode_metadata, decode_dropped, decode_start_timestamps]
+DECODERS = [
+    decode_series,
+    decode_samples,
+    decode_metadata,
+    decode_dropped,
+    decode_truncated,
+    decode_renumbered,
+    decode_start_timestamps,
+]
 
 
 def payload(record: Record) -> bytes:
@@ -44,19 +56,20 @@ rows = st.one_of(
 )
 
 
-@given(rows)
-def test_samples_come_back_with_every_bit(drawn: list[tuple[int, int, int]]) -> None:
+@given(rows, st.booleans())
+def test_samples_come_back_with_every_bit(drawn: list[tuple[int, int, int]], late: bool) -> None:
     columns = (
         np.array([row[0] for row in drawn], np.int32),
         np.array([row[1] for row in drawn], np.int64),
         np.array([row[2] for row in drawn], np.uint64).view(np.float64),
     )
-    record = encode_samples(*columns)
+    record = encode_samples(*columns, late)
     assert record[0] == SAMPLES
     decoded = decode_samples(payload(record))
     assert decoded.references.tolist() == columns[0].tolist()
     assert decoded.timestamps.tolist() == columns[1].tolist()
     assert decoded.values.tobytes() == columns[2].tobytes()
+    assert decoded.late == late
     assert all(one.flags.aligned for one in (decoded.references, decoded.timestamps, decoded.values))
 
 
@@ -100,6 +113,11 @@ def test_dropped_references_come_back(drawn: list[int]) -> None:
     assert decode_dropped(payload(record)).tolist() == drawn
 
 
+def test_times_and_numbers_come_back() -> None:
+    assert decode_truncated(payload(encode_truncated(-(1 << 40)))) == -(1 << 40)
+    assert decode_renumbered(payload(encode_renumbered(12))) == 12
+
+
 @given(st.lists(st.tuples(references, st.integers(-(1 << 63), (1 << 63) - 1)), max_size=20))
 def test_start_timestamps_come_back(drawn: list[tuple[int, int]]) -> None:
     of_series = np.array([one for one, _ in drawn], np.int32)
@@ -114,6 +132,8 @@ EXAMPLES = [
     (decode_series, payload(encode_series(5, np.array([0, 3, 3, 9]), b"aaabbbbbb"))),
     (decode_samples, payload(encode_samples(np.arange(3, dtype=np.int32), np.arange(3), np.ones(3)))),
     (decode_dropped, payload(encode_dropped(np.arange(3, dtype=np.int32)))),
+    (decode_truncated, payload(encode_truncated(-5))),
+    (decode_renumbered, payload(encode_renumbered(7))),
     (decode_start_timestamps, payload(encode_start_timestamps(np.arange(3, dtype=np.int32), np.arange(3), np.ones(3)))),
     (decode_metadata, payload(encode_metadata([Metadata("a", "counter", "help", "s")]))),
 ]
