@@ -11,7 +11,7 @@ from sanic.exceptions import MethodNotAllowed, NotFound, PayloadTooLarge, SanicE
 from mimir_ray.gateway.blueprints import ingester, prometheus, push, rings, status, ui
 from mimir_ray.gateway.errors import TEXT, as_text, text
 from mimir_ray.gateway.services import GatewayServices
-from mimir_ray.wire.remote_write import WriteMessageTooLarge
+from mimir_ray.wire.compression import WriteMessageTooLarge
 
 log = structlog.get_logger(__name__)
 

@@ -26,6 +26,8 @@ from pathlib import Path
 
 from mimir_ray.clock import Clock
 from mimir_ray.errors import MimirRayError
+from mimir_ray.model.exemplars import SeriesExemplars
+from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
@@ -65,6 +67,9 @@ class DatabaseSettings:
     def block_range_ms(self) -> int:
         """Blocks are cut at multiples of it. Upstream: the head's chunk range is the smallest block's."""
         return self.head.chunk_range_ms
+
+    metadata_retain_ms: int = 600_000
+    """Metadata is forgotten when nobody has sent it for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +230,10 @@ class Database:
         """Of all metric families, or of one."""
         return self.head.metadata(family)
 
+    def exemplars(self, selectors: Sequence[tuple[Matcher, ...]], mint: int, maxt: int) -> list[SeriesExemplars]:
+        """Exemplars between two times, both included, of series that satisfy one of the selectors; by labels."""
+        return self.head.exemplars(selectors, mint, maxt)
+
     def flush(self) -> None:
         """Packs what is in memory into chunks."""
         self.head.flush()
@@ -232,6 +241,7 @@ class Database:
     def maintain(self, now_ms: int) -> None:
         """What is due: files of dropped blocks, WAL sync, checkpoints. Raises `Unavailable` if the disk fails."""
         self.blocks.sweep()
+        self.head.drop_metadata(now_ms, self.settings.metadata_retain_ms)
         self._wal.sync()
         logged = self._wal.bytes_written - self._wal_bytes_at_checkpoint
         late = now_ms - self._checkpoint_time_ms >= self.settings.checkpoint_interval_ms

@@ -16,6 +16,7 @@ from mimir_ray.promql.plan import nodes
 
 from .execution import Execution
 from .histograms_extended import smoothed_with_histograms
+from .sample_tally import cell_weights
 
 
 def select(node: nodes.Select, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
@@ -44,8 +45,9 @@ def select(node: nodes.Select, steps: nodes.Steps, execution: Execution) -> Iter
         histograms = None
         if picks:
             values, histograms = _picked(batch, values, present)
-        if execution.samples_per_step is not None:
-            execution.count_samples(steps, present.sum(axis=0))
+        if execution.tally is not None:
+            weights = present if histograms is None else present * cell_weights(histograms)
+            execution.tally.add(weights.sum(axis=0))
         execution.budget.take(found)
         yield StepMatrix(batch.labels, values, present, histograms=histograms)
         execution.budget.release(found)
