@@ -81,6 +81,7 @@ def _ingester(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...
         tsdb=settings.blocks_storage.tsdb,
         runtime=settings.runtime_config,
         defaults=runtime_defaults(settings),
+        bucket=settings.blocks_bucket,
     )
     return IngesterActor, (about, RayTransport(), ProcessSetUp(settings))
 

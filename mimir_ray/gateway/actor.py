@@ -117,6 +117,7 @@ class GatewayActor:
             distributor=self._distributor,
             frontend=frontend,
             runtime=self._runtime,
+            transport=transport,
             ring=transport.client(RING),
             ring_view=self._watcher.view,
             not_ready=self.not_ready,

@@ -12,6 +12,7 @@ from mimir_ray.gateway.blueprints import (
     block_upload,
     compactor,
     influx,
+    ingester,
     otlp,
     prometheus,
     push,
@@ -55,6 +56,7 @@ def create_app(services: GatewayServices, name: str = "mimir-ray", only_app: boo
         rings.blueprint(),
         compactor.blueprint(),
         block_upload.blueprint(),
+        ingester.blueprint(),
         ui.blueprint(services.settings.api.prometheus_http_prefix),
     ):
         app.blueprint(blueprint, url_prefix=f"{prefix}{blueprint.url_prefix or ''}" if prefix else None)

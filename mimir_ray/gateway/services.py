@@ -13,7 +13,7 @@ from sanic import Request
 from mimir_ray.clock import Clock
 from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.ring.model import RingName
-from mimir_ray.cluster.transport.base import Client
+from mimir_ray.cluster.transport.base import Client, Transport
 from mimir_ray.config.overrides import RuntimeConfig
 from mimir_ray.gateway.auth import Authenticator
 from mimir_ray.gateway.compaction import Compaction
@@ -36,6 +36,7 @@ class GatewayServices:
     distributor: Distributor
     frontend: QueryFrontend
     runtime: RuntimeConfig
+    transport: Transport
     ring: Client
     ring_view: Callable[[RingName], RingView]
     not_ready: Callable[[], list[str]]

@@ -91,6 +91,9 @@ class Ingester(Protocol):
     def tenant_stats(self) -> dict[TenantId, TenantStats]:
         """All tenants with an open head."""
 
+    def flush(self, tenants: Sequence[TenantId] = (), wait: bool = False) -> None:
+        """Cuts whole heads into blocks and uploads those: of these tenants, or all. With `wait`, before it returns."""
+
 
 @dataclass(frozen=True, slots=True)
 class BlocksPage:

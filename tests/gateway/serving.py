@@ -227,6 +227,7 @@ def serving(settings: Settings | None = None) -> Iterator[Gateway]:
         distributor=distributor,  # type: ignore[arg-type]
         frontend=QueryFrontend(Engine(), lists, runtime.limits, clock, QueryFrontendMetrics(registry)),
         runtime=runtime,
+        transport=transport,
         ring=transport.client(RING),
         ring_view=view,
         not_ready=lambda: gateway.not_ready,

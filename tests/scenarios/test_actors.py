@@ -88,6 +88,7 @@ class Deployment:
             self.settings.blocks_storage.tsdb,
             self.settings.runtime_config,
             defaults,
+            self.settings.blocks_bucket,
         )
         actor = self.ingesters[instance] = IngesterActor(spec, self.transport)
         self.transport.serve(Address("ingester", instance), lambda: actor, restarts=False)

@@ -25,7 +25,7 @@ from mimir_ray.promql.limits import Cancellation
 from mimir_ray.promql.plan.fragment import FragmentRunner
 from mimir_ray.promql.source import Selection
 from mimir_ray.roles.api import Page
-from mimir_ray.roles.querier.merge import merge_batches
+from mimir_ray.tsdb.merge import merge_batches
 
 Answer = TypeVar("Answer")
 CALL_TIMEOUT_S = 120.0

@@ -379,8 +379,8 @@ def test_an_estimate_grows_with_series_and_time(setup: Setup) -> None:
 # Fragments and ownership.
 
 
-def fragment(query: str) -> Fragment:
-    plan = Engine().plan(query, NOW, NOW, fragments=True)
+def fragment(query: str, at_ms: int = NOW) -> Fragment:
+    plan = Engine().plan(query, at_ms, at_ms, fragments=True)
     (found,) = (node for node in nodes.walk(plan.root) if isinstance(node, nodes.Exchange))
     return Fragment(found.expr, plan.steps)
 
@@ -427,7 +427,7 @@ def test_ownership_remembers_without_being_wrong(tmp_path: Path, seed: int) -> N
             head.push([write_batch(new=[(up(int(random.integers(40))), [(NOW, 1.0)])])], NOW)
         tokens = head.series_tokens(0, ownership._seed)
         mine = view.index.get(ME, -2)
-        assert ownership.owns_all(head, view, ME) == bool((view.owners(tokens)[:, 0] == mine).all())
+        assert ownership.owns_all(head, list, view, ME) == bool((view.owners(tokens)[:, 0] == mine).all())
 
 
 def test_ownership_begins_anew_with_another_head(tmp_path: Path) -> None:
@@ -435,6 +435,6 @@ def test_ownership_begins_anew_with_another_head(tmp_path: Path) -> None:
     view = ring_of(ME, "b")
     full, empty = Head(ChunkFiles(tmp_path / "a")), Head(ChunkFiles(tmp_path / "b"))
     full.push([write_batch(new=[(up(number), [(NOW, 1.0)]) for number in range(30)])], NOW)
-    assert not ownership.owns_all(full, view, ME)
-    assert ownership.owns_all(empty, view, ME)
-    assert not ownership.owns_all(full, view, ME)
+    assert not ownership.owns_all(full, list, view, ME)
+    assert ownership.owns_all(empty, list, view, ME)
+    assert not ownership.owns_all(full, list, view, ME)
