@@ -194,7 +194,7 @@ class Database:
         yield from join(holders, selection)
 
     def estimate_samples(self, selection: Selection) -> int:
-        """About how many samples the selection has; blocks whose index is not in memory count by their head."""
+        """About how many samples the selection has: of the series that the head has, as long ago as blocks go."""
         stats = self.head.stats
         metas = [one for one in self.blocks.metas if one.min_time <= selection.maxt and selection.mint < one.max_time]
         times = [time for meta in metas for time in (meta.min_time, meta.max_time)]

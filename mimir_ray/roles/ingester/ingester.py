@@ -433,7 +433,7 @@ class Ingester:
             gone = folder.with_name(entry.tenant + CLOSED_SUFFIX)
             folder.rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
-        except OSError as error:
+        except (OSError, MimirRayError) as error:
             log.warning("an idle tenant was not removed", user=entry.tenant, error=str(error))
         finally:
             with self._lock:
