@@ -193,6 +193,22 @@ def test_an_ingester_that_stops_is_missed_until_it_is_back_with_its_samples(star
     assert one.value("sum(m)") == sum(range(100))
 
 
+def test_a_flush_puts_everything_into_the_bucket_and_changes_no_answer(start: Callable[..., Deployment]) -> None:
+    one = start()
+    now_ms = SystemClock().now_ms()
+    assert one.push(100, now_ms) == 200
+    assert one.ask("/ingester/flush?wait=true")[0] == 204
+    metas = list((one.settings.blocks_bucket.directory / "anonymous").glob("*/meta.json"))
+    assert len(metas) == 2, "one an ingester"
+    assert sum(json.loads(path.read_bytes())["stats"]["numSamples"] for path in metas) == 100
+    assert one.value("sum(m)") == sum(range(100))
+    assert len(one.query("m")) == 100
+    assert one.push(100, now_ms + 1) == 200
+    assert one.value("count(m)") == 100
+    assert one.value("sum(count_over_time(m[5m]))") == 200
+    assert 'cortex_ingester_shipper_uploads_total{pod="ingester-0"} 1.0' in one.ask("/metrics")[1]
+
+
 def test_an_ingester_that_cannot_start_says_why(start: Callable[..., Deployment]) -> None:
     one = start()
     one.ingesters["1"].stop()

@@ -352,7 +352,7 @@ class Ingester:
     def tenant_stats(self) -> dict[TenantId, TenantStats]:
         with self._lock:
             return {
-                tenant: TenantStats(entry.database.stats.head.series, entry.rate)
+                tenant: TenantStats(entry.database.head.stats.series, entry.rate)
                 for tenant, entry in self._tenants.items()
             }
 
@@ -368,7 +368,10 @@ class Ingester:
         series = blocks = 0
         self._indexes.sweep()
         for tenant, entry in tenants:
-            entry.database.maintain(now_ms)
+            try:
+                entry.database.maintain(now_ms)
+            except MimirRayError as error:  # of one tenant; the others go on, and it is tried again
+                log.warning("maintenance failed", user=tenant, error=str(error))
             about = entry.database.stats
             stats = about.head
             self._life_cycle_metrics.count(tenant, entry.seen, about)
@@ -449,7 +452,7 @@ class Ingester:
             gone = folder.with_name(entry.tenant + CLOSED_SUFFIX)
             folder.rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
-        except OSError as error:
+        except (OSError, MimirRayError) as error:
             log.warning("an idle tenant was not removed", user=entry.tenant, error=str(error))
         finally:
             with self._lock:
