@@ -18,6 +18,7 @@ from mimir_ray.gateway.blueprints import (
     push,
     rings,
     status,
+    store_gateway,
     ui,
 )
 from mimir_ray.gateway.errors import TEXT, as_text, text
@@ -54,6 +55,7 @@ def create_app(services: GatewayServices, name: str = "mimir-ray", only_app: boo
         prometheus.blueprint(services.settings.api.prometheus_http_prefix),
         status.blueprint(services.settings.api),
         rings.blueprint(),
+        store_gateway.blueprint(),
         compactor.blueprint(),
         block_upload.blueprint(),
         ingester.blueprint(),

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from sanic import Request
 
+from mimir_ray.bucket.store import Bucket
 from mimir_ray.clock import Clock
 from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.ring.model import RingName
@@ -47,6 +48,8 @@ class GatewayServices:
     """Metrics of all processes of the deployment; blocks."""
     query_executor: Executor
     metrics: GatewayMetrics
+    bucket: Bucket
+    """Tenants' blocks."""
     compaction: Compaction
 
     async def in_thread(self, call: Callable[[], Answer]) -> Answer:

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 
 from prometheus_client import CollectorRegistry
 
+from mimir_ray.bucket.open import open_bucket
 from mimir_ray.clock import ManualClock
 from mimir_ray.cluster.ring.actor import RingActor
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
@@ -219,6 +220,7 @@ def serving(settings: Settings | None = None) -> Iterator[Gateway]:
     def view(name: RingName) -> RingView:
         return RingView(ring.snapshot(name), RingOptions(1))
 
+    bucket = open_bucket(settings.blocks_bucket, "querier", CollectorRegistry())
     services = GatewayServices(
         settings=settings,
         defaults=Settings(),
@@ -235,6 +237,7 @@ def serving(settings: Settings | None = None) -> Iterator[Gateway]:
         expositions=lambda: gateway.exposition,
         query_executor=executor,
         metrics=GatewayMetrics(registry),
+        bucket=bucket,
         compaction=compaction(settings, runtime.limits, lambda: view(COMPACTOR), transport, clock, registry),
     )
     server = GatewayServer(settings.server)

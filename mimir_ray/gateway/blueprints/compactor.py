@@ -14,10 +14,8 @@ from sanic import Blueprint, HTTPResponse, Request
 
 from mimir_ray.bucket.bucket_index import BucketIndex
 from mimir_ray.bucket.store import BucketUnavailable
-from mimir_ray.cluster.ring.model import COMPACTOR
 from mimir_ray.errors import MimirRayError
 from mimir_ray.gateway.answers import JSON, wants_json
-from mimir_ray.gateway.blueprints.rings import ring_page
 from mimir_ray.gateway.errors import TEXT, as_text, text
 from mimir_ray.gateway.pages import page, table
 from mimir_ray.gateway.parameters import Parameters
@@ -28,16 +26,11 @@ from mimir_ray.roles.compactor.admin import PlannedJob
 
 def blueprint() -> Blueprint:
     routes = Blueprint("compactor")
-    routes.add_route(ring, "/compactor/ring", methods=("GET", "POST"), name="ring")
     routes.add_route(tenants, "/compactor/tenants", methods=("GET",), name="tenants")
     routes.add_route(planned_jobs, "/compactor/tenant/<tenant:str>/planned_jobs", methods=("GET",), name="planned_jobs")
     routes.add_route(delete_tenant, "/compactor/delete_tenant", methods=("POST",), name="delete_tenant")
     routes.add_route(delete_status, "/compactor/delete_tenant_status", methods=("GET",), name="delete_status")
     return routes
-
-
-async def ring(request: Request) -> HTTPResponse:
-    return await ring_page(request, COMPACTOR, "Compactor")
 
 
 async def tenants(request: Request) -> HTTPResponse:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import orjson
@@ -14,21 +15,26 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import redirect
 
 from mimir_ray.cluster.ring.lookup import RingView
-from mimir_ray.cluster.ring.model import InstanceId, RingName
+from mimir_ray.cluster.ring.model import COMPACTOR, INGESTER, STORE_GATEWAY, InstanceId, RingName
 from mimir_ray.gateway.answers import JSON, wants_json
 from mimir_ray.gateway.errors import as_text
 from mimir_ray.gateway.pages import page, table
 from mimir_ray.gateway.services import services_of
 
+PAGES = (
+    (INGESTER, "Ingester"),
+    (STORE_GATEWAY, "Store-gateway"),
+    (COMPACTOR, "Compactor"),
+)
+"""The rings that have a page, at /<ring>/ring."""
+
 
 def blueprint() -> Blueprint:
     routes = Blueprint("rings")
-    routes.add_route(ingesters, "/ingester/ring", methods=("GET", "POST"), name="ingester")
+    for ring, title in PAGES:
+        show = partial(ring_page, ring=ring, title=title)
+        routes.add_route(show, f"/{ring}/ring", methods=("GET", "POST"), name=ring.replace("-", "_"))
     return routes
-
-
-async def ingesters(request: Request) -> HTTPResponse:
-    return await ring_page(request, RingName("ingester"), "Ingester")
 
 
 async def ring_page(request: Request, ring: RingName, title: str) -> HTTPResponse:
