@@ -76,6 +76,28 @@ def hash128(data: Any, start: Any, end: Any, seed0: Any, seed1: Any, seed2: Any,
 
 
 @device
+def chain128(a: Any, b: Any, low: Any, high: Any, seed2: Any, seed3: Any) -> Any:
+    """The two lanes of `hash128` after 16 bytes more; they begin as seed0 and seed1.
+
+    For a sequence of things that have 128-bit hashes already: `low` and `high` are one of those.
+    """
+    return _fold(low ^ seed2, high ^ a), _fold(low ^ seed3, high ^ b)
+
+
+@device
+def chain128_pair(a: Any, b: Any, low: Any, high: Any, other_low: Any, other_high: Any, seed2: Any, seed3: Any) -> Any:
+    """The same for two things at once, one lane for each half of their hashes."""
+    return _fold(low ^ seed2, other_low ^ a), _fold(high ^ seed3, other_high ^ b)
+
+
+@device
+def chain128_end(a: Any, b: Any, count: Any, seed0: Any, seed1: Any, seed2: Any, seed3: Any) -> Any:
+    """Two uint64 of a chain of `count` things."""
+    length = np.uint64(count)
+    return _fold(a ^ seed3, length ^ seed1), _fold(b ^ seed2, length ^ seed0)
+
+
+@device
 def hash64(data: Any, start: Any, end: Any, seed0: Any, seed1: Any) -> Any:
     """One lane of the above, for where a collision only costs time."""
     a = seed0

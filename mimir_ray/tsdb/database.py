@@ -26,6 +26,8 @@ from pathlib import Path
 
 from mimir_ray.clock import Clock
 from mimir_ray.errors import MimirRayError
+from mimir_ray.model.exemplars import SeriesExemplars
+from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
@@ -65,6 +67,9 @@ class DatabaseSettings:
     def block_range_ms(self) -> int:
         """Blocks are cut at multiples of it. Upstream: the head's chunk range is the smallest block's."""
         return self.head.chunk_range_ms
+
+    metadata_retain_ms: int = 600_000
+    """Metadata is forgotten when nobody has sent it for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,7 @@ class Database:
         self._checkpoint_failures = 0
         self._wal_truncation_failures = 0
         self._compaction_lock = threading.Lock()
+        self._closed = False
         self._uncollected = False
         """The head was truncated, and what follows that is not done yet."""
         self.blocks = LocalBlocks(directory, indexes or LoadedIndexes(clock))
@@ -193,7 +199,7 @@ class Database:
         yield from join(holders, selection)
 
     def estimate_samples(self, selection: Selection) -> int:
-        """About how many samples the selection has; blocks whose index is not in memory count by their head."""
+        """About how many samples the selection has: of the series that the head has, as long ago as blocks go."""
         stats = self.head.stats
         metas = [one for one in self.blocks.metas if one.min_time <= selection.maxt and selection.mint < one.max_time]
         times = [time for meta in metas for time in (meta.min_time, meta.max_time)]
@@ -225,6 +231,10 @@ class Database:
         """Of all metric families, or of one."""
         return self.head.metadata(family)
 
+    def exemplars(self, selectors: Sequence[tuple[Matcher, ...]], mint: int, maxt: int) -> list[SeriesExemplars]:
+        """Exemplars between two times, both included, of series that satisfy one of the selectors; by labels."""
+        return self.head.exemplars(selectors, mint, maxt)
+
     def flush(self) -> None:
         """Packs what is in memory into chunks."""
         self.head.flush()
@@ -232,6 +242,7 @@ class Database:
     def maintain(self, now_ms: int) -> None:
         """What is due: files of dropped blocks, WAL sync, checkpoints. Raises `Unavailable` if the disk fails."""
         self.blocks.sweep()
+        self.head.drop_metadata(now_ms, self.settings.metadata_retain_ms)
         self._wal.sync()
         logged = self._wal.bytes_written - self._wal_bytes_at_checkpoint
         late = now_ms - self._checkpoint_time_ms >= self.settings.checkpoint_interval_ms
@@ -241,6 +252,8 @@ class Database:
     def checkpoint(self) -> None:
         """Writes a checkpoint and drops the WAL before it. Raises `Unavailable`, and the WAL is then as it was."""
         with self._checkpoint_lock:
+            if self._closed:
+                return
             try:
                 with self.head.exclusive():
                     facts, parts = self.head.checkpoint()
@@ -276,6 +289,8 @@ class Database:
         Raises `Unavailable` and `Corruption`; blocks that were made until then stay, everything else is tried again.
         """
         with self._compaction_lock:
+            if self._closed:
+                return []
             before = None
             made: list[BlockMeta] = []
             try:
@@ -370,7 +385,9 @@ class Database:
         )
 
     def close(self) -> None:
-        """Makes the WAL durable and closes the files; readers that have begun may finish."""
-        self._wal.close()
-        self._files.close()
-        self.blocks.close()
+        """Makes the WAL durable and closes the files; readers that have begun may finish. Waits for a compaction."""
+        with self._compaction_lock, self._checkpoint_lock:
+            self._closed = True
+            self._wal.close()
+            self._files.close()
+            self.blocks.close()

@@ -24,12 +24,12 @@ def generate(target: Path) -> list[Path]:
     )
     if status:
         raise RuntimeError(f"protoc ended with status {status}")
-    folders = {Path(source).parent for source in sources} | {Path()}
+    folders = {folder for source in sources for folder in Path(source).parents}
     for folder in folders:
         (target / folder / "__init__.py").write_text(_PACKAGE_DOC)
     for path in target.rglob("*_pb2.py*"):
         text = path.read_text()
-        for folder in folders - {Path()}:
+        for folder in sorted(folders - {Path()}, reverse=True):
             package = ".".join(folder.parts)
             text = text.replace(f"from {package} import", f"from mimir_ray.wire.pb.{package} import")
         path.write_text(text)

@@ -5,7 +5,7 @@ a keyed 128-bit hash of it, which is how the distributor recognises series that 
 labels is read when a series is new, by whoever asks (`protobuf.parse_labels`).
 
 Specification: https://prometheus.io/docs/specs/prw/remote_write_spec/. Native histograms are
-counted, and read by remote_write_histograms.py where there are any; exemplars are counted and passed over. Mimir's
+and exemplars are counted, and read by remote_write_histograms.py and exemplars.py where there are any. Mimir's
 own field of a series, `created_timestamp = 6`, is when all of its samples began to count.
 """
 
@@ -13,26 +13,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
-import snappy
 from numpy.typing import NDArray
 
 from mimir_ray.encoding.bits import bits_to_float, load64_le
 from mimir_ray.encoding.hashing import hash128
 from mimir_ray.encoding.varint import encode_uvarint, read_uvarint
-from mimir_ray.errors import ClientError, LimitExceeded
 from mimir_ray.kernel import I64, U8, OutF64, OutI32, OutI64, OutU64, kernel, u64
-from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.labels import Labels
 from mimir_ray.model.metadata import METRIC_TYPES, Metadata
 from mimir_ray.wire import protobuf
 from mimir_ray.wire.protobuf import MalformedProtobuf, read_length, read_tag, skip_field
-
-HashKey = tuple[int, int, int, int]
-"""Four uint64 that key the hash of label sections; secret, since senders may be hostile."""
+from mimir_ray.wire.write_scan import HashKey, WriteScan
 
 # Where `_scan` puts what it counted.
 _SERIES, _SAMPLES, _METADATA, _EXEMPLARS, _HISTOGRAMS, _SCATTERED, _REPEATED = 0, 1, 2, 3, 4, 5, 6
@@ -46,112 +39,8 @@ _PROBLEMS = (
     "field of wrong wire type",
     "malformed field",
     "malformed sample",
+    "a field of remote write 2.0",
 )
-
-
-@dataclass(eq=False)
-class WriteMessageTooLarge(LimitExceeded):
-    """A push request, compressed or not, over `-distributor.max-recv-msg-size`.
-
-    Upstream: pkg/distributor/push.go distributorMaxWriteMessageSizeErr.
-    """
-
-    id: ClassVar[str] = "distributor-max-write-message-size"
-    flags: ClassVar[tuple[str, ...]] = ("distributor.max-recv-msg-size",)
-    per_instance: ClassVar[bool] = True
-    actual: int
-    allowed: int
-
-    def describe(self) -> str:
-        return (
-            f"the incoming push request has been rejected because its message size of {self.actual} bytes "
-            f"is larger than the allowed limit of {self.allowed} bytes"
-        )
-
-
-@dataclass(eq=False)
-class CorruptSnappy(ClientError):
-    """A body that is not one snappy block. The text is that of Go's snappy package."""
-
-    def describe(self) -> str:
-        return "snappy: corrupt input"
-
-
-@dataclass(slots=True)
-class WriteScan:
-    """What one write request says: S series, N samples.
-
-    Series s has the label section `data[label_start[s]:label_end[s]]` (int64[S]) with the hash
-    (`hash_low[s]`, `hash_high[s]`) (uint64[S]), and samples `sample_offsets[s]:sample_offsets[s + 1]`
-    (int64[S + 1]). Sample n belongs to series `sample_series[n]` (int32[N]) and is `timestamps[n]` (int64, ms),
-    `values[n]` (float64, bits as sent). `earliest`, `latest`: of all timestamps; 0 where there are no samples.
-    `repeated`: how many samples have the timestamp of the one before them in their series.
-
-    `histograms`: how many there are; once somebody has read them (remote_write_histograms.py), `columns` holds them,
-    and samples that are histograms have values that say which. `request_bytes`: where the request ends in `data`.
-    `start_timestamps`: int64[N], since when each sample counts (ms; 0: not known), or None where none is known.
-
-    A series whose labels are not in one piece in the request has its section appended to `data`.
-    """
-
-    data: bytes
-    label_start: NDArray[np.int64]
-    label_end: NDArray[np.int64]
-    hash_low: NDArray[np.uint64]
-    hash_high: NDArray[np.uint64]
-    sample_offsets: NDArray[np.int64]
-    sample_series: NDArray[np.int32]
-    timestamps: NDArray[np.int64]
-    values: NDArray[np.float64]
-    metadata: tuple[Metadata, ...]
-    earliest: int
-    latest: int
-    repeated: int
-    exemplars: int
-    histograms: int
-    request_bytes: int = 0
-    columns: HistogramColumns | None = None
-    start_timestamps: NDArray[np.int64] | None = None
-
-    def __len__(self) -> int:
-        return len(self.label_start)
-
-    @property
-    def samples(self) -> int:
-        return len(self.timestamps)
-
-    @property
-    def one_sample_each(self) -> bool:
-        """Series s has exactly sample s; the usual request of a Prometheus."""
-        return self.samples == len(self) and bool((self.sample_offsets[:-1] == np.arange(self.samples)).all())
-
-
-def decompress_snappy(body: bytes, bytes_max: int) -> bytes:
-    """The content of a snappy block (no framing), which is how remote write bodies travel.
-
-    The length that the block declares is checked before anything is decompressed. Raises
-    `WriteMessageTooLarge` for a body or content over `bytes_max`, `CorruptSnappy` otherwise.
-    """
-    if len(body) > bytes_max:
-        raise WriteMessageTooLarge(len(body), bytes_max)
-    declared = 0
-    for place, byte in enumerate(body[:5]):
-        declared |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            break
-    else:
-        raise CorruptSnappy
-    if declared > 0xFFFFFFFF:
-        raise CorruptSnappy
-    if declared > bytes_max:
-        raise WriteMessageTooLarge(declared, bytes_max)
-    try:
-        content: bytes = snappy.uncompress(body)
-    except Exception as error:  # the library's own type is not exported
-        raise CorruptSnappy from error
-    if len(content) != declared:
-        raise CorruptSnappy
-    return content
 
 
 def scan_write_request(body: bytes, key: HashKey) -> WriteScan:
@@ -219,7 +108,8 @@ def scan_write_request(body: bytes, key: HashKey) -> WriteScan:
     if found[_SCATTERED]:
         _gather_scattered(scan, seeds)
     if found[_CREATED]:
-        scan.start_timestamps = created_timestamps(scan)[scan.sample_series]
+        scan.created = created_timestamps(scan)
+        scan.start_timestamps = scan.created[scan.sample_series]
     return scan
 
 
@@ -324,6 +214,10 @@ def _scan(
             field = tag >> 3
             if (field == 1 or field == 3) and tag & 7 != 2:
                 error = 3
+                break
+            if field == 4 or field == 5:
+                # Who sends 2.0 under another name would be told "stored" for nothing.
+                error = 6
                 break
             stop = skip_field(data, after, size, tag & 7)
             if stop < 0:

@@ -1,8 +1,9 @@
-"""Native histograms of remote write 1.0: messages of a request become columns.
+"""Native histograms of remote write: messages of a request become columns.
 
 Requests without any never come here: the scanner (remote_write.py) counts histograms, and who wants them looks a second
 time. Integer histograms become float ones, spans and deltas become indexes and counts.
-Specification: prometheus.Histogram (prompb/types.proto). Upstream: model/histogram Validate.
+Specification: prometheus.Histogram (prompb/types.proto), which remote write 2.0 shares.
+Upstream: model/histogram Validate.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mimir_ray.model.float_histogram import CUSTOM_BUCKETS_SCHEMA, SCHEMA_MAX, S
 from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.series import STALE_NAN_BITS
 from mimir_ray.wire.protobuf import MalformedProtobuf, read_length, read_tag, skip_field
-from mimir_ray.wire.remote_write import WriteScan, created_timestamps
+from mimir_ray.wire.write_scan import WriteScan
 
 # What can be wrong with a histogram, by the id under which Mimir refuses it.
 (
@@ -53,10 +54,11 @@ class HistogramScan:
 
 
 @kernel
-def find_histograms(data: U8, series: OutI64, starts: OutI64, ends: OutI64) -> int:
-    """Finds the histogram messages of a request that was scanned before, so it is well-formed; returns their number.
+def find_messages(data: U8, series_tag: int, wanted_tag: int, series: OutI64, starts: OutI64, ends: OutI64) -> int:
+    """Finds messages of one kind in a request that was scanned before, so it is well-formed; returns their number.
 
     Args:
+        series_tag, wanted_tag: of a series in the request, and of what is looked for in a series.
         series, starts, ends: int64[H], written: the series of each, and where its content is.
     """
     size = np.int64(len(data))
@@ -65,7 +67,7 @@ def find_histograms(data: U8, series: OutI64, starts: OutI64, ends: OutI64) -> i
     found = np.int64(0)
     while at < size:
         tag, after = read_tag(data, at, size)
-        if tag != 0x0A:
+        if tag != series_tag:
             at = skip_field(data, after, size, tag & 7)
             if at < 0:
                 return found
@@ -77,7 +79,7 @@ def find_histograms(data: U8, series: OutI64, starts: OutI64, ends: OutI64) -> i
             following = skip_field(data, after, stop, tag & 7)
             if following < 0:
                 return found
-            if tag == 0x22 and found < len(series):
+            if tag == wanted_tag and found < len(series):
                 length, start = read_length(data, after, stop)
                 series[found] = number
                 starts[found] = start
@@ -174,7 +176,8 @@ def _resolve_side(spans, span_count, numbers, count, deltas, custom, indexes, co
 
 @kernel
 def read_histogram_messages(
-    data: U8, starts: I64, ends: I64, timestamps: OutI64, problems: OutI64, schemas: OutI64, hints: OutI64,
+    data: U8, starts: I64, ends: I64, timestamps: OutI64, starts_at: OutI64, problems: OutI64, schemas: OutI64,
+    hints: OutI64,
     scalars: OutF64, positive_offsets: OutI64, positive: OutI32, positive_counts: OutF64,
     negative_offsets: OutI64, negative: OutI32, negative_counts: OutF64, bounds_offsets: OutI64, bounds: OutF64,
     scratch: OutF64, spans: OutI64,
@@ -182,7 +185,7 @@ def read_histogram_messages(
     """Reads prometheus.Histogram messages; returns -1, or the first that is malformed.
 
     Args:
-        timestamps, problems, schemas, hints: int64[H], written.
+        timestamps, starts_at, problems, schemas, hints: int64[H], written.
         scalars: float64[4 * H]: zero threshold, zero count, count, sum of each.
         *_offsets: int64[H + 1]; buckets of both sides and custom bounds, with room for all bytes of all messages.
         scratch, spans: room for twice, four times the bytes of the longest message.
@@ -195,6 +198,7 @@ def read_histogram_messages(
     for h in range(len(starts)):
         at, stop = starts[h], ends[h]
         timestamp = np.int64(0)
+        start_timestamp = np.int64(0)
         schema = np.int64(0)
         hint = np.int64(0)
         threshold, zero_count, count, total = 0.0, 0.0, 0.0, 0.0
@@ -255,6 +259,8 @@ def read_histogram_messages(
                     hint = np.int64(raw & np.uint64(3))
                 elif tag >> 3 == 15:
                     timestamp = np.int64(raw)
+                elif tag >> 3 == 17:
+                    start_timestamp = np.int64(raw)
             elif wire == 2:
                 length, at = read_length(data, at, stop)
                 if length < 0:
@@ -289,6 +295,7 @@ def read_histogram_messages(
                 if at < 0:
                     return h
         timestamps[h] = timestamp
+        starts_at[h] = start_timestamp
         schemas[h] = schema
         hints[h] = hint
         scalars[4 * h] = threshold
@@ -334,17 +341,18 @@ def read_histograms(scan: WriteScan) -> HistogramScan:
     data = np.frombuffer(scan.data, np.uint8)
     count = scan.histograms
     series, starts, ends = (np.empty(count, np.int64) for _ in range(3))
-    found = find_histograms(data[: scan.request_bytes], series, starts, ends)
+    layout = scan.layout
+    found = find_messages(data[: scan.request_bytes], layout.series, layout.histogram, series, starts, ends)
     assert found == count
     room = int((ends - starts).sum()) + 1
     longest = int((ends - starts).max(initial=0)) + 2
-    timestamps, problems, schemas, hints = (np.zeros(count, np.int64) for _ in range(4))
+    timestamps, starts_at, problems, schemas, hints = (np.zeros(count, np.int64) for _ in range(5))
     scalars = np.empty(4 * count, np.float64)
     above, below, listed = (np.empty(count + 1, np.int64) for _ in range(3))
     positive, negative = np.empty(room, np.int32), np.empty(room, np.int32)
     positive_counts, negative_counts, bounds = (np.empty(room, np.float64) for _ in range(3))
     malformed = read_histogram_messages(
-        data, starts, ends, timestamps, problems, schemas, hints, scalars, above, positive, positive_counts,
+        data, starts, ends, timestamps, starts_at, problems, schemas, hints, scalars, above, positive, positive_counts,
         below, negative, negative_counts, listed, bounds, np.empty(2 * longest), np.empty(4 * longest, np.int64),
     )  # fmt: skip
     if malformed >= 0:
@@ -357,8 +365,9 @@ def read_histograms(scan: WriteScan) -> HistogramScan:
         below, negative[: below[-1]], negative_counts[: below[-1]], custom, lists,
     )  # fmt: skip
     _check(columns, schemas, problems)
-    created = None if scan.start_timestamps is None else created_timestamps(scan)[series]
-    return HistogramScan(series, timestamps, problems, columns, created)
+    if scan.created is not None:
+        starts_at[starts_at == 0] = scan.created[series][starts_at == 0]
+    return HistogramScan(series, timestamps, problems, columns, starts_at if starts_at.any() else None)
 
 
 def _bound_lists(

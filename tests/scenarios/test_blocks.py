@@ -19,7 +19,7 @@ from mimir_ray.config.units import Duration
 from mimir_ray.errors import Corruption, Unavailable
 from mimir_ray.model.labels import Labels, labels_of
 from mimir_ray.model.matchers import Matcher, MatchType
-from mimir_ray.promql.limits import Cancellation, TooManyChunks, TooManySeries
+from mimir_ray.promql.limits import Cancellation, TooManyChunkBytes, TooManyChunks, TooManySeries
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
 from mimir_ray.promql.source import Selection, Shard
 from mimir_ray.roles.querier import source as source_module
@@ -27,7 +27,6 @@ from mimir_ray.roles.querier.config import QuerierConfig
 from mimir_ray.roles.querier.fragments import QueryScope
 from mimir_ray.roles.querier.store import StoreConsistencyCheckFailed
 from mimir_ray.roles.querier.tasks import run_shard
-from mimir_ray.roles.store_gateway.store_gateway import TooManyChunkBytes
 from mimir_ray.testing.bucket_blocks import ulid_of
 
 from .cluster import NOW_MS, TENANT, Cluster, close_to, read

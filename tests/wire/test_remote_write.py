@@ -19,17 +19,11 @@ from mimir_ray.encoding.varint import encode_uvarint
 from mimir_ray.model.labels import labels_of
 from mimir_ray.model.metadata import METRIC_TYPES, Metadata
 from mimir_ray.wire import protobuf
+from mimir_ray.wire.compression import CorruptSnappy, WriteMessageTooLarge, decompress_snappy
 from mimir_ray.wire.pb.prompb import remote_pb2, types_pb2
 from mimir_ray.wire.protobuf import MalformedProtobuf, encode_labels, parse_labels
-from mimir_ray.wire.remote_write import (
-    CorruptSnappy,
-    WriteMessageTooLarge,
-    WriteScan,
-    decompress_snappy,
-    encode_write_request,
-    read_created,
-    scan_write_request,
-)
+from mimir_ray.wire.remote_write import encode_write_request, read_created, scan_write_request
+from mimir_ray.wire.write_scan import WriteScan
 
 KEY = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63)
 
@@ -185,6 +179,7 @@ def test_what_protobuf_reads_is_refused_only_for_known_reasons() -> None:
                 "name or value of wrong wire type",
                 "malformed field",  # groups
                 "unsupported wire type 3",
+                "a field of remote write 2.0",
             ), (error, body)
 
 

@@ -24,6 +24,8 @@ from mimir_ray.cluster.ring.spread_tokens import spread_tokens
 from mimir_ray.cluster.ring.watcher import RingWatcher
 from mimir_ray.cluster.transport.base import RING, Address, Transport
 from mimir_ray.config.overrides import RuntimeConfig, RuntimeConfigSettings, RuntimeDefaults
+from mimir_ray.model.exemplars import SeriesExemplars
+from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
@@ -76,6 +78,7 @@ class IngesterActor:
         "label_names": "read",
         "label_values": "read",
         "metadata": "read",
+        "exemplars": "read",
     }
 
     def __init__(
@@ -101,6 +104,7 @@ class IngesterActor:
             LifeCycleMetrics(self._registry),
             open_bucket(spec.bucket, "ingester", self._registry),
             random.random,
+            spec.ingester.metadata_retain_period.ms,
         )
         config = spec.ingester
         self._breakers = Breakers(config.push_circuit_breaker, config.read_circuit_breaker, self._clock, self._registry)
@@ -177,6 +181,11 @@ class IngesterActor:
             self._ingester.flush(tenants)
         except Exception:
             log.exception("flush failed")
+
+    def exemplars(
+        self, tenant: TenantId, selectors: Sequence[tuple[Matcher, ...]], mint: int, maxt: int
+    ) -> list[SeriesExemplars]:
+        return self._ingester.exemplars(tenant, selectors, mint, maxt)
 
     def tenant_stats(self) -> dict[TenantId, TenantStats]:
         return self._ingester.tenant_stats()

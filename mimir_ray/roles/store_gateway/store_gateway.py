@@ -27,7 +27,7 @@ from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.tenant import TenantId, validate_tenant
-from mimir_ray.promql.limits import Cancellation, TooManyChunks, TooManySeries, TooMuchFetched
+from mimir_ray.promql.limits import Cancellation, TooManyChunkBytes, TooManyChunks, TooManySeries
 from mimir_ray.roles.api import BlocksNames, BlocksPage
 from mimir_ray.roles.store_gateway.catalogue import Catalogue
 from mimir_ray.roles.store_gateway.config import StoreGatewayConfig
@@ -58,14 +58,6 @@ class TooManyQueries(Unavailable):
 
     def describe(self) -> str:
         return f"timeout waiting for concurrency gate: no turn within {self.waited_s:g} s"
-
-
-class TooManyChunkBytes(TooMuchFetched):
-    id = "max-chunks-bytes-per-query"
-    flags = ("querier.max-fetched-chunk-bytes-per-query",)
-
-    def describe(self) -> str:
-        return f"the query exceeded the aggregated chunks size limit (limit: {self.allowed} bytes)"
 
 
 class _Limited(ReadCounter):

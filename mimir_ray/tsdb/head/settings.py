@@ -24,7 +24,9 @@ class HeadSettings:
     dropped_series_min: int = 10_000
     """The memory of dropped series is given back when they are more than this, and more than those that are left."""
     metadata_families_max: int = 100_000
-    """More metric families than this are not remembered."""
+    """More metric families than this are not remembered, whatever the tenant's limit."""
+    exemplars_max: int = 0
+    """Exemplars that are kept, until a push says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,12 @@ class PushLimits:
     metric_series_max: int = 0
     out_of_order_window_ms: int = 0
     """How much older than the newest sample of the head a late sample may be; 0: none are taken."""
+    exemplars_max: int = 0
+    """Exemplars that are kept; 0: none."""
+    ignore_late_exemplars: bool = False
+    """Exemplars out of order are dropped without a word."""
+    metadata_families_max: int = 0
+    family_metadata_max: int = 0
 
 
 NO_LIMITS = PushLimits()

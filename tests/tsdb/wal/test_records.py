@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from mimir_ray.model.metadata import Metadata
 from mimir_ray.tsdb.append_file import buffer_bytes
 from mimir_ray.tsdb.wal.records import (
     DROPPED,
+    EXEMPLARS,
     METADATA,
     SAMPLES,
     SERIES,
@@ -18,6 +21,7 @@ from mimir_ray.tsdb.wal.records import (
     InvalidRecord,
     Record,
     decode_dropped,
+    decode_exemplars,
     decode_metadata,
     decode_renumbered,
     decode_samples,
@@ -25,6 +29,7 @@ from mimir_ray.tsdb.wal.records import (
     decode_start_timestamps,
     decode_truncated,
     encode_dropped,
+    encode_exemplars,
     encode_metadata,
     encode_renumbered,
     encode_samples,
@@ -40,6 +45,7 @@ DECODERS = [
     decode_dropped,
     decode_truncated,
     decode_renumbered,
+    decode_exemplars,
     decode_start_timestamps,
 ]
 
@@ -118,6 +124,17 @@ def test_times_and_numbers_come_back() -> None:
     assert decode_renumbered(payload(encode_renumbered(12))) == 12
 
 
+@given(st.lists(st.tuples(references, times, st.floats(allow_nan=False), st.binary(max_size=9)), max_size=9))
+def test_exemplars_come_back(drawn: list[tuple[int, int, float, bytes]]) -> None:
+    offsets = np.cumsum([0] + [len(one[3]) for one in drawn])
+    columns = [np.array([one[at] for one in drawn], kind) for at, kind in enumerate((np.int32, np.int64, np.float64))]
+    record = encode_exemplars(columns[0], columns[1], columns[2], b"".join(one[3] for one in drawn), offsets)
+    assert record[0] == EXEMPLARS
+    *numbers, labels, cuts = decode_exemplars(payload(record))
+    pieces = [labels[start:end] for start, end in itertools.pairwise(cuts.tolist())]
+    assert list(zip(*(one.tolist() for one in numbers), pieces, strict=True)) == drawn
+
+
 @given(st.lists(st.tuples(references, st.integers(-(1 << 63), (1 << 63) - 1)), max_size=20))
 def test_start_timestamps_come_back(drawn: list[tuple[int, int]]) -> None:
     of_series = np.array([one for one, _ in drawn], np.int32)
@@ -134,6 +151,14 @@ EXAMPLES = [
     (decode_dropped, payload(encode_dropped(np.arange(3, dtype=np.int32)))),
     (decode_truncated, payload(encode_truncated(-5))),
     (decode_renumbered, payload(encode_renumbered(7))),
+    (
+        decode_exemplars,
+        payload(
+            encode_exemplars(
+                np.arange(2, dtype=np.int32), np.arange(2), np.ones(2), b"aabbb", np.array([0, 2, 5], np.int64)
+            )
+        ),
+    ),
     (decode_start_timestamps, payload(encode_start_timestamps(np.arange(3, dtype=np.int32), np.arange(3), np.ones(3)))),
     (decode_metadata, payload(encode_metadata([Metadata("a", "counter", "help", "s")]))),
 ]

@@ -1,0 +1,1 @@
+"""Generated from protos/ by mimir_ray/wire/generate.py; do not edit."""

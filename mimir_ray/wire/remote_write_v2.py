@@ -1,0 +1,543 @@
+"""Remote write 2.0: the bytes of an io.prometheus.write.v2.Request become columns.
+
+Labels are numbers of symbols. A symbol is hashed once a request and a series by the hashes of its symbols, so a
+series that was seen before costs a few instructions a label and its strings are never looked at; labels of others
+are written as sections when somebody asks (write_scan.py). Metadata beside the series is told apart by a hash too.
+
+Specification: https://prometheus.io/docs/specs/prw/remote_write_spec_2_0/. Start timestamps are those of the samples
+(field 3) or, from senders of its first versions, of the series (field 6, `created_timestamp`).
+Upstream: pkg/mimirpb/mimir.pb.go.expdiff, which also says what makes a request malformed.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mimir_ray.encoding.bits import bits_to_float, load64_le
+from mimir_ray.encoding.hashing import chain128, chain128_end, chain128_pair, hash128
+from mimir_ray.encoding.varint import read_uvarint
+from mimir_ray.kernel import I64, U8, U64, OutF64, OutI32, OutI64, OutI64x2, OutU64, device, kernel, u64
+from mimir_ray.wire.compression import WriteMessageTooLarge
+from mimir_ray.wire.protobuf import MalformedProtobuf, read_length, read_tag, skip_field
+from mimir_ray.wire.write_scan import REMOTE_WRITE_2, Families, HashKey, Symbols, WriteScan
+
+# Where `_scan` puts what it counted.
+_SERIES, _SAMPLES, _SYMBOLS, _FAMILIES, _EXEMPLARS, _HISTOGRAMS, _REPEATED, _STARTED = range(8)
+_EARLIEST, _LATEST, _LABEL_BYTES, _ERROR, _ERROR_AT = range(8, 13)
+_COUNTS = 13
+
+_PROBLEMS = (
+    "",
+    "illegal tag",
+    "length beyond the end",
+    "field of wrong wire type",
+    "malformed field",
+    "malformed sample",
+    "Remote Write 1.0 field in a Remote Write 2.0 message",
+    "symbols must start with empty string",
+    "odd number of label references",
+    "invalid label reference",
+    "odd number of exemplar label references",
+    "invalid exemplar label reference",
+    "invalid help reference",
+    "invalid unit reference",
+)
+_WORDS = 4
+"""Of each symbol, side by side: both halves of its hash, its bytes; one to spare, so that they share a cache line."""
+_REF_BYTES = 4
+"""What a name or value adds in a label section beside its bytes, about."""
+_LATELY = 1024
+_ROOM_KEPT_MAX = 1 << 18
+"""Entries of all arrays; about 12 MB. What larger requests need is let go of."""
+_NAME = np.uint64(int.from_bytes(b"__name__", "little"))
+
+
+class _Room:
+    """Arrays that the kernel writes into, for so many of each. Kept for the next request: fresh pages cost more than
+    reading a request does."""
+
+    def __init__(self, series: int, samples: int, symbols: int, families: int) -> None:
+        self.sizes = series, samples, symbols, families
+        self.symbol_start, self.symbol_end = np.empty((2, symbols), np.int64)
+        self.words = np.empty(_WORDS * symbols, np.uint64)
+        self.lately = np.empty(_LATELY, np.uint64)
+        self.label_start, self.label_end, self.created = np.empty((3, series), np.int64)
+        self.hash_low, self.hash_high = np.empty((2, series), np.uint64)
+        self.offsets = np.empty(series + 1, np.int64)
+        self.owners = np.empty(samples, np.int32)
+        self.timestamps, self.starts = np.empty((2, samples), np.int64)
+        self.values = np.empty(samples, np.float64)
+        self.family_keys = np.empty(families, np.uint64)
+        self.entries = np.empty((families, 4), np.int64)
+        self.counts = np.empty(_COUNTS, np.int64)
+
+    def fits(self, *wanted: int) -> bool:
+        return all(size >= one for size, one in zip(self.sizes, wanted, strict=True))
+
+
+class _Kept(threading.local):
+    room: _Room | None = None
+
+
+_kept = _Kept()
+
+
+def _room(*wanted: int) -> _Room:
+    """Room for at least so much, which nobody else uses until this thread asks again."""
+    room = _kept.room
+    if room is None or not room.fits(*wanted):
+        room = _Room(*(one * 5 // 4 for one in wanted))
+        _kept.room = room if sum(room.sizes) <= _ROOM_KEPT_MAX else None
+    return room
+
+
+def scan_write_request_v2(body: bytes, key: HashKey, label_bytes_max: int = 100 << 20) -> WriteScan:
+    """Reads a decompressed io.prometheus.write.v2.Request.
+
+    Raises `MalformedProtobuf`, and `WriteMessageTooLarge` where the labels, written out for every series as 1.0 does,
+    are more than `label_bytes_max`: a few bytes could name a long symbol over and over.
+    """
+    data = np.frombuffer(body, np.uint8)
+    seeds = tuple(np.uint64(word) for word in key)
+    # Most requests fit the first guess.
+    wanted = (len(body) // 24 + 16, len(body) // 24 + 16, len(body) // 16 + 16, len(body) // 64 + 16)
+    while True:
+        room = _room(*wanted)
+        find_symbols(data, room.symbol_start, room.symbol_end, room.counts)
+        series, symbols = int(room.counts[_SERIES]), int(room.counts[_SYMBOLS])
+        _raise_problem(room.counts)
+        if not room.fits(series, 0, symbols, 0):
+            wanted = (max(series, wanted[0]), wanted[1], max(symbols, wanted[2]), wanted[3])
+            continue
+        name_symbol = hash_symbols(data, *seeds, room.symbol_start[:symbols], room.symbol_end, room.words)
+        room.lately[:] = 0
+        _scan(
+            data, *seeds, room.words, symbols, name_symbol, room.lately,
+            room.label_start, room.label_end, room.created, room.hash_low, room.hash_high, room.offsets,
+            room.owners, room.timestamps, room.starts, room.values, room.family_keys, room.entries, room.counts,
+        )  # fmt: skip
+        _raise_problem(room.counts)
+        found = room.counts.tolist()
+        samples, families = found[_SAMPLES], found[_FAMILIES]
+        if room.fits(series, samples, symbols, families):
+            break
+        wanted = (series, samples, symbols, families)
+    if found[_LABEL_BYTES] > label_bytes_max:
+        raise WriteMessageTooLarge(found[_LABEL_BYTES], label_bytes_max)
+    return WriteScan(
+        body,
+        room.label_start[:series].copy(),
+        room.label_end[:series].copy(),
+        room.hash_low[:series].copy(),
+        room.hash_high[:series].copy(),
+        room.offsets[: series + 1].copy(),
+        room.owners[:samples].copy(),
+        room.timestamps[:samples].copy(),
+        room.values[:samples].copy(),
+        (),
+        found[_EARLIEST],
+        found[_LATEST],
+        found[_REPEATED],
+        found[_EXEMPLARS],
+        found[_HISTOGRAMS],
+        len(body),
+        layout=REMOTE_WRITE_2,
+        symbols=Symbols(room.symbol_start[:symbols].copy(), room.symbol_end[:symbols].copy()),
+        families=_different(room.family_keys[:families], room.entries[:families]) if families else None,
+        start_timestamps=room.starts[:samples].copy() if found[_STARTED] else None,
+        created=room.created[:series].copy() if found[_STARTED] else None,
+    )
+
+
+def _raise_problem(counts: NDArray[np.int64]) -> None:
+    if counts[_ERROR]:
+        raise MalformedProtobuf("Remote Write 2.0", _PROBLEMS[counts[_ERROR]], int(counts[_ERROR_AT]))
+
+
+def _different(keys: NDArray[np.uint64], entries: NDArray[np.int64]) -> Families:
+    """Each once; the parts of a histogram or summary take turns in a request."""
+    _, first = np.unique(keys, return_index=True)
+    first.sort()
+    return Families(keys[first], entries[first])
+
+
+@device
+def _read_sample(data: Any, at: Any, stop: Any) -> Any:
+    """(value bits, timestamp, start timestamp, the end or -1 if malformed) of a Sample."""
+    word = np.uint64(0)
+    moment = np.uint64(0)
+    start = np.uint64(0)
+    bad = np.int64(-1)
+    if stop - at >= 11 and data[at] == 0x09 and data[at + 9] == 0x10:
+        word = load64_le(data, at + 1)
+        moment, at, code = read_uvarint(data, at + 10, stop)
+        if code != 0:
+            return word, np.int64(0), np.int64(0), bad
+    while at < stop:
+        tag, at = read_tag(data, at, stop)
+        if tag == 0x09 and stop - at >= 8:
+            word = load64_le(data, at)
+            at += 8
+        elif tag == 0x10 or tag == 0x18:
+            number, at, code = read_uvarint(data, at, stop)
+            if code != 0:
+                return word, np.int64(0), np.int64(0), bad
+            if tag == 0x10:
+                moment = number
+            else:
+                start = number
+        else:
+            if tag < 0 or tag >> 3 <= 3:
+                return word, np.int64(0), np.int64(0), bad
+            at = skip_field(data, at, stop, tag & 7)
+            if at < 0:
+                return word, np.int64(0), np.int64(0), bad
+    return word, np.int64(moment), np.int64(start), at
+
+
+@device
+def _check_exemplar(data: Any, at: Any, stop: Any, words: Any, known: Any) -> Any:
+    """Bytes of the labels of an Exemplar in a section, about; or minus the problem."""
+    total = np.int64(0)
+    refs = np.int64(0)
+    while at < stop:
+        tag, at = read_tag(data, at, stop)
+        if tag != 0x0A and tag != 0x08:
+            if tag < 0 or tag >> 3 == 1 or (tag >> 3 == 2 and tag & 7 != 1) or (tag >> 3 == 3 and tag & 7 != 0):
+                return np.int64(-4)
+            at = skip_field(data, at, stop, tag & 7)
+            if at < 0:
+                return np.int64(-4)
+            continue
+        until = at
+        if tag == 0x0A:
+            length, at = read_length(data, at, stop)
+            if length < 0:
+                return np.int64(-4)
+            until = at + length
+        while at < until or tag == 0x08:
+            ref, at, code = read_uvarint(data, at, stop if tag == 0x08 else until)
+            if code != 0:
+                return np.int64(-4)
+            if ref >= np.uint64(known):
+                return np.int64(-11)
+            total += np.int64(words[np.int64(ref) * _WORDS + 2]) + _REF_BYTES
+            refs += 1
+            if tag == 0x08:
+                break
+    return np.int64(-10) if refs & 1 else total
+
+
+@device
+def _read_metadata(data: Any, at: Any, stop: Any) -> Any:
+    """(type, help, unit, whether it is sound) of a Metadata message."""
+    kind = np.int64(0)
+    help_ref = np.int64(0)
+    unit_ref = np.int64(0)
+    while at < stop:
+        tag, at = read_tag(data, at, stop)
+        if tag == 0x08 or tag == 0x18 or tag == 0x20:
+            number, at, code = read_uvarint(data, at, stop)
+            if code != 0:
+                return kind, help_ref, unit_ref, False
+            small = np.int64(min(number, np.uint64(0x7FFFFFFF)))
+            if tag == 0x08:
+                kind = small
+            elif tag == 0x18:
+                help_ref = small
+            else:
+                unit_ref = small
+        else:
+            field = tag >> 3
+            if tag < 0 or field == 1 or field == 3 or field == 4:
+                return kind, help_ref, unit_ref, False
+            at = skip_field(data, at, stop, tag & 7)
+            if at < 0:
+                return kind, help_ref, unit_ref, False
+    return kind, help_ref, unit_ref, True
+
+
+@kernel
+def find_symbols(data: U8, symbol_start: OutI64, symbol_end: OutI64, counts: OutI64) -> None:
+    """Finds the symbols of a request and how many series it has: a look at its own fields, not into series.
+
+    Args:
+        symbol_start, symbol_end: at most so many symbols are written, all are counted.
+        counts: int64[_COUNTS]; _SYMBOLS, _SERIES, _ERROR and _ERROR_AT are written.
+    """
+    size = np.int64(len(data))
+    symbols_max = np.int64(len(symbol_start))
+    symbols = np.int64(0)
+    series = np.int64(0)
+    at = np.int64(0)
+    error = 0
+    while at < size:
+        begin = at
+        tag, at = read_tag(data, at, size)
+        field = tag >> 3
+        if tag == 0x22 or tag == 0x2A:
+            length, at = read_length(data, at, size)
+            if length < 0:
+                error = 2
+            elif tag == 0x2A:
+                series += 1
+            else:
+                if symbols == 0 and length > 0:
+                    error = 7
+                if symbols < symbols_max:
+                    symbol_start[symbols] = at
+                    symbol_end[symbols] = at + length
+                symbols += 1
+            at += length
+        elif tag < 0:
+            error = 1
+        elif field == 1 or field == 3:
+            error = 6
+        elif field == 4 or field == 5:
+            error = 3
+        else:
+            at = skip_field(data, at, size, tag & 7)
+            if at < 0:
+                error = 4
+        if error != 0:
+            at = begin
+            break
+    counts[_SYMBOLS] = symbols
+    counts[_SERIES] = series
+    counts[_ERROR] = error
+    counts[_ERROR_AT] = at
+
+
+@kernel
+def hash_symbols(
+    data: U8, seed0: u64, seed1: u64, seed2: u64, seed3: u64, starts: I64, ends: I64, words: OutU64
+) -> int:
+    """Writes the _WORDS of each symbol; returns which one is `__name__`, or -1."""
+    found = np.int64(-1)
+    for y in range(len(starts)):
+        first, last = starts[y], ends[y]
+        low, high = hash128(data, first, last, seed0, seed1, seed2, seed3)
+        words[_WORDS * y] = low
+        words[_WORDS * y + 1] = high
+        words[_WORDS * y + 2] = np.uint64(last - first)
+        if last - first == 8 and load64_le(data, first) == _NAME:
+            found = y
+    return found
+
+
+@kernel
+def _scan(
+    data: U8, seed0: u64, seed1: u64, seed2: u64, seed3: u64,
+    words: U64, symbols: int, name_symbol: int, lately: OutU64,
+    label_start: OutI64, label_end: OutI64, created: OutI64, hash_low: OutU64, hash_high: OutU64,
+    sample_offsets: OutI64, sample_series: OutI32, timestamps: OutI64, starts: OutI64, values: OutF64,
+    family_keys: OutU64, entries: OutI64x2, counts: OutI64,
+) -> None:  # fmt: skip
+    """Reads the series of a Request whose own fields are sound (`find_symbols`).
+
+    Args:
+        words, symbols, name_symbol: what `hash_symbols` wrote, of how many, and which one is `__name__`.
+        lately: uint64[_LATELY], zeros: metadata that was seen, by its key; another one may take its place.
+        label_start, label_end: of the message of each series, as in `WriteScan`; `created`: its field of that name.
+            There is room for all series.
+        hash_low, hash_high: of each series, from the hashes of its symbols in their order.
+        sample_offsets: one longer than label_start.
+        sample_series, timestamps, starts, values: at most so many samples are written, all are counted.
+        family_keys, entries: metadata that differs from that of the series before; as in `Families`.
+        counts: int64[_COUNTS]; nothing else counts if counts[_ERROR] is not zero.
+    """
+    size = np.int64(len(data))
+    samples_max = np.int64(len(timestamps))
+    families_max = np.int64(len(family_keys))
+    samples = np.int64(0)
+    families = np.int64(0)
+    exemplars = np.int64(0)
+    histograms = np.int64(0)
+    repeated = np.int64(0)
+    started = np.int64(0)
+    in_labels = np.int64(0)
+    earliest = np.int64(0x7FFFFFFFFFFFFFFF)
+    latest = np.int64(-0x7FFFFFFFFFFFFFFF - 1)
+    error = np.int64(0)
+    at = np.int64(0)
+    series = np.int64(0)
+    known = np.uint64(symbols)
+    # Of the metadata before.
+    last_name, last_kind, last_help, last_unit = np.int64(-1), np.int64(0), np.int64(0), np.int64(0)
+    while at < size:
+        tag, at = read_tag(data, at, size)
+        if tag != 0x2A:
+            at = skip_field(data, at, size, tag & 7)
+            continue
+        length, at = read_length(data, at, size)
+        message = at
+        stop = at + length
+        sample_offsets[series] = samples
+        first_sample = samples
+        previous = np.int64(0)
+        since = np.int64(0)
+        a, b = seed0, seed1
+        refs = np.int64(0)
+        name = np.int64(0)
+        low, high = np.uint64(0), np.uint64(0)
+        metric = np.int64(-1)
+        kind, help_ref, unit_ref = np.int64(0), np.int64(0), np.int64(0)
+        while at < stop:
+            begin = at
+            tag, at = read_tag(data, at, stop)
+            if tag == 0x0A or tag == 0x08:
+                until = at
+                if tag == 0x0A:
+                    length, at = read_length(data, at, stop)
+                    if length < 0:
+                        error = 2
+                        break
+                    until = at + length
+                elif at < stop:
+                    until = at + 1  # one number, however long
+                else:
+                    error = 4
+                    break
+                while at < until:
+                    ref = np.uint64(data[at])
+                    if ref < np.uint64(0x80):
+                        at += 1
+                    elif until - at > 1 and data[at + 1] < 0x80:
+                        ref = (ref & np.uint64(0x7F)) | (np.uint64(data[at + 1]) << np.uint64(7))
+                        at += 2
+                    else:
+                        ref, at, code = read_uvarint(data, at, stop if tag == 0x08 else until)
+                        if code != 0:
+                            error = 4
+                            break
+                    if ref >= known:
+                        error = 9
+                        break
+                    symbol = np.int64(ref)
+                    word = symbol * _WORDS
+                    in_labels += np.int64(words[word + 2]) + _REF_BYTES
+                    if refs & 1 == 0:
+                        name = symbol
+                        low, high = words[word], words[word + 1]
+                    else:
+                        a, b = chain128_pair(a, b, low, high, words[word], words[word + 1], seed2, seed3)
+                        if name == name_symbol:
+                            metric = symbol
+                    refs += 1
+                if error != 0:
+                    break
+                continue
+            if tag == 0x30:
+                number, at, code = read_uvarint(data, at, stop)
+                if code != 0:
+                    error = 4
+                    break
+                since = np.int64(number)
+                continue
+            if tag < 0:
+                error = 1
+                break
+            field = tag >> 3
+            if (field <= 5 and tag & 7 != 2) or field == 6:
+                error = 3
+                break
+            if field > 5:
+                at = skip_field(data, at, stop, tag & 7)
+                if at < 0:
+                    error = 4
+                    at = begin
+                    break
+                continue
+            length, at = read_length(data, at, stop)
+            if length < 0:
+                error = 2
+                break
+            end = at + length
+            if field == 2:
+                word, timestamp, start, after = _read_sample(data, at, end)
+                if after < 0:
+                    error = 5
+                    break
+                if samples < samples_max:
+                    sample_series[samples] = np.int32(series)
+                    timestamps[samples] = timestamp
+                    starts[samples] = start
+                    values[samples] = bits_to_float(word)
+                started += start != 0
+                if samples > first_sample and timestamp == previous:
+                    repeated += 1
+                previous = timestamp
+                earliest = min(earliest, timestamp)
+                latest = max(latest, timestamp)
+                samples += 1
+            elif field == 3:
+                histograms += 1
+            elif field == 4:
+                taken = _check_exemplar(data, at, end, words, symbols)
+                if taken < 0:
+                    error = -taken
+                    break
+                in_labels += taken
+                exemplars += 1
+            else:
+                kind, help_ref, unit_ref, sound = _read_metadata(data, at, end)
+                if not sound:
+                    error = 4
+                    break
+                if help_ref > 0 and help_ref >= symbols:
+                    error = 12
+                    break
+                if unit_ref > 0 and unit_ref >= symbols:
+                    error = 13
+                    break
+            at = end
+        if error == 0 and refs & 1:
+            error = 8
+        if error != 0:
+            break
+        created[series] = since
+        if since != 0:
+            started += 1
+            for n in range(first_sample, min(samples, samples_max)):
+                if starts[n] == 0:
+                    starts[n] = since
+        if (kind != 0 or help_ref != 0 or unit_ref != 0) and metric >= 0:  # noqa: SIM102  (told apart by meaning)
+            if metric != last_name or kind != last_kind or help_ref != last_help or unit_ref != last_unit:
+                last_name, last_kind, last_help, last_unit = metric, kind, help_ref, unit_ref
+                one, other, third = metric * _WORDS, help_ref * _WORDS, unit_ref * _WORDS
+                low, high = chain128(words[one], words[one + 1], words[other], words[other + 1], seed2, seed3)
+                low, high = chain128(low, high, words[third], words[third + 1], seed2, seed3)
+                low, high = chain128_end(low, high, kind, seed0, seed1, seed2, seed3)
+                place = np.int64(low & np.uint64(_LATELY - 1))
+                if lately[place] != high:
+                    lately[place] = high
+                    if families < families_max:
+                        family_keys[families] = high
+                        entries[families, 0] = kind
+                        entries[families, 1] = metric
+                        entries[families, 2] = help_ref
+                        entries[families, 3] = unit_ref
+                    families += 1
+        low, high = chain128_end(a, b, refs, seed0, seed1, seed2, seed3)
+        hash_low[series] = low
+        hash_high[series] = high
+        label_start[series] = -1 - message
+        label_end[series] = stop
+        series += 1
+    if error == 0:
+        sample_offsets[series] = samples
+    counts[_SAMPLES] = samples
+    counts[_FAMILIES] = families
+    counts[_EXEMPLARS] = exemplars
+    counts[_HISTOGRAMS] = histograms
+    counts[_REPEATED] = repeated
+    counts[_STARTED] = started
+    counts[_EARLIEST] = earliest if samples > 0 else 0
+    counts[_LATEST] = latest if samples > 0 else 0
+    counts[_LABEL_BYTES] = in_labels
+    counts[_ERROR] = error
+    counts[_ERROR_AT] = at
