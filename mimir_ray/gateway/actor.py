@@ -200,11 +200,9 @@ class GatewayActor:
     def _peers(self) -> list[Peer]:
         """The deployment's actors as they were at its start, and the ingesters that have come since."""
         known = {peer.address.actor_name for peer in self._spec.peers}
-        added = [one for one in self._watcher.view(INGESTER_RING).instances if one.address not in known]
-        return [
-            *self._spec.peers,
-            *(Peer(address, (address,)) for address in (Address.parse(one.address) for one in added)),
-        ]
+        instances = self._watcher.view(INGESTER_RING).instances
+        added = [Address.parse(one.address) for one in instances if one.address not in known]
+        return [*self._spec.peers, *(Peer(address, (address,)) for address in added)]
 
     def _state_of(self, role: Address, peer: Peer) -> tuple[str, str, str] | None:
         """(service, state, detail) of a role that is in a ring; asks its actor where the ring does not say Running.
