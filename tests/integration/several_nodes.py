@@ -84,7 +84,7 @@ class ZonedDeployment:
         for pid in found:
             os.kill(pid, signal.SIGKILL)
 
-    def scale(self, *arguments: str, timeout_s: float = 120.0) -> str:
+    def scale(self, *arguments: str, timeout_s: float = 240.0) -> str:
         """`mimir-ray scale`; what it said."""
         command = [sys.executable, "-m", "mimir_ray.cli", "scale", f"--address={self.address}"]
         done = subprocess.run(
