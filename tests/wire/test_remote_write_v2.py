@@ -55,7 +55,9 @@ class Writer:
 
 def labels_in(scan: WriteScan) -> list[list[tuple[bytes, bytes]]]:
     scan.need_labels(np.arange(len(scan)))
-    return [parse_labels(scan.data, *cut) for cut in zip(scan.label_start.tolist(), scan.label_end.tolist(), strict=True)]
+    return [
+        parse_labels(scan.data, *cut) for cut in zip(scan.label_start.tolist(), scan.label_end.tolist(), strict=True)
+    ]
 
 
 def samples_in(scan: WriteScan) -> list[list[tuple[int, bytes, int]]]:
