@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mimir_ray.model.labels import Labels
 
 LABELS_RUNES_MAX = 128
-"""Characters of all names and values of one exemplar. Upstream: model/exemplar/exemplar.go ExemplarMaxLabelSetLength."""
+"""Characters of all names and values of one. Upstream: model/exemplar/exemplar.go ExemplarMaxLabelSetLength."""
 
 
 @dataclass(slots=True)
@@ -30,11 +30,16 @@ class ExemplarColumns:
     values: NDArray[np.float64]
     labels: bytes
     label_offsets: NDArray[np.int64]
-    series_labels: bytes = b""
-    series_offsets: NDArray[np.int64] = None  # type: ignore[assignment]
+    series_labels: bytes
+    series_offsets: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.series)
+
+    @property
+    def nbytes(self) -> int:
+        """About what they weigh."""
+        return 40 * len(self) + len(self.labels) + len(self.series_labels) + 8 * len(self.series_offsets)
 
 
 @dataclass(frozen=True, slots=True)

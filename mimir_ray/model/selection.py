@@ -22,6 +22,7 @@ class Selection:
     """Which samples are wanted: of all series that satisfy every matcher, those in [mint, maxt] (ms).
 
     `labels_only` asks for series with no samples. `limit_series` stops after so many series (0: all).
+    `start_timestamps` asks for those of the samples too, where they are known.
     """
 
     matchers: tuple[Matcher, ...]
@@ -31,3 +32,4 @@ class Selection:
     batch_series: int = SERIES_PER_BATCH
     labels_only: bool = False
     limit_series: int = 0
+    start_timestamps: bool = False

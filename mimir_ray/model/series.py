@@ -33,6 +33,8 @@ class SeriesBatch:
     `offsets`: int64[S + 1]; series s owns `timestamps[offsets[s]:offsets[s + 1]]`, ascending and
     unique, and the same slice of `values` (float64, staleness markers included). Arrays may be read-only.
     `histograms`: which samples are histograms (their `values` are their sums), or None where none is.
+    `start_timestamps`: int64[N], since when each sample counts (ms; 0: not known), or None where none is known or
+    the selection did not ask for them.
     """
 
     labels: LabelColumns
@@ -40,6 +42,7 @@ class SeriesBatch:
     timestamps: NDArray[np.int64]
     values: NDArray[np.float64]
     histograms: HistogramPart | None = None
+    start_timestamps: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mimir_ray.model.exemplars import ExemplarColumns
 from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
@@ -29,7 +30,10 @@ class WriteBatch:
     write's repeated `Label labels = 1` fields: valid, sorted by name, no empty values), `label_offsets`
     int64[R + 1] cuts them; `new_series` int32[M] says which of the R each of M samples belongs to,
     with `new_timestamps` int64[M], `new_values` float64[M]. `histograms`: those that boxed values
-    (model/boxed.py) are the rows of, or None where all samples are floats.
+    (model/boxed.py) are the rows of, or None where all samples are floats. `start_timestamps` int64[N],
+    `new_start_timestamps` int64[M]: since when each sample counts (ms; 0: not known), or None where none is known.
+    `exemplars`: of series that are in the ingester once the samples are; looked at only where no known sample is
+    refused for its reference, since the batch comes again then.
     """
 
     tenant: TenantId
@@ -44,15 +48,19 @@ class WriteBatch:
     new_values: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0, np.float64))
     metadata: tuple[Metadata, ...] = ()
     histograms: HistogramColumns | None = None
+    start_timestamps: NDArray[np.int64] | None = None
+    new_start_timestamps: NDArray[np.int64] | None = None
+    exemplars: ExemplarColumns | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Samples that an ingester did not take, of one reason: the first one, and how many.
+    """Samples, exemplars or metadata that an ingester did not take, of one reason: the first one, and how many.
 
     `reason`: Mimir's error id without prefix (`sample-out-of-order`, `sample-timestamp-too-old`,
-    `sample-duplicate-timestamp`, `max-series-per-user`, `max-series-per-metric`). `sample`: index of the
-    first refused sample: 0..N-1 among the known ones, N + m for new ones.
+    `sample-duplicate-timestamp`, `max-series-per-user`, `max-series-per-metric`, `exemplar-series-missing`,
+    `max-metadata-per-user`, `max-metadata-per-metric`; `exemplar-out-of-order`, which is none of Mimir's). `sample`:
+    index of the first refused sample: 0..N-1 among the known ones, N + m for new ones; of an exemplar, its own.
     """
 
     reason: str
@@ -62,9 +70,11 @@ class Refusal:
     series: str = ""
     """The labels of the series of the first refused sample, as `{__name__="a", b="c"}`."""
     limit: int = 0
+    exemplar: str = ""
+    """The labels of the exemplar, where it is one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WriteResult:
     """What became of a `WriteBatch`.
 
@@ -78,5 +88,9 @@ class WriteResult:
     new_references: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     unknown: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     refusals: tuple[Refusal, ...] = ()
+    refused: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    """Which samples `refusals` are about, in the numbering of `Refusal.sample`."""
+    refused_exemplars: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    """Which exemplars were not stored, whether or not that is said in `refusals`."""
     error: Exception | None = None
     """The whole batch failed (for instance: the tenant's disk is full); nothing was stored."""

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mimir_ray.errors import Unavailable
+from mimir_ray.model.exemplars import SeriesExemplars
+from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
@@ -81,6 +83,11 @@ class Ingester(Protocol):
     def metadata(self, tenant: TenantId, family: str = "") -> list[Metadata]:
         """Metadata of all metric families, or of one."""
 
+    def exemplars(
+        self, tenant: TenantId, selectors: Sequence[tuple[Matcher, ...]], mint: int, maxt: int
+    ) -> list[SeriesExemplars]:
+        """Exemplars between two times (ms, both included) of series that satisfy one of the selectors; by labels."""
+
     def tenant_stats(self) -> dict[TenantId, TenantStats]:
         """All tenants with an open head."""
 
@@ -132,6 +139,9 @@ class TenantSource(SeriesSource, Protocol):
 
     def metadata(self, family: str = "") -> list[Metadata]:
         """Metadata of all metric families, or of one."""
+
+    def exemplars(self, selectors: Sequence[tuple[Matcher, ...]], mint: int, maxt: int) -> list[SeriesExemplars]:
+        """Exemplars between two times (ms, both included) of series that satisfy one of the selectors; by labels."""
 
 
 class Querier(Protocol):

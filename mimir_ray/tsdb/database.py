@@ -19,6 +19,8 @@ from pathlib import Path
 
 from mimir_ray.clock import Clock
 from mimir_ray.errors import MimirRayError
+from mimir_ray.model.exemplars import SeriesExemplars
+from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
@@ -45,6 +47,8 @@ class DatabaseSettings:
     """A checkpoint is due when this much was logged since the last one ..."""
     checkpoint_interval_ms: int = 2 * 3_600_000
     """... or that long ago, if anything was logged since."""
+    metadata_retain_ms: int = 600_000
+    """Metadata is forgotten when nobody has sent it for so long."""
     retention_ms: int = 0
     """Series whose newest sample is older than this are dropped, and full chunks that are; 0: never."""
 
@@ -146,6 +150,10 @@ class Database:
         """Of all metric families, or of one."""
         return self.head.metadata(family)
 
+    def exemplars(self, selectors: Sequence[tuple[Matcher, ...]], mint: int, maxt: int) -> list[SeriesExemplars]:
+        """Exemplars between two times, both included, of series that satisfy one of the selectors; by labels."""
+        return self.head.exemplars(selectors, mint, maxt)
+
     def flush(self) -> None:
         """Packs what is in memory into chunks."""
         self.head.flush()
@@ -155,6 +163,7 @@ class Database:
         if self.settings.retention_ms:
             self.head.drop_older_than(now_ms - self.settings.retention_ms)
             self.head.drop_chunks_before(now_ms - self.settings.retention_ms)
+        self.head.drop_metadata(now_ms, self.settings.metadata_retain_ms)
         self._wal.sync()
         logged = self._wal.bytes_written - self._wal_bytes_at_checkpoint
         late = now_ms - self._checkpoint_time_ms >= self.settings.checkpoint_interval_ms

@@ -4,8 +4,9 @@ Columns with one row an exemplar, label sections in an arena of bytes. Every exe
 number n is row n modulo the capacity and is there as long as fewer than that many came after it. Exemplars of one
 series are chained from the newest to older ones by these numbers.
 
-Upstream: tsdb/exemplar.go CircularExemplarStorage. # Differs: of two exemplars with one time and one value, upstream
-takes the one whose labels have the greater hash for the newer, we the one whose labels sort later. Exemplars go with their series.
+Upstream: tsdb/exemplar.go CircularExemplarStorage.
+# Differs: of two exemplars with one time and one value, upstream takes the one whose labels have the greater hash for
+# the newer, we the one whose labels sort later. Exemplars go when their series goes.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class ExemplarStore:
         """`capacity`: exemplars; 0 stores none."""
         self._newest = np.full(0, -1, np.int64)
         self._chain = np.full(0, -1, np.int64)
+        self._arena: NDArray[np.uint8]
+        self._used: NDArray[np.int64]
         self._clear(capacity)
 
     @property
@@ -40,7 +43,7 @@ class ExemplarStore:
         return len(self._rows())
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         columns = self._references, self._timestamps, self._values, self._label_start, self._label_end, self._previous
         return sum(one.nbytes for one in (*columns, self._arena, self._newest, self._chain))
 

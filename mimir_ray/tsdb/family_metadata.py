@@ -11,6 +11,7 @@ from mimir_ray.model.metadata import Metadata
 
 PER_USER = "max-metadata-per-user"
 PER_METRIC = "max-metadata-per-metric"
+_RESTORED = -(1 << 63)
 
 
 class FamilyMetadata:
@@ -49,19 +50,22 @@ class FamilyMetadata:
             known[one] = now_ms
         return new, refused
 
-    def restore(self, entries: Iterable[Metadata], now_ms: int) -> None:
-        """Takes over entries from a record; they count as seen now."""
+    def restore(self, entries: Iterable[Metadata]) -> None:
+        """Takes over entries from a record; they count as seen when `drop` is called next."""
         for one in entries:
-            self._seen.setdefault(one.family, {})[one] = now_ms
+            self._seen.setdefault(one.family, {}).setdefault(one, _RESTORED)
 
-    def drop_before(self, time_ms: int) -> int:
-        """Forgets what was last sent before that time; returns how many entries."""
+    def drop(self, now_ms: int, retain_ms: int) -> int:
+        """Forgets what was last sent longer ago than `retain_ms`; returns how many entries."""
         dropped = 0
         for family in list(self._seen):
             known = self._seen[family]
-            for one in [one for one, seen in known.items() if seen < time_ms]:
-                del known[one]
-                dropped += 1
+            for one, seen in list(known.items()):
+                if seen == _RESTORED:
+                    known[one] = now_ms
+                elif seen < now_ms - retain_ms:
+                    del known[one]
+                    dropped += 1
             if not known:
                 del self._seen[family]
         return dropped

@@ -5,7 +5,8 @@ a keyed 128-bit hash of it, which is how the distributor recognises series that 
 labels is read when a series is new, by whoever asks (`protobuf.parse_labels`).
 
 Specification: https://prometheus.io/docs/specs/prw/remote_write_spec/. Native histograms are
-and exemplars are counted, and read by remote_write_histograms.py and exemplars.py where there are any.
+and exemplars are counted, and read by remote_write_histograms.py and exemplars.py where there are any. Mimir's
+own field of a series, `created_timestamp = 6`, is when all of its samples began to count.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from mimir_ray.wire.write_scan import HashKey, WriteScan
 
 # Where `_scan` puts what it counted.
 _SERIES, _SAMPLES, _METADATA, _EXEMPLARS, _HISTOGRAMS, _SCATTERED, _REPEATED = 0, 1, 2, 3, 4, 5, 6
-_EARLIEST, _LATEST, _ERROR, _ERROR_AT = 7, 8, 9, 10
-_COUNTS = 11
+_EARLIEST, _LATEST, _ERROR, _ERROR_AT, _CREATED = 7, 8, 9, 10, 11
+_COUNTS = 12
 
 _PROBLEMS = (
     "",
@@ -106,6 +107,9 @@ def scan_write_request(body: bytes, key: HashKey) -> WriteScan:
     )
     if found[_SCATTERED]:
         _gather_scattered(scan, seeds)
+    if found[_CREATED]:
+        scan.created = created_timestamps(scan)
+        scan.start_timestamps = scan.created[scan.sample_series]
     return scan
 
 
@@ -195,6 +199,7 @@ def _scan(
     exemplars = np.int64(0)
     histograms = np.int64(0)
     scattered = np.int64(0)
+    created = np.int64(0)
     repeated = np.int64(0)
     earliest = np.int64(0x7FFFFFFFFFFFFFFF)
     latest = np.int64(-0x7FFFFFFFFFFFFFFF - 1)
@@ -326,6 +331,7 @@ def _scan(
                     break
                 exemplars += field == 3
                 histograms += field == 4
+                created += tag == 0x30
                 at = skipped
         if error != 0:
             break
@@ -352,11 +358,50 @@ def _scan(
     counts[_EXEMPLARS] = exemplars
     counts[_HISTOGRAMS] = histograms
     counts[_SCATTERED] = scattered
+    counts[_CREATED] = created
     counts[_REPEATED] = repeated
     counts[_EARLIEST] = earliest if samples > 0 else 0
     counts[_LATEST] = latest if samples > 0 else 0
     counts[_ERROR] = error
     counts[_ERROR_AT] = at
+
+
+def created_timestamps(scan: WriteScan) -> NDArray[np.int64]:
+    """Since when the samples of each series count: int64[S], ms; 0: the sender does not say."""
+    created = np.zeros(len(scan), np.int64)
+    read_created(np.frombuffer(scan.data, np.uint8)[: scan.request_bytes], created)
+    return created
+
+
+@kernel
+def read_created(data: U8, created: OutI64) -> None:
+    """The created_timestamp of each series of a request that was scanned before, so it is well-formed.
+
+    Args:
+        created: int64[S], zeros; set where a series has the field.
+    """
+    size = np.int64(len(data))
+    at = np.int64(0)
+    series = np.int64(0)
+    while at < size:
+        tag, after = read_tag(data, at, size)
+        if tag != 0x0A:
+            at = skip_field(data, after, size, tag & 7)
+            if at < 0:
+                return
+            continue
+        length, at = read_length(data, after, size)
+        stop = at + length
+        while at < stop:
+            tag, after = read_tag(data, at, stop)
+            if tag == 0x30:
+                moment, _, _ = read_uvarint(data, after, stop)
+                created[series] = np.int64(moment)
+            at = skip_field(data, after, stop, tag & 7)
+            if at < 0:
+                return
+        at = stop
+        series += 1
 
 
 @kernel

@@ -2,7 +2,8 @@
 
 Requests without any never come here: the scanner (remote_write.py) counts histograms, and who wants them looks a second
 time. Integer histograms become float ones, spans and deltas become indexes and counts.
-Specification: prometheus.Histogram (prompb/types.proto), which remote write 2.0 shares. Upstream: model/histogram Validate.
+Specification: prometheus.Histogram (prompb/types.proto), which remote write 2.0 shares.
+Upstream: model/histogram Validate.
 """
 
 from __future__ import annotations
@@ -40,12 +41,16 @@ _SPANS_MAX = 1 << 20
 
 @dataclass(slots=True)
 class HistogramScan:
-    """H histograms of a request: `series` int64[H] ascending, `timestamps` int64[H] (ms), `problems` int64[H]."""
+    """H histograms of a request: `series` int64[H] ascending, `timestamps` int64[H] (ms), `problems` int64[H].
+
+    `start_timestamps`: int64[H], since when each counts (ms; 0: not known), or None where none is known.
+    """
 
     series: NDArray[np.int64]
     timestamps: NDArray[np.int64]
     problems: NDArray[np.int64]
     columns: HistogramColumns
+    start_timestamps: NDArray[np.int64] | None = None
 
 
 @kernel
@@ -171,7 +176,8 @@ def _resolve_side(spans, span_count, numbers, count, deltas, custom, indexes, co
 
 @kernel
 def read_histogram_messages(
-    data: U8, starts: I64, ends: I64, timestamps: OutI64, problems: OutI64, schemas: OutI64, hints: OutI64,
+    data: U8, starts: I64, ends: I64, timestamps: OutI64, starts_at: OutI64, problems: OutI64, schemas: OutI64,
+    hints: OutI64,
     scalars: OutF64, positive_offsets: OutI64, positive: OutI32, positive_counts: OutF64,
     negative_offsets: OutI64, negative: OutI32, negative_counts: OutF64, bounds_offsets: OutI64, bounds: OutF64,
     scratch: OutF64, spans: OutI64,
@@ -179,7 +185,7 @@ def read_histogram_messages(
     """Reads prometheus.Histogram messages; returns -1, or the first that is malformed.
 
     Args:
-        timestamps, problems, schemas, hints: int64[H], written.
+        timestamps, starts_at, problems, schemas, hints: int64[H], written.
         scalars: float64[4 * H]: zero threshold, zero count, count, sum of each.
         *_offsets: int64[H + 1]; buckets of both sides and custom bounds, with room for all bytes of all messages.
         scratch, spans: room for twice, four times the bytes of the longest message.
@@ -192,6 +198,7 @@ def read_histogram_messages(
     for h in range(len(starts)):
         at, stop = starts[h], ends[h]
         timestamp = np.int64(0)
+        start_timestamp = np.int64(0)
         schema = np.int64(0)
         hint = np.int64(0)
         threshold, zero_count, count, total = 0.0, 0.0, 0.0, 0.0
@@ -252,6 +259,8 @@ def read_histogram_messages(
                     hint = np.int64(raw & np.uint64(3))
                 elif tag >> 3 == 15:
                     timestamp = np.int64(raw)
+                elif tag >> 3 == 17:
+                    start_timestamp = np.int64(raw)
             elif wire == 2:
                 length, at = read_length(data, at, stop)
                 if length < 0:
@@ -286,6 +295,7 @@ def read_histogram_messages(
                 if at < 0:
                     return h
         timestamps[h] = timestamp
+        starts_at[h] = start_timestamp
         schemas[h] = schema
         hints[h] = hint
         scalars[4 * h] = threshold
@@ -336,13 +346,13 @@ def read_histograms(scan: WriteScan) -> HistogramScan:
     assert found == count
     room = int((ends - starts).sum()) + 1
     longest = int((ends - starts).max(initial=0)) + 2
-    timestamps, problems, schemas, hints = (np.zeros(count, np.int64) for _ in range(4))
+    timestamps, starts_at, problems, schemas, hints = (np.zeros(count, np.int64) for _ in range(5))
     scalars = np.empty(4 * count, np.float64)
     above, below, listed = (np.empty(count + 1, np.int64) for _ in range(3))
     positive, negative = np.empty(room, np.int32), np.empty(room, np.int32)
     positive_counts, negative_counts, bounds = (np.empty(room, np.float64) for _ in range(3))
     malformed = read_histogram_messages(
-        data, starts, ends, timestamps, problems, schemas, hints, scalars, above, positive, positive_counts,
+        data, starts, ends, timestamps, starts_at, problems, schemas, hints, scalars, above, positive, positive_counts,
         below, negative, negative_counts, listed, bounds, np.empty(2 * longest), np.empty(4 * longest, np.int64),
     )  # fmt: skip
     if malformed >= 0:
@@ -355,7 +365,9 @@ def read_histograms(scan: WriteScan) -> HistogramScan:
         below, negative[: below[-1]], negative_counts[: below[-1]], custom, lists,
     )  # fmt: skip
     _check(columns, schemas, problems)
-    return HistogramScan(series, timestamps, problems, columns)
+    if scan.created is not None:
+        starts_at[starts_at == 0] = scan.created[series][starts_at == 0]
+    return HistogramScan(series, timestamps, problems, columns, starts_at if starts_at.any() else None)
 
 
 def _bound_lists(
@@ -403,6 +415,11 @@ def with_histograms(scan: WriteScan, found: HistogramScan, kept: NDArray[np.bool
     owners = series[order].astype(np.int32)
     offsets = np.zeros(len(scan) + 1, np.int64)
     np.cumsum(np.bincount(owners, minlength=len(scan)), out=offsets[1:])
+    starts = None
+    if scan.start_timestamps is not None or found.start_timestamps is not None:
+        of_floats = np.zeros(scan.samples, np.int64) if scan.start_timestamps is None else scan.start_timestamps
+        of_histograms = np.zeros(len(kept), np.int64) if found.start_timestamps is None else found.start_timestamps
+        starts = np.concatenate((of_floats, of_histograms[rows]))[order]
     repeated = int(((owners[1:] == owners[:-1]) & (timestamps[1:] == timestamps[:-1])).sum())
     some = len(timestamps) > 0
     return replace(
@@ -415,6 +432,7 @@ def with_histograms(scan: WriteScan, found: HistogramScan, kept: NDArray[np.bool
         latest=int(timestamps.max()) if some else 0,
         repeated=repeated,
         columns=found.columns,
+        start_timestamps=starts,
     )
 
 

@@ -63,7 +63,7 @@ def scan_write_request_v2(body: bytes, key: HashKey, label_bytes_max: int = 100 
         symbols = np.empty((4, symbols_max), np.int64)
         symbol_start, symbol_end = symbols[:2]
         symbol_low, symbol_high = symbols[2:].view(np.uint64)
-        label_start, label_end = np.empty((2, series_max), np.int64)
+        label_start, label_end, created = np.empty((3, series_max), np.int64)
         hash_low, hash_high = np.empty((2, series_max), np.uint64)
         offsets = np.empty(series_max + 1, np.int64)
         owners = np.empty(samples_max, np.int32)
@@ -72,8 +72,8 @@ def scan_write_request_v2(body: bytes, key: HashKey, label_bytes_max: int = 100 
         family_keys = np.empty(families_max, np.uint64)
         entries = np.empty((families_max, 4), np.int64)
         _scan(
-            data, *seeds, symbol_start, symbol_end, symbol_low, symbol_high, label_start, label_end, hash_low, hash_high,
-            offsets, owners, timestamps, starts, values, family_keys, entries, counts,
+            data, *seeds, symbol_start, symbol_end, symbol_low, symbol_high, label_start, label_end, created,
+            hash_low, hash_high, offsets, owners, timestamps, starts, values, family_keys, entries, counts,
         )  # fmt: skip
         found = counts.tolist()
         if found[_ERROR]:
@@ -111,6 +111,7 @@ def scan_write_request_v2(body: bytes, key: HashKey, label_bytes_max: int = 100 
         symbols=Symbols(symbol_start[: found[_SYMBOLS]], symbol_end[: found[_SYMBOLS]]),
         families=_different(family_keys[:families], entries[:families]) if families else None,
         start_timestamps=starts[:samples] if found[_STARTED] else None,
+        created=created[:series] if found[_STARTED] else None,
     )
 
 
@@ -264,7 +265,7 @@ def _find_symbols(data: Any, symbol_start: Any, symbol_end: Any) -> Any:
 def _scan(
     data: U8, seed0: u64, seed1: u64, seed2: u64, seed3: u64,
     symbol_start: OutI64, symbol_end: OutI64, symbol_low: OutU64, symbol_high: OutU64,
-    label_start: OutI64, label_end: OutI64, hash_low: OutU64, hash_high: OutU64,
+    label_start: OutI64, label_end: OutI64, created: OutI64, hash_low: OutU64, hash_high: OutU64,
     sample_offsets: OutI64, sample_series: OutI32, timestamps: OutI64, starts: OutI64, values: OutF64,
     family_keys: OutU64, entries: OutI64x2, counts: OutI64,
 ) -> None:  # fmt: skip
@@ -273,7 +274,7 @@ def _scan(
     Args:
         symbol_start, symbol_end, symbol_low, symbol_high: the symbols and their hashes; should there be more than fit,
             they are counted and the second pass is left out.
-        label_start, label_end: of the message of each series, as in `WriteScan`.
+        label_start, label_end: of the message of each series, as in `WriteScan`; `created`: its field of that name.
         hash_low, hash_high: of each series, from the hashes of its symbols in their order.
         sample_offsets: one longer than label_start.
         sample_series, timestamps, starts, values: at most so many samples are written, all are counted.
@@ -321,7 +322,7 @@ def _scan(
         sample_offsets[series] = samples
         first_sample = samples
         previous = np.int64(0)
-        created = np.int64(0)
+        since = np.int64(0)
         a, b = seed0, seed1
         refs = np.int64(0)
         name = np.int64(0)
@@ -371,13 +372,13 @@ def _scan(
                 if code != 0:
                     error = 4
                     break
-                created = np.int64(number)
+                since = np.int64(number)
                 continue
             if tag < 0:
                 error = 1
                 break
             field = tag >> 3
-            if field <= 5 and tag & 7 != 2 or field == 6:
+            if (field <= 5 and tag & 7 != 2) or field == 6:
                 error = 3
                 break
             if field > 5:
@@ -434,12 +435,13 @@ def _scan(
             error = 8
         if error != 0:
             break
-        if created != 0:
+        created[series] = since
+        if since != 0:
+            started += 1
             for n in range(first_sample, min(samples, samples_max)):
                 if starts[n] == 0:
-                    starts[n] = created
-                    started += 1
-        if (kind != 0 or help_ref != 0 or unit_ref != 0) and metric >= 0:
+                    starts[n] = since
+        if (kind != 0 or help_ref != 0 or unit_ref != 0) and metric >= 0:  # noqa: SIM102  (told apart by meaning)
             if metric != last_name or kind != last_kind or help_ref != last_help or unit_ref != last_unit:
                 last_name, last_kind, last_help, last_unit = metric, kind, help_ref, unit_ref
                 if families < families_max:

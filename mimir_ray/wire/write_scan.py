@@ -1,15 +1,15 @@
 """`WriteScan`: what one write request says, as columns, whatever the protocol it came by.
 
 A scanner (remote_write.py, remote_write_v2.py) reads a request's bytes once and makes one of these; the
-distributor asks nothing else of a protocol. A series is known by a keyed hash, so its labels are needed in full only when
-it is new. Remote write 2.0 sends labels as numbers of symbols: the label section of such a series is written when
+distributor asks nothing else of a protocol. A series is known by a keyed hash, so its labels are needed in full only
+when it is new. Remote write 2.0 sends labels as numbers of symbols: the label section of such a series is written when
 somebody asks for it (`build_sections`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,10 @@ from mimir_ray.kernel import I64, U8, OutI64, OutU8, device, kernel
 from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.metadata import METRIC_TYPES, Metadata
 from mimir_ray.wire.protobuf import read_length, read_tag, skip_field
+
+if TYPE_CHECKING:
+    from mimir_ray.wire.exemplars import ExemplarScan
+    from mimir_ray.wire.remote_write_histograms import HistogramScan
 
 HashKey = tuple[int, int, int, int]
 """Four uint64 that key the hash of series; secret, since senders may be hostile."""
@@ -72,8 +76,8 @@ class WriteScan:
     `repeated`: how many samples have the timestamp of the one before them in their series.
 
     `label_start[s]` is negative while the section is not written; `-1 - label_start[s]` to `label_end[s]` is then the
-    message that names its symbols. `start_timestamps`: int64[N], ms, when each sample's counter began, 0 where that is
-    not known; None where nothing was said of any.
+    message that names its symbols. `start_timestamps`: int64[N], since when each sample counts (ms; 0: not known), or
+    None where none is known; `created` int64[S] is what is said of a series as a whole, for its histograms too.
 
     `histograms`: how many there are; once somebody has read them (remote_write_histograms.py), `columns` holds them,
     and samples that are histograms have values that say which. `request_bytes`: where the request ends in `data`.
@@ -103,6 +107,7 @@ class WriteScan:
     symbols: Symbols | None = None
     families: Families | None = None
     start_timestamps: NDArray[np.int64] | None = None
+    created: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.label_start)
@@ -116,6 +121,14 @@ class WriteScan:
         """Series s has exactly sample s; the usual request of a Prometheus."""
         return self.samples == len(self) and bool((self.sample_offsets[:-1] == np.arange(self.samples)).all())
 
+    def own_histograms(self) -> HistogramScan | None:
+        """The histograms, where they are not messages of remote write (remote_write_histograms.py reads those)."""
+        return None
+
+    def own_exemplars(self, runes_max: int) -> ExemplarScan | None:
+        """The exemplars, likewise."""
+        return None
+
     def need_labels(self, rows: NDArray[np.integer]) -> None:
         """Writes the label sections of these series, where they are not there yet."""
         if self.symbols is not None:
@@ -125,7 +138,7 @@ class WriteScan:
         """These of the metadata beside the series, each once."""
         if self.families is None or self.symbols is None:
             return ()
-        found = {}
+        found: dict[Metadata, None] = {}
         for kind, *texts in self.families.entries[rows].tolist():
             name, help_text, unit = (self._text(one) for one in texts)
             metric_type = METRIC_TYPES[kind] if kind < len(METRIC_TYPES) else "unknown"

@@ -6,7 +6,7 @@ import asyncio
 import http.client
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,15 +29,19 @@ from mimir_ray.gateway.auth import Authenticator
 from mimir_ray.gateway.metrics import GatewayMetrics
 from mimir_ray.gateway.server import GatewayServer
 from mimir_ray.gateway.services import GatewayServices
+from mimir_ray.model.exemplars import SeriesExemplars
+from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.engine import Engine
 from mimir_ray.promql.limits import Cancellation
 from mimir_ray.promql.source import Selection
-from mimir_ray.roles.distributor.distributor import PushOutcome
+from mimir_ray.roles.distributor.distributor import PushOutcome, Scanner
 from mimir_ray.roles.query_frontend.metrics import QueryFrontendMetrics
 from mimir_ray.roles.query_frontend.query_frontend import QueryFrontend
 from mimir_ray.testing.sources import ListSource, satisfies
+from mimir_ray.wire.remote_write import scan_write_request
+from mimir_ray.wire.write_scan import WriteScan
 
 NOW_MS = 1_700_000_000_000
 _names = itertools.count()
@@ -49,6 +53,7 @@ class TenantList(ListSource):
     def __init__(self) -> None:
         super().__init__()
         self.entries: list[Metadata] = []
+        self.exemplified: list[SeriesExemplars] = []
         self.error: Exception | None = None
         self.selections: list[Selection] = []
 
@@ -66,6 +71,15 @@ class TenantList(ListSource):
 
     def metadata(self, family: str = "") -> list[Metadata]:
         return [entry for entry in self.entries if family in ("", entry.family)]
+
+    def exemplars(self, selectors: Sequence[tuple[Matcher, ...]], mint: int, maxt: int) -> list[SeriesExemplars]:
+        self.asked_exemplars = (list(selectors), mint, maxt)
+        return [
+            one
+            for one in self.exemplified
+            if any(satisfies(one.labels, matchers) for matchers in selectors)
+            and any(mint <= exemplar.timestamp <= maxt for exemplar in one.exemplars)
+        ]
 
     def _labels(self, selection: Selection) -> list[Any]:
         self.selections.append(selection)
@@ -94,14 +108,22 @@ class FakeDistributor:
 
     def __init__(self) -> None:
         self.pushed: list[tuple[str, bytes]] = []
+        self.scans: list[tuple[str, WriteScan]] = []
+        self.discarded: list[tuple[str, str, int]] = []
         self.outcome = PushOutcome()
         self.gate: asyncio.Event | None = None
 
-    async def push(self, tenant: TenantId, body: bytes) -> PushOutcome:
+    async def push(
+        self, tenant: TenantId, body: bytes, scanner: Scanner = scan_write_request, version: str = "1.0"
+    ) -> PushOutcome:
         self.pushed.append((tenant, body))
+        self.scans.append((version, scanner(body, (1, 2, 3, 4))))
         if self.gate is not None:
             await self.gate.wait()
         return self.outcome
+
+    def discard(self, tenant: TenantId, reason: str, samples: int) -> None:
+        self.discarded.append((tenant, reason, samples))
 
     async def drain(self) -> None:
         return

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gzip
+from collections.abc import Callable, Iterator
 
 import pytest
 import snappy
+import zstandard
 
 from mimir_ray.config.units import Bytes
 from mimir_ray.errors import ClientError, Unavailable
 from mimir_ray.roles.distributor import errors
-from mimir_ray.roles.distributor.distributor import PushOutcome
+from mimir_ray.roles.distributor.distributor import PushOutcome, Written
 from mimir_ray.wire.remote_write import encode_write_request, label_section
 from tests.gateway.serving import Answer, Gateway, serving, settings_with
 
@@ -70,9 +72,89 @@ def test_the_content_type_is_not_enforced(gateway: Gateway, content_type: str) -
     assert push(gateway, content_type=content_type).status == 200
 
 
-def test_a_message_type_that_is_not_taken_makes_senders_give_up(gateway: Gateway) -> None:
-    answer = push(gateway, content_type="application/x-protobuf;proto=io.prometheus.write.v2.Request")
-    assert answer.status in (400, 415)
+V2 = "application/x-protobuf;proto=io.prometheus.write.v2.Request"
+WRITTEN = [f"x-prometheus-remote-write-{kind}-written" for kind in ("samples", "histograms", "exemplars")]
+REQUEST_2 = b"\x22\x00\x22\x08__name__\x22\x02up\x2a\x04\x0a\x02\x01\x02"
+
+
+def written_in(answer: Answer) -> list[str | None]:
+    return [answer.headers.get(name) for name in WRITTEN]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        V2,
+        V2.replace(";", " ; "),
+        V2.replace("application", "Application"),
+        V2.replace(";proto", "; charset=utf-8;proto"),
+    ],
+)
+def test_version_2_is_chosen_by_the_content_type_and_told_what_was_written(gateway: Gateway, content_type: str) -> None:
+    gateway.distributor.outcome = PushOutcome(3, written=Written(1, 2, 3))
+    answer = push(gateway, REQUEST_2, content_type=content_type)
+    assert (answer.status, written_in(answer)) == (200, ["1", "2", "3"])
+    ((version, scan),) = gateway.distributor.scans
+    assert version == "2.0" and len(scan) == 1 and scan.symbols is not None
+
+
+def test_version_1_is_not_told_what_was_written(gateway: Gateway) -> None:
+    assert written_in(push(gateway)) == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ClientError("a bad sample"), 400), (Unavailable("nobody"), 503), (None, 200)]
+)
+def test_what_was_written_is_told_with_errors_too(gateway: Gateway, error: Exception | None, status: int) -> None:
+    gateway.distributor.outcome = PushOutcome(error=error, written=Written(5, 0, 1))  # type: ignore[arg-type]
+    answer = push(gateway, REQUEST_2, content_type=V2)
+    assert (answer.status, written_in(answer)) == (status, ["5", "0", "1"])
+
+
+def test_a_body_of_version_2_that_cannot_be_read_is_refused_with_nothing_written(gateway: Gateway) -> None:
+    answer = gateway.ask(PATH, method="POST", body=b"\xff" * 9, content_type=V2, content_encoding="snappy")
+    assert (answer.status, written_in(answer)) == (400, ["0"] * 3)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/x-protobuf;proto=prometheus.Other",
+        "application/x-protobuf;proto=",
+        "application/x-protobuf;nothing",
+        "application/x-protobuf;proto=io.prometheus.write.v2.request",
+    ],
+)
+def test_a_message_type_that_is_not_taken_makes_senders_give_up(gateway: Gateway, content_type: str) -> None:
+    answer = push(gateway, content_type=content_type)
+    assert answer.status == 400
+    assert "retry-after" not in answer.headers
+    assert not gateway.distributor.pushed
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"),
+    [
+        ("snappy", snappy.compress),
+        ("zstd", zstandard.compress),
+        ("gzip", gzip.compress),
+        ("identity", bytes),
+        ("ZSTD", zstandard.compress),
+    ],
+)
+def test_bodies_come_in_several_encodings(gateway: Gateway, encoding: str, compress: Callable[[bytes], bytes]) -> None:
+    body = compress(REQUEST)
+    sent = {"content_type": "application/x-protobuf", "content_encoding": encoding}
+    assert gateway.ask(PATH, method="POST", body=body, **sent).status == 200
+    assert gateway.ask(PATH, method="POST", body=snappy.compress(REQUEST), content_type="x").status == 200
+    assert gateway.distributor.pushed == [("anonymous", REQUEST)] * 2
+
+
+@pytest.mark.parametrize("encoding", ["lz4", "br", "snappy, gzip"])
+def test_an_unknown_encoding_is_refused_so_that_senders_try_another(gateway: Gateway, encoding: str) -> None:
+    answer = push(gateway, content_encoding=encoding)
+    assert answer.status == 400
+    assert "unsupported compression" in answer.text
     assert not gateway.distributor.pushed
 
 

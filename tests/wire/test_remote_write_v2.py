@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 from typing import Any
@@ -65,7 +66,7 @@ def samples_in(scan: WriteScan) -> list[list[tuple[int, bytes, int]]]:
     starts = np.zeros(scan.samples, np.int64) if scan.start_timestamps is None else scan.start_timestamps
     return [
         [(int(scan.timestamps[n]), struct.pack("<d", scan.values[n]), int(starts[n])) for n in range(first, last)]
-        for first, last in zip(offsets[:-1], offsets[1:], strict=True)
+        for first, last in itertools.pairwise(offsets)
     ]
 
 
@@ -98,9 +99,11 @@ def requests(draw: st.DrawFn) -> Any:
             one.metadata.type = draw(st.integers(0, 7))  # type: ignore[assignment]
             one.metadata.help_ref = writer.symbol(draw(_text))
         for _ in range(draw(st.integers(0, 1))):
-            one.histograms.add(sum=1.0, count_int=1, timestamp=draw(_times), positive_deltas=[1]).positive_spans.add(
-                offset=1, length=1
+            start = draw(st.sampled_from([0, 7]))
+            histogram = one.histograms.add(
+                sum=1.0, count_int=1, timestamp=draw(_times), positive_deltas=[1], start_timestamp=start
             )
+            histogram.positive_spans.add(offset=1, length=1)
     return writer.message
 
 
@@ -122,8 +125,12 @@ def test_it_reads_what_protobuf_writes(message: Any) -> None:
     assert scan.sample_series.tolist() == owners
     assert scan.exemplars == sum(len(series.exemplars) for series in message.timeseries)
     assert scan.histograms == sum(len(series.histograms) for series in message.timeseries)
-    assert read_histograms(scan).timestamps.tolist() == [
-        one.timestamp for series in message.timeseries for one in series.histograms
+    histograms = read_histograms(scan)
+    starts = np.zeros(scan.histograms, np.int64) if histograms.start_timestamps is None else histograms.start_timestamps
+    assert list(zip(histograms.timestamps.tolist(), starts.tolist(), strict=True)) == [
+        (one.timestamp, one.start_timestamp or series.created_timestamp)
+        for series in message.timeseries
+        for one in series.histograms
     ]
     found = read_exemplars(scan, 128)
     expected = [(at, one) for at, series in enumerate(message.timeseries) for one in series.exemplars]

@@ -29,6 +29,7 @@ from mimir_ray.promql.syntax.parser import parse, parse_selector
 from mimir_ray.promql.syntax.printer import pretty
 from mimir_ray.roles.query_frontend.query_frontend import LabelsRequest
 from mimir_ray.wire import query_json
+from mimir_ray.wire.exemplars_json import encode_exemplars
 
 MAX_POINTS = 11_000
 TRUNCATED = "results truncated due to limit"
@@ -56,6 +57,7 @@ def blueprint(prefix: str) -> Blueprint:
     route("labels")(labels)
     route("label/<name>/values", ("GET",))(label_values)
     route("metadata", ("GET",))(metadata)
+    route("query_exemplars")(query_exemplars)
     route("format_query")(format_query)
     route("parse_query")(parse_query)
     return routes
@@ -193,6 +195,27 @@ async def metadata(request: Request) -> HTTPResponse:
         if per_metric > 0:
             entries = {name: several[:per_metric] for name, several in entries.items()}
         return query_json.success(query_json.encode_metadata(entries))
+
+    return await _run(request, work)
+
+
+async def query_exemplars(request: Request) -> HTTPResponse:
+    services = services_of(request)
+    tenant = services.auth.tenant(request)
+    parameters = Parameters(request)
+    start_ms = parameters.time_ms("start", MIN_TIME_MS)
+    end_ms = parameters.time_ms("end", MAX_TIME_MS)
+    if end_ms < start_ms:
+        raise BadRequest("end timestamp must not be before start timestamp")
+    text = parameters.get("query")
+
+    def work() -> bytes:
+        try:
+            found = services.frontend.exemplars(tenant, text, start_ms, end_ms)
+        except ParseError as error:
+            raise BadRequest(str(error)) from None
+        # As upstream: where there is nothing to look for, there is no data.
+        return b'{"status":"success"}' if found is None else query_json.success(encode_exemplars(found))
 
     return await _run(request, work)
 

@@ -1,4 +1,4 @@
-"""Remote write. Upstream: pkg/distributor/push.go, pkg/util/http.go."""
+"""Remote write, 1.0 and 2.0. Upstream: pkg/distributor/push.go, pkg/util/http.go."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from sanic import Blueprint, HTTPResponse, Request
 from mimir_ray.errors import ClientError, MimirRayError, Unavailable
 from mimir_ray.gateway.errors import TEXT, as_text, text
 from mimir_ray.gateway.services import services_of
+from mimir_ray.roles.distributor.distributor import Written
 from mimir_ray.roles.distributor.errors import IngesterError, RateLimited
-from mimir_ray.wire.remote_write import decompress_snappy
+from mimir_ray.wire.compression import decompress
+from mimir_ray.wire.remote_write_v2 import scan_write_request_v2
+from mimir_ray.wire.write_scan import HashKey, WriteScan
 
+MESSAGE_1 = "prometheus.WriteRequest"
+MESSAGE_2 = "io.prometheus.write.v2.Request"
 RETRY_AFTER_MIN_S = 6
 RETRY_AFTER_DOUBLINGS_MAX = 4
 
@@ -28,29 +33,74 @@ def blueprint() -> Blueprint:
 async def push(request: Request) -> HTTPResponse:
     """Answers when a quorum of each series' ingesters has the samples in its WAL."""
     services = services_of(request)
+    version_2 = False
     try:
         tenant = services.auth.tenant(request)
-        protocol = request.content_type.replace(" ", "").lower() if request.content_type else ""
-        if ";proto=" in protocol and not protocol.endswith(";proto=prometheus.writerequest"):
-            raise UnsupportedProtocol(f"unsupported remote write message type: {request.content_type}")
-        config = services.settings.distributor
-        data = decompress_snappy(request.body, int(config.max_recv_msg_size))
-        outcome = await services.distributor.push(tenant, data)
+        version_2 = is_version_2(request.headers.get("content-type", ""))
+        bytes_max = int(services.settings.distributor.max_recv_msg_size)
+        # Senders that say nothing send snappy, as upstream takes every body.
+        encoding = request.headers.get("content-encoding", "").strip().lower() or "snappy"
+        data = decompress(request.body, encoding, bytes_max)
+        if version_2:
+
+            def scan(body: bytes, key: HashKey) -> WriteScan:
+                return scan_write_request_v2(body, key, bytes_max)
+
+            outcome = await services.distributor.push(tenant, data, scan, "2.0")
+        else:
+            outcome = await services.distributor.push(tenant, data)
         if outcome.error is not None:
-            return _failed(outcome.error, request)
-        return HTTPResponse(status=200, content_type=TEXT)
+            answer = failed(outcome.error, request)
+        else:
+            answer = HTTPResponse(status=200, content_type=TEXT)
+        return _with_written(answer, outcome.written) if version_2 else answer
     except MimirRayError as error:
-        return _failed(error, request)
+        answer = failed(error, request)
+        return _with_written(answer, Written()) if version_2 else answer
     except Exception as error:  # noqa: BLE001  (the edge)
         return as_text(error, request)
+
+
+def is_version_2(content_type: str) -> bool:
+    """Whether a content type names the message of remote write 2.0. Raises `UnsupportedProtocol`.
+
+    Other media types, and none, are read as 1.0. Upstream: pkg/distributor/push.go, exp/api/remote ParseProtoMsg.
+    """
+    media, *parameters = (part.strip() for part in content_type.split(";"))
+    if media.lower() != "application/x-protobuf":
+        return False
+    message = MESSAGE_1
+    for parameter in parameters:
+        name, equals, value = (part.strip() for part in parameter.partition("="))
+        if not equals:
+            raise UnsupportedProtocol(
+                f"as per https://www.rfc-editor.org/rfc/rfc9110#parameter expected parameters to be key-values, "
+                f"got {parameter} in {content_type} content-type"
+            )
+        if name.lower() == "proto":
+            message = value.strip('"')
+    if message not in (MESSAGE_1, MESSAGE_2):
+        raise UnsupportedProtocol(f"got {content_type} content type; unknown remote write protobuf message {message}")
+    return message == MESSAGE_2
+
+
+def _with_written(answer: HTTPResponse, written: Written) -> HTTPResponse:
+    """What a sender of 2.0 is told was stored; without it, it takes the request for lost."""
+    for name, count in (
+        ("Samples", written.samples),
+        ("Histograms", written.histograms),
+        ("Exemplars", written.exemplars),
+    ):
+        answer.headers[f"X-Prometheus-Remote-Write-{name}-Written"] = str(count)
+    return answer
 
 
 class UnsupportedProtocol(ClientError):
     """A message type that this endpoint does not take."""
 
 
-def _failed(error: Exception, request: Request) -> HTTPResponse:
-    """Status as in `httpgrpc` of pkg/distributor/errors.go, and when to try again."""
+def failed(error: Exception, request: Request) -> HTTPResponse:
+    """What a push that failed is answered. Status as in `httpgrpc` of pkg/distributor/errors.go, and when to try again."""
     if isinstance(error, RateLimited):
         answer = text(str(error), 429)
     elif isinstance(error, Unavailable):

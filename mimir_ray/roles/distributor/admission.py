@@ -19,10 +19,12 @@ from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.distributor import errors, validation
 from mimir_ray.roles.distributor.canonical import sort_sections
+from mimir_ray.roles.distributor.exemplars import sound_exemplars
 from mimir_ray.roles.distributor.histograms import Refusals
 from mimir_ray.roles.distributor.metrics import DistributorMetrics
-from mimir_ray.roles.distributor.request import PreparedWrite
+from mimir_ray.roles.distributor.request import PreparedExemplars, PreparedWrite
 from mimir_ray.roles.distributor.series_cache import SeriesCache
+from mimir_ray.wire.exemplars import ExemplarScan
 from mimir_ray.wire.protobuf import parse_labels
 from mimir_ray.wire.write_scan import WriteScan
 
@@ -67,7 +69,10 @@ class Admission:
     now_ms: int
     metrics: DistributorMetrics
     scan: WriteScan
+    exemplars: ExemplarScan | None = None
     error: ClientError | None = None
+    ignored: int = 0
+    """Samples left out that count as written: those that a request has twice."""
     _found: tuple[NDArray[np.int32], int] | None = None
     """What the cache said, for as long as nobody else had a turn."""
     _verdicts: _Verdicts | None = None
@@ -92,10 +97,13 @@ class Admission:
             if cache.make_room(missing):
                 ids, missing = cache.find(scan.hash_low, scan.hash_high)
             self._admit_series(ids, owners)
-        rows, timestamps, values = self._sound_samples(ids, bool(missing))
+        rows, timestamps, values, start_timestamps = self._sound_samples(ids, bool(missing))
         starts, ends = scan.label_start, scan.label_end
+        exemplars = self._sound_exemplars(ids)
         if rows is not None:
-            used = np.unique(rows)
+            used = np.unique(rows if exemplars is None else np.concatenate((rows, exemplars.series)))
+            if exemplars is not None:
+                exemplars.series = np.searchsorted(used, exemplars.series)
             if len(used) < len(ids):
                 ids, starts, ends = ids[used], starts[used], ends[used]
                 rows = np.searchsorted(used, rows).astype(np.int32)
@@ -114,6 +122,9 @@ class Admission:
             values,
             self._sound_metadata(scan.metadata),
             scan.columns,
+            start_timestamps,
+            exemplars,
+            scan.symbols,
         )
 
     def refuse_histograms(self, refusals: Refusals) -> None:
@@ -152,6 +163,7 @@ class Admission:
         scan, verdicts = self.scan, self._verdicts
         assert verdicts is not None
         verdicts.judged[rows] = True
+        scan.need_labels(rows)
         starts, ends = scan.label_start[rows], scan.label_end[rows]
         data = np.frombuffer(scan.data, np.uint8)
         good, tokens = validation.judge_sections(data, starts, ends, self.token_seed, self.limits)
@@ -207,14 +219,17 @@ class Admission:
 
     def _sound_samples(
         self, ids: NDArray[np.int32], some_new: bool
-    ) -> tuple[NDArray[np.int32] | None, NDArray[np.int64], NDArray[np.float64]]:
-        """(rows, timestamps, values) of the samples to be written; rows None: series s has just sample s."""
+    ) -> tuple[NDArray[np.int32] | None, NDArray[np.int64], NDArray[np.float64], NDArray[np.int64] | None]:
+        """(rows, timestamps, values, start timestamps) of the samples to be written.
+
+        rows None: series s has just sample s.
+        """
         scan = self.scan
         earliest, latest = validation.sample_bounds(self.limits, self.now_ms)
         in_bounds = scan.latest <= latest and scan.earliest >= earliest
         if in_bounds and not scan.repeated and not (some_new and int(ids.min()) < 0):
             rows = None if scan.one_sample_each else scan.sample_series
-            return rows, scan.timestamps, scan.values
+            return rows, scan.timestamps, scan.values, scan.start_timestamps
         keep = ids[scan.sample_series] >= 0
         if scan.repeated:
             again = np.zeros(scan.samples, np.bool_)
@@ -222,12 +237,14 @@ class Admission:
                 scan.timestamps[1:] == scan.timestamps[:-1]
             )
             again &= keep
-            self._discard("sample_duplicate_timestamp", int(again.sum()))
+            self.ignored = int(again.sum())
+            self._discard("sample_duplicate_timestamp", self.ignored)
             keep &= ~again
         outside = (scan.timestamps > latest) | (scan.timestamps < earliest)
         self._refuse_samples(scan, np.flatnonzero(outside & keep), latest)
         chosen = np.flatnonzero(keep & ~outside)
-        return scan.sample_series[chosen], scan.timestamps[chosen], scan.values[chosen]
+        starts = None if scan.start_timestamps is None else scan.start_timestamps[chosen]
+        return scan.sample_series[chosen], scan.timestamps[chosen], scan.values[chosen], starts
 
     def _refuse_samples(self, scan: WriteScan, refused: NDArray[np.intp], latest: int) -> None:
         """Counts samples outside of the bounds; the first of each kind speaks for the others, in their order."""
@@ -235,8 +252,22 @@ class Admission:
         for kind in dict.fromkeys(too_new.tolist()):
             same = refused[too_new == kind]
             row = int(scan.sample_series[same[0]])
+            scan.need_labels(np.array([row]))
             labels = parse_labels(scan.data, int(scan.label_start[row]), int(scan.label_end[row]))
             self._refuse(validation.sample_error(int(scan.timestamps[same[0]]), labels, kind), len(same))
+
+    def _sound_exemplars(self, ids: NDArray[np.int32]) -> PreparedExemplars | None:
+        """Those of sound series; their `series` are rows of the scan."""
+        if self.exemplars is None:
+            return None
+        kept, refusals, dropped = sound_exemplars(self.scan, self.exemplars, ids, self.limits, self.now_ms)
+        for error, count in refusals:
+            self.metrics.discarded_exemplars.labels(self.tenant, errors.discard_reason(error)).inc(count)
+            if self.error is None:
+                self.error = error
+        for reason, count in dropped.items():
+            self.metrics.discarded_exemplars.labels(self.tenant, reason).inc(count)
+        return kept
 
     def _sound_metadata(self, metadata: tuple[Metadata, ...]) -> tuple[Metadata, ...]:
         kept = []

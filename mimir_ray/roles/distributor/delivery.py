@@ -22,8 +22,16 @@ from mimir_ray.roles.distributor.config import DistributorConfig
 from mimir_ray.roles.distributor.ingester_queue import IngesterClient, IngesterQueue
 from mimir_ray.roles.distributor.metrics import DistributorMetrics
 from mimir_ray.roles.distributor.replication import WriteQuorum
-from mimir_ray.roles.distributor.request import Leg, PreparedWrite, first_batch, labelled_batch, make_legs
+from mimir_ray.roles.distributor.request import (
+    Leg,
+    PreparedWrite,
+    exemplar_columns,
+    first_batch,
+    labelled_batch,
+    make_legs,
+)
 from mimir_ray.roles.distributor.series_cache import SeriesCache
+from mimir_ray.roles.distributor.tally import Tally
 from mimir_ray.roles.distributor.validation import metadata_token
 
 
@@ -41,10 +49,12 @@ class Delivery:
         self._background: set[asyncio.Task[None]] = set()
         self._healthy: tuple[RingView, NDArray[np.bool_], bool] | None = None
 
-    async def write(self, write: PreparedWrite, cache: SeriesCache, view: RingView) -> MimirRayError | None:
+    async def write(
+        self, write: PreparedWrite, cache: SeriesCache, view: RingView, tally: Tally
+    ) -> MimirRayError | None:
         """The error that decided, or None once every series and family has its quorum; the rest goes on behind.
 
-        Raises `EmptyRing`, `TooFewLiveReplicas`: then nothing was sent.
+        `tally` hears what ingesters refuse. Raises `EmptyRing`, `TooFewLiveReplicas`: then nothing was sent.
         """
         owners = self._live(view, cache.owners[write.ids])
         families = [metadata_token(write.tenant, one.family) for one in write.metadata]
@@ -54,11 +64,12 @@ class Delivery:
         # Made before anything else runs: references and incarnation must be of one moment.
         batches = [first_batch(write, leg, cache) for leg in legs]
         if len(legs) == 1:
-            return await self._deliver(write, cache, legs[0], *batches[0])
+            return await self._deliver(write, cache, legs[0], *batches[0], tally)
+        tally.tolerated = view.replication_factor - write_quorum(view.replication_factor)
         replicas = _live_counts(np.concatenate((owners, metadata_owners)))
         quorum = WriteQuorum(replicas, write_quorum(view.replication_factor))
         for leg, (batch, labelled) in zip(legs, batches, strict=True):
-            task = asyncio.get_running_loop().create_task(self._vote(quorum, write, cache, leg, batch, labelled))
+            task = asyncio.get_running_loop().create_task(self._vote(quorum, write, cache, leg, batch, labelled, tally))
             self._background.add(task)
             task.add_done_callback(self._background.discard)
         return await quorum.done
@@ -90,17 +101,24 @@ class Delivery:
         leg: Leg,
         batch: WriteBatch,
         labelled: NDArray[np.int32],
+        tally: Tally,
     ) -> None:
-        quorum.record(leg.items, await self._deliver(write, cache, leg, batch, labelled))
+        quorum.record(leg.items, await self._deliver(write, cache, leg, batch, labelled, tally))
 
     async def _deliver(
-        self, write: PreparedWrite, cache: SeriesCache, leg: Leg, batch: WriteBatch, labelled: NDArray[np.int32]
+        self,
+        write: PreparedWrite,
+        cache: SeriesCache,
+        leg: Leg,
+        batch: WriteBatch,
+        labelled: NDArray[np.int32],
+        tally: Tally,
     ) -> MimirRayError | None:
         """Brings one ingester its part, within the remote time-out."""
         self._metrics.appends.labels(leg.name, "samples").inc()
         error: MimirRayError | None
         try:
-            error = await self._exchange(write, cache, leg, batch, labelled)
+            error = await self._exchange(write, cache, leg, batch, labelled, tally)
         except (errors.IngesterFailed, errors.IngesterTimedOut) as failure:
             error = failure
         if error is not None:
@@ -108,20 +126,37 @@ class Delivery:
         return error
 
     async def _exchange(
-        self, write: PreparedWrite, cache: SeriesCache, leg: Leg, batch: WriteBatch, labelled: NDArray[np.int32]
+        self,
+        write: PreparedWrite,
+        cache: SeriesCache,
+        leg: Leg,
+        batch: WriteBatch,
+        labelled: NDArray[np.int32],
+        tally: Tally,
     ) -> MimirRayError | None:
         queue = self._queue(leg.name)
         deadline = asyncio.get_running_loop().time() + self._config.remote_timeout.seconds
         result = await queue.submit(batch, deadline)
         error = self._take_result(write, cache, leg, labelled, result)
+        if len(result.refused):
+            tally.refuse_samples(leg.sample_of(result.refused))
+        exemplars = leg.exemplars_of(write)
+        if len(result.refused_exemplars):
+            tally.refuse_exemplars(exemplars[result.refused_exemplars])
         lost = np.arange(len(batch.references)) if result.stale else result.unknown
         if result.error is not None or not len(lost):
             return error
         samples = lost.astype(np.int64) if leg.known is None else leg.known[lost]
         again, labelled = labelled_batch(write, samples, result.incarnation)
+        # The ingester did not look at them the first time; see `WriteBatch`.
+        again.exemplars = exemplar_columns(write, exemplars)
         if not result.stale:
             cache.forget_references(write.generation, write.ring_version, leg.ingester, write.ids[labelled])
         result = await queue.submit(again, deadline)
+        if len(result.refused):
+            tally.refuse_samples(samples[result.refused])
+        if len(result.refused_exemplars):
+            tally.refuse_exemplars(exemplars[result.refused_exemplars])
         return self._take_result(write, cache, leg, labelled, result) or error
 
     def _take_result(

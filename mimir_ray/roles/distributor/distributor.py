@@ -1,8 +1,9 @@
 """`Distributor`: takes write requests, sees that they are sound, and has enough ingesters store them.
 
-A request is scanned once (wire/remote_write.py). Series that were seen before are recognised by hash and need
-no look at their labels; new ones are validated and get their ring token (admission.py). Each ingester of a
-replica set gets one batch of columns (delivery.py). The answer comes when every series has its quorum.
+A request is scanned once into columns (wire/write_scan.py), by whoever knows its protocol. Series that were seen before
+are recognised by hash and need no look at their labels; new ones are validated and get their ring token (admission.py).
+Each ingester of a replica set gets one batch of columns (delivery.py). The answer comes when every series has its
+quorum.
 
 Order of checks: instance limits, request rate, validation, ingestion rate, write. Sound samples of a request are
 written even where others are refused; the first refusal is the answer then.
@@ -23,7 +24,9 @@ from mimir_ray.clock import Clock
 from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.config.limits import Limits
 from mimir_ray.encoding.hashing import hash_seeds
-from mimir_ray.errors import MimirRayError
+from mimir_ray.errors import MimirRayError, Unavailable
+from mimir_ray.model.boxed import is_boxed
+from mimir_ray.model.exemplars import LABELS_RUNES_MAX
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.distributor import errors, validation
 from mimir_ray.roles.distributor.admission import Admission, Refused
@@ -31,9 +34,13 @@ from mimir_ray.roles.distributor.config import DistributorConfig
 from mimir_ray.roles.distributor.delivery import Delivery
 from mimir_ray.roles.distributor.histograms import Refusals, admit_histograms
 from mimir_ray.roles.distributor.ingester_queue import IngesterClient
+from mimir_ray.roles.distributor.metadata import SentFamilies
 from mimir_ray.roles.distributor.metrics import DistributorMetrics, TenantMetrics
 from mimir_ray.roles.distributor.rate_limit import TokenBucket
+from mimir_ray.roles.distributor.request import PreparedWrite
 from mimir_ray.roles.distributor.series_cache import SeriesCache
+from mimir_ray.roles.distributor.tally import Tally
+from mimir_ray.wire.exemplars import ExemplarScan, read_exemplars
 from mimir_ray.wire.remote_write import scan_write_request
 from mimir_ray.wire.write_scan import HashKey, WriteScan
 
@@ -44,16 +51,30 @@ class TenantLimits(Protocol):
     def limits(self, tenant: str) -> Limits: ...
 
 
+Scanner = Callable[[bytes, HashKey], WriteScan]
+"""Reads a request of one protocol. Raises a `ClientError` for what cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How many floats, histograms and exemplars of a request were stored."""
+
+    samples: int = 0
+    histograms: int = 0
+    exemplars: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class PushOutcome:
     """What became of a request. With an `error`, the samples counted may be stored nevertheless.
 
-    `samples`, `metadata`: passed validation and the rate limits.
+    `samples`, `metadata`: passed validation and the rate limits. `written`: what a sender may count on.
     """
 
     samples: int = 0
     metadata: int = 0
     error: MimirRayError | None = None
+    written: Written = field(default=Written(), compare=False)
 
 
 @dataclass(slots=True)
@@ -63,6 +84,7 @@ class _Tenant:
     token_seed: int
     metrics: TenantMetrics
     refused: Refused = field(default_factory=dict)
+    families: SentFamilies = field(default_factory=SentFamilies)
     requests: TokenBucket = field(default_factory=TokenBucket)
     items: TokenBucket = field(default_factory=TokenBucket)
 
@@ -105,8 +127,12 @@ class Distributor:
         for name in ("max_inflight_push_requests", "max_inflight_push_requests_bytes"):
             metrics.instance_limits.labels(name).set(getattr(bounds, name))
 
-    async def push(self, tenant: TenantId, body: bytes) -> PushOutcome:
-        """Writes a decompressed prometheus.WriteRequest. Whatever is wrong with it is the outcome's `error`.
+    async def push(
+        self, tenant: TenantId, body: bytes, scanner: Scanner = scan_write_request, version: str = "1.0"
+    ) -> PushOutcome:
+        """Writes a decompressed request, by default a prometheus.WriteRequest.
+
+        Whatever is wrong with it is the outcome's `error`. `version`: the protocol, for the metrics.
 
         Errors: `MalformedProtobuf`, those of errors.py, and of cluster.ring.replication (`EmptyRing`,
         `TooFewLiveReplicas`).
@@ -119,7 +145,7 @@ class Distributor:
             return self._reject_here(errors.TooManyInflightBytes())
         self._count_inflight(1, len(body))
         try:
-            return await self._push(tenant, body)
+            return await self._push(tenant, body, scanner, version)
         except MimirRayError as error:
             return PushOutcome(error=error)
         finally:
@@ -139,23 +165,35 @@ class Distributor:
         if self._tenants.pop(tenant, None):
             self._metrics.forget_tenant(tenant)
 
+    def discard(self, tenant: TenantId, reason: str, samples: int) -> None:
+        """Counts samples that were refused before they came here."""
+        self._metrics.discarded_samples.labels(tenant, "", reason).inc(samples)
+
     async def drain(self) -> None:
         """Returns when nothing is under way to ingesters any more."""
         await self._delivery.drain()
 
-    async def _push(self, tenant: TenantId, body: bytes) -> PushOutcome:
+    async def _push(self, tenant: TenantId, body: bytes, scanner: Scanner, version: str) -> PushOutcome:
         limits = self._limits.limits(tenant)
         state = self._tenant(tenant, limits)
-        state.metrics.requests_in.inc()
+        state.metrics.requests_in[version].inc()
         state.metrics.body_bytes.observe(len(body))
         self._check_request_rate(tenant, state, limits)
-        scan = scan_write_request(body, self._hash_key)
+        scan = scanner(body, self._hash_key)
+        now_s = self._clock.monotonic_s()
+        if scan.families is not None:
+            scan.metadata += scan.read_families(state.families.due(scan.families.keys, now_s))
         self._count_scan(state, scan)
         refusals: Refusals = []
         if scan.histograms and limits.native_histograms_ingestion_enabled:
             scan, refusals = admit_histograms(scan, limits)
         cache, now_ms = state.cache, self._clock.now_ms()
-        admission = Admission(tenant, state.token_seed, cache, state.refused, limits, now_ms, self._metrics, scan)
+        exemplars: ExemplarScan | None = None
+        if scan.exemplars and limits.max_global_exemplars_per_user:
+            exemplars = scan.own_exemplars(LABELS_RUNES_MAX) or read_exemplars(scan, LABELS_RUNES_MAX)
+        admission = Admission(
+            tenant, state.token_seed, cache, state.refused, limits, now_ms, self._metrics, scan, exemplars
+        )
         await admission.judge()
         admission.refuse_histograms(refusals)
         # From here to the write nobody else has a turn: ring, cache and ids belong together.
@@ -163,14 +201,21 @@ class Distributor:
         self._use_ring(cache, view)
         write = admission.prepare(view.owners)
         samples, families = len(write.timestamps), len(write.metadata)
-        if samples + families == 0:
-            return PushOutcome(error=admission.error)
-        self._check_ingestion_rate(tenant, state, limits, samples + families)
+        some = 0 if write.exemplars is None else len(write.exemplars)
+        if samples + families + some == 0:
+            return PushOutcome(error=admission.error, written=Written(admission.ignored))
+        self._check_ingestion_rate(tenant, state, limits, samples + families + some)
         state.metrics.received_requests.inc()
         state.metrics.received_samples.inc(samples)
         state.metrics.received_metadata.inc(families)
-        error = await self._delivery.write(write, cache, view)
-        return PushOutcome(samples, families, error or admission.error)
+        if some:
+            state.metrics.received_exemplars.inc(some)
+        tally = Tally.of(write)
+        error = await self._delivery.write(write, cache, view, tally)
+        if error is None and scan.families is not None:
+            state.families.sent(scan.families.keys, now_s)
+        written = Written() if isinstance(error, Unavailable) else _written(write, tally, admission.ignored)
+        return PushOutcome(samples, families, error or admission.error, written)
 
     def _tenant(self, name: TenantId, limits: Limits) -> _Tenant:
         state = self._tenants.get(name)
@@ -195,7 +240,7 @@ class Distributor:
             self._metrics.replication_factor.set(view.replication_factor)
 
     def _count_scan(self, state: _Tenant, scan: WriteScan) -> None:
-        tenant, metrics = state.metrics.tenant, state.metrics
+        metrics = state.metrics
         metrics.samples_in.inc(scan.samples + scan.histograms)
         if scan.latest:
             metrics.latest_timestamp.set(scan.latest / 1000)
@@ -203,7 +248,6 @@ class Distributor:
             metrics.metadata_in.inc(len(scan.metadata))
         if scan.exemplars:
             metrics.exemplars_in.inc(scan.exemplars)
-            self._metrics.discarded_exemplars.labels(tenant, "exemplars_not_stored").inc(scan.exemplars)
 
     def _check_request_rate(self, tenant: TenantId, state: _Tenant, limits: Limits) -> None:
         if limits.request_rate <= 0:
@@ -235,3 +279,13 @@ class Distributor:
         self._inflight_bytes += size
         self._metrics.inflight.set(self._inflight)
         self._metrics.inflight_bytes.set(self._inflight_bytes)
+
+
+def _written(write: PreparedWrite, tally: Tally, ignored: int) -> Written:
+    stored = tally.stored_samples()
+    if write.histograms is None:
+        return Written(int(stored.sum()) + ignored, 0, int(tally.stored_exemplars().sum()))
+    boxed = is_boxed(write.values)
+    return Written(
+        int((stored & ~boxed).sum()) + ignored, int((stored & boxed).sum()), int(tally.stored_exemplars().sum())
+    )

@@ -16,9 +16,11 @@ import numpy as np
 
 from mimir_ray.config.units import Duration
 from mimir_ray.errors import ClientError, LimitExceeded, MimirRayError, Unavailable
+from mimir_ray.model.exemplars import LABELS_RUNES_MAX
 from mimir_ray.model.labels import METRIC_NAME
 from mimir_ray.model.matchers import quote
 from mimir_ray.roles.api import Refusal
+from mimir_ray.wire.protobuf import RawLabel
 
 _SHOWN = 200
 """So many characters of a label set or value are shown."""
@@ -225,6 +227,46 @@ class InvalidHistogram(ClientError):
         return f"err: {self.reason}. timestamp={format_time(self.timestamp)}, series={self.series[:_SHOWN]}"
 
 
+# Exemplars.
+
+
+def format_labels(raw: Sequence[RawLabel]) -> str:
+    """`{__name__="a", b="c"}`, in the order given."""
+    pairs = ((name.decode("utf-8", "replace"), value.decode("utf-8", "replace")) for name, value in raw)
+    return "{" + ", ".join(f"{name}={quote(value)}" for name, value in pairs) + "}"
+
+
+@dataclass(eq=False)
+class InvalidExemplar(ClientError):
+    """An exemplar that is not taken; its sample is."""
+
+    what: ClassVar[str] = ""
+    timestamp: int
+    series: str
+    labels: str
+
+    def describe(self) -> str:
+        return (
+            f"received an exemplar {self.what}, timestamp: {self.timestamp} "
+            f"series: {self.series[:_SHOWN]} labels: {self.labels[:_SHOWN]}"
+        )
+
+
+class ExemplarLabelsMissing(InvalidExemplar):
+    id: ClassVar[str] = "exemplar-labels-missing"
+    what: ClassVar[str] = "with no valid labels"
+
+
+class ExemplarTimestampInvalid(InvalidExemplar):
+    id: ClassVar[str] = "exemplar-timestamp-invalid"
+    what: ClassVar[str] = "with no timestamp"
+
+
+class ExemplarLabelsTooLong(InvalidExemplar):
+    id: ClassVar[str] = "exemplar-labels-too-long"
+    what: ClassVar[str] = f"where the size of its combined labels exceeds the limit of {LABELS_RUNES_MAX} characters"
+
+
 # Metadata.
 
 
@@ -421,22 +463,36 @@ _SAMPLE_REFUSALS = {
         "has already been ingested"
     ),
 }
-_SERIES_REFUSALS = {
+_LIMIT_REFUSALS = {
     "max-series-per-user": ("per-user series limit", "ingester.max-global-series-per-user"),
     "max-series-per-metric": ("per-metric series limit", "ingester.max-global-series-per-metric"),
+    "max-metadata-per-user": ("per-user metric metadata limit", "ingester.max-global-metadata-per-user"),
+    "max-metadata-per-metric": ("per-metric metadata limit", "ingester.max-global-metadata-per-metric"),
 }
+_OF_A_METRIC = ("max-series-per-metric", "max-metadata-per-metric")
 
 
 def describe_refusal(refusal: Refusal) -> str:
     """An ingester's soft error with its id. `limit` of a sample that is too old: the out-of-order window in ms."""
     error_id = f"(err-mimir-{refusal.reason})"
-    if refusal.reason in _SERIES_REFUSALS:
-        what, flag = _SERIES_REFUSALS[refusal.reason]
+    if refusal.reason in _LIMIT_REFUSALS:
+        what, flag = _LIMIT_REFUSALS[refusal.reason]
         text = (
             f"{what} of {refusal.limit} exceeded {error_id}. To adjust the related per-tenant limit, "
             f"configure -{flag}, or contact your service administrator."
         )
-        return f"{text} This is for series {refusal.series}" if refusal.reason == "max-series-per-metric" else text
+        return f"{text} This is for series {refusal.series}" if refusal.reason in _OF_A_METRIC else text
+    if refusal.reason == "exemplar-series-missing":
+        return (
+            f"the exemplar has been rejected because the related series has not been ingested yet {error_id}. The "
+            f"affected exemplar is {refusal.exemplar} with timestamp {format_time(refusal.timestamp)} "
+            f"for series {refusal.series}"
+        )
+    if refusal.reason == "exemplar-out-of-order":
+        return (
+            f"err: out of order exemplar. timestamp={format_time(refusal.timestamp)}, "
+            f"series={refusal.series}, exemplar={refusal.exemplar}"
+        )
     text = _SAMPLE_REFUSALS.get(refusal.reason, "the sample has been rejected")
     if refusal.reason == "sample-timestamp-too-old" and refusal.limit:
         text = (

@@ -59,13 +59,14 @@ Refusals = list[tuple[ClientError, int]]
 
 def admit_histograms(scan: WriteScan, limits: Limits) -> tuple[WriteScan, Refusals]:
     """The scan with its sound histograms among the samples. Raises `MalformedProtobuf`."""
-    found = wire.read_histograms(scan)
+    found = scan.own_histograms() or wire.read_histograms(scan)
     refused: dict[str, list[tuple[ClientError, int]]] = {}
 
     def refuse(row: int, error: ClientError) -> None:
         refused.setdefault(error.id, []).append((error, row))
 
     kept = found.problems == wire.OK
+    scan.need_labels(np.unique(found.series[~kept]))
     for row in np.flatnonzero(~kept).tolist():
         refuse(row, _problem(scan, found, row))
     if limits.max_native_histogram_buckets:
@@ -103,6 +104,7 @@ def _within(
     over = np.flatnonzero(kept & (buckets > most)).tolist()
     if not over:
         return columns
+    scan.need_labels(np.unique(found.series[over]))
     rows = [columns.row(row) for row in range(len(columns))]
     for row in over:
         said = int(found.timestamps[row]), _series(scan, found, row), int(buckets[row]), most

@@ -26,6 +26,10 @@ def batch_bytes(batch: WriteBatch) -> int:
     """About what a batch weighs on its way."""
     metadata = sum(len(one.family) + len(one.help) + len(one.unit) + 16 for one in batch.metadata)
     known, new = 20 * len(batch.references), 20 * len(batch.new_series)
+    for starts in (batch.start_timestamps, batch.new_start_timestamps):
+        known += 0 if starts is None else starts.nbytes
+    if batch.exemplars is not None:
+        new += batch.exemplars.nbytes
     histograms = 0
     if batch.histograms is not None:
         one = batch.histograms

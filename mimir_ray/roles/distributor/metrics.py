@@ -12,12 +12,15 @@ class TenantMetrics:
 
     def __init__(self, metrics: DistributorMetrics, tenant: str) -> None:
         self.tenant = tenant
-        self.requests_in = metrics.requests_in.labels(tenant, "1.0")
+        self.requests_in = {
+            version: metrics.requests_in.labels(tenant, version) for version in ("1.0", "2.0", "otlp", "influx")
+        }
         self.samples_in = metrics.samples_in.labels(tenant)
         self.exemplars_in = metrics.exemplars_in.labels(tenant)
         self.metadata_in = metrics.metadata_in.labels(tenant)
         self.received_requests = metrics.received_requests.labels(tenant)
         self.received_samples = metrics.received_samples.labels(tenant)
+        self.received_exemplars = metrics.received_exemplars.labels(tenant)
         self.received_metadata = metrics.received_metadata.labels(tenant)
         self.body_bytes = metrics.body_bytes.labels(tenant)
         self.latest_timestamp = metrics.latest_timestamp.labels(tenant)
@@ -50,6 +53,9 @@ class DistributorMetrics:
         )
         self.received_samples = counter(
             "cortex_distributor_received_samples", "Samples that were accepted and sent to ingesters.", "user"
+        )
+        self.received_exemplars = counter(
+            "cortex_distributor_received_exemplars", "Exemplars that were accepted and sent to ingesters.", "user"
         )
         self.received_metadata = counter(
             "cortex_distributor_received_metadata", "Metadata that were accepted and sent to ingesters.", "user"
@@ -104,6 +110,7 @@ class DistributorMetrics:
             self.metadata_in,
             self.received_requests,
             self.received_samples,
+            self.received_exemplars,
             self.received_metadata,
             self.latest_timestamp,
             self.body_bytes,

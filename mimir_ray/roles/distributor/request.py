@@ -15,6 +15,7 @@ from mimir_ray.config.limits import Limits
 from mimir_ray.encoding.bits import copy_bytes
 from mimir_ray.kernel import I32, I64, U8, I32x2, OutI32, OutI64, OutU8, kernel
 from mimir_ray.model.boxed import box, is_boxed, unbox
+from mimir_ray.model.exemplars import ExemplarColumns
 from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
@@ -23,17 +24,37 @@ from mimir_ray.roles.distributor.canonical import sort_sections
 from mimir_ray.roles.distributor.series_cache import NOBODY, SeriesCache
 from mimir_ray.roles.distributor.validation import canonical_labels, only_sorts
 from mimir_ray.wire.protobuf import encode_labels, parse_labels
+from mimir_ray.wire.write_scan import Symbols, build_sections
 
 _NONE = np.zeros(0, np.int32)
 
 
 @dataclass(slots=True)
+class PreparedExemplars:
+    """E sound exemplars of a write: `series` int64[E] ascending, positions in the write; `timestamps`, `values`.
+
+    The canonical label section of exemplar e is `labels[offsets[e]:offsets[e + 1]]`.
+    """
+
+    series: NDArray[np.int64]
+    timestamps: NDArray[np.int64]
+    values: NDArray[np.float64]
+    labels: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+
+@dataclass(slots=True)
 class PreparedWrite:
-    """What is left of a request after validation: S series with N samples, each series has at least one.
+    """What is left of a request after validation: S series with N samples, each with at least one, or an exemplar.
 
     `ids`: int32[S] in the tenant's cache of `generation` under `ring_version`. The labels of series s are
     `data[starts[s]:ends[s]]`, in canonical form if `canonical[s]`; `canonicalise` makes it so. `rows`: int32[N]
     ascending, the series of each sample, or None where series s has just sample s. `histograms`: what boxed values are.
+    `start_timestamps`: int64[N] or None; see `WriteBatch`. `symbols`: those of the request, where labels are numbers;
+    `starts`, `ends` are then as in wire.write_scan.WriteScan.
     """
 
     tenant: TenantId
@@ -50,12 +71,17 @@ class PreparedWrite:
     values: NDArray[np.float64]
     metadata: tuple[Metadata, ...] = ()
     histograms: HistogramColumns | None = None
+    start_timestamps: NDArray[np.int64] | None = None
+    exemplars: PreparedExemplars | None = None
+    symbols: Symbols | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def canonicalise(self, series: NDArray[np.integer]) -> None:
-        """Gives these series canonical labels, behind the data, where they came in another form."""
+        """Gives these series canonical labels, behind the data, where they came in another form or as numbers."""
+        if self.symbols is not None:
+            self.data = build_sections(self.data, self.symbols, self.starts, self.ends, series)
         rows = series[~self.canonical[series]]
         if not len(rows):
             return
@@ -95,6 +121,20 @@ class Leg:
     references: NDArray[np.int32]
     fresh: NDArray[np.int64]
     metadata: tuple[Metadata, ...] = ()
+
+    def sample_of(self, refused: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Which samples of the write those are that the ingester numbers so; see `Refusal.sample`."""
+        if self.known is None:
+            return refused.astype(np.int64)
+        return np.concatenate((self.known, self.fresh))[refused]
+
+    def exemplars_of(self, write: PreparedWrite) -> NDArray[np.int64]:
+        """Positions of the write's exemplars that go to this ingester."""
+        if write.exemplars is None:
+            return np.zeros(0, np.int64)
+        if isinstance(self.items, slice):
+            return np.arange(len(write.exemplars))
+        return np.flatnonzero(np.isin(write.exemplars.series, self.items))
 
 
 def make_legs(
@@ -204,16 +244,21 @@ def first_batch(write: PreparedWrite, leg: Leg, cache: SeriesCache) -> tuple[Wri
     incarnation = cache.incarnation(leg.name)
     if leg.known is None:
         batch = WriteBatch(
-            write.tenant, incarnation, leg.references, write.timestamps, write.values, metadata=leg.metadata
-        )
+            write.tenant, incarnation, leg.references, write.timestamps, write.values, metadata=leg.metadata,
+            start_timestamps=write.start_timestamps,
+        )  # fmt: skip
         _attach_histograms(batch, write.histograms)
+        batch.exemplars = exemplar_columns(write, leg.exemplars_of(write))
         return batch, _NONE
     batch, rows = _labelled(write, leg.fresh, incarnation)
     batch.metadata = leg.metadata
     batch.references = leg.references
     batch.timestamps = write.timestamps[leg.known]
     batch.values = write.values[leg.known]
+    if write.start_timestamps is not None:
+        batch.start_timestamps = write.start_timestamps[leg.known]
     _attach_histograms(batch, write.histograms)
+    batch.exemplars = exemplar_columns(write, leg.exemplars_of(write))
     return batch, rows
 
 
@@ -241,6 +286,33 @@ def _attach_histograms(batch: WriteBatch, histograms: HistogramColumns | None) -
             values[boxed] = box(np.searchsorted(numbers, unbox(values[boxed])))
 
 
+def exemplar_columns(write: PreparedWrite, rows: NDArray[np.int64]) -> ExemplarColumns | None:
+    """These of the write's exemplars, with the labels of their series; None where there are none."""
+    found = write.exemplars
+    if found is None or not len(rows):
+        return None
+    series, numbers = np.unique(found.series[rows], return_inverse=True)
+    write.canonicalise(series)
+    data = np.frombuffer(write.data, np.uint8)
+    series_labels, series_offsets = _gathered(data, write.starts[series], write.ends[series])
+    labels, offsets = _gathered(found.labels, found.offsets[rows], found.offsets[rows + 1])
+    return ExemplarColumns(
+        numbers.astype(np.int32), found.timestamps[rows], found.values[rows],
+        labels, offsets, series_labels, series_offsets,
+    )  # fmt: skip
+
+
+def _gathered(
+    data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> tuple[bytes, NDArray[np.int64]]:
+    """The sections data[starts[i]:ends[i]] back to back, and where each begins."""
+    offsets = np.zeros(len(starts) + 1, np.int64)
+    np.cumsum(ends - starts, out=offsets[1:])
+    sections = np.empty(int(offsets[-1]), np.uint8)
+    gather_sections(data, starts, offsets, sections)
+    return sections.tobytes(), offsets
+
+
 def _labelled(
     write: PreparedWrite, samples: NDArray[np.int64], incarnation: int
 ) -> tuple[WriteBatch, NDArray[np.int32]]:
@@ -251,22 +323,20 @@ def _labelled(
         rows, inverse = np.unique(of_samples, return_inverse=True)
         places = inverse.astype(np.int32)
     write.canonicalise(rows)
-    starts, ends = write.starts[rows], write.ends[rows]
-    offsets = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(ends - starts, out=offsets[1:])
-    sections = np.empty(int(offsets[-1]), np.uint8)
-    gather_sections(np.frombuffer(write.data, np.uint8), starts, offsets, sections)
+    data = np.frombuffer(write.data, np.uint8)
+    sections, offsets = _gathered(data, write.starts[rows], write.ends[rows])
     batch = WriteBatch(
         write.tenant,
         incarnation,
         _NONE,
         write.timestamps[:0],
         write.values[:0],
-        sections.tobytes(),
+        sections,
         offsets,
         places,
         write.timestamps[samples],
         write.values[samples],
+        new_start_timestamps=None if write.start_timestamps is None else write.start_timestamps[samples],
     )
     return batch, rows.astype(np.int32)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +20,8 @@ from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId, RingName
 from mimir_ray.cluster.ring.watcher import RingWatcher
 from mimir_ray.cluster.transport.base import RING, Address, Transport
 from mimir_ray.config.overrides import RuntimeConfig, RuntimeConfigSettings, RuntimeDefaults
+from mimir_ray.model.exemplars import SeriesExemplars
+from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
@@ -68,6 +70,7 @@ class IngesterActor:
         "label_names": "read",
         "label_values": "read",
         "metadata": "read",
+        "exemplars": "read",
     }
 
     def __init__(
@@ -90,6 +93,7 @@ class IngesterActor:
             self._runtime.limits,
             lambda: self._watcher.view(RING_NAME),
             instance,
+            spec.ingester.metadata_retain_period.ms,
         )
         desc = InstanceDesc(
             instance,
@@ -137,6 +141,11 @@ class IngesterActor:
 
     def metadata(self, tenant: TenantId, family: str = "") -> list[Metadata]:
         return self._ingester.metadata(tenant, family)
+
+    def exemplars(
+        self, tenant: TenantId, selectors: Sequence[tuple[Matcher, ...]], mint: int, maxt: int
+    ) -> list[SeriesExemplars]:
+        return self._ingester.exemplars(tenant, selectors, mint, maxt)
 
     def tenant_stats(self) -> dict[TenantId, TenantStats]:
         return self._ingester.tenant_stats()

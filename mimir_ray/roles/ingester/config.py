@@ -68,6 +68,12 @@ class IngesterConfig:
         minimum=1,
         help="A series is active for this long after its last sample.",
     )
+    metadata_retain_period: Duration = setting(
+        duration("10m"),
+        flag="ingester.metadata-retain-period",
+        minimum=1,
+        help="Metadata that nobody has sent for this long is forgotten.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

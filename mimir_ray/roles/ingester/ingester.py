@@ -23,6 +23,8 @@ from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.ring.model import InstanceId
 from mimir_ray.config.limits import Limits
 from mimir_ray.errors import MimirRayError, Unavailable
+from mimir_ray.model.exemplars import SeriesExemplars
+from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.tenant import TenantId, validate_tenant
@@ -35,7 +37,7 @@ from mimir_ray.roles.ingester.config import TsdbConfig
 from mimir_ray.roles.ingester.metrics import IngesterMetrics
 from mimir_ray.roles.ingester.ownership import Ownership
 from mimir_ray.tsdb.database import Database, DatabaseSettings
-from mimir_ray.tsdb.head.settings import PushLimits
+from mimir_ray.tsdb.head.settings import HeadSettings, PushLimits
 from mimir_ray.tsdb.wal.writer import WalSettings
 
 log = structlog.get_logger(__name__)
@@ -109,6 +111,7 @@ class Ingester:
         limits: Callable[[TenantId], Limits],
         ring: Callable[[], RingView],
         instance: InstanceId,
+        metadata_retain_ms: int = 600_000,
     ) -> None:
         """
         Args:
@@ -125,6 +128,7 @@ class Ingester:
         self._limits = limits
         self._ring = ring
         self._instance = instance
+        self._metadata_retain_ms = metadata_retain_ms
         self._lock = threading.Lock()
         self._tenants: dict[TenantId, _Tenant] = {}
         self._cursors: OrderedDict[str, _Cursor] = OrderedDict()
@@ -188,6 +192,10 @@ class Ingester:
                     series_max=local_limit(limits.max_global_series_per_user, instances, replicas),
                     metric_series_max=local_limit(limits.max_global_series_per_metric, instances, replicas),
                     out_of_order_window_ms=limits.out_of_order_time_window.ms,
+                    exemplars_max=local_limit(limits.max_global_exemplars_per_user, instances, replicas),
+                    ignore_late_exemplars=limits.ignore_ooo_exemplars,
+                    metadata_families_max=local_limit(limits.max_global_metadata_per_user, instances, replicas),
+                    family_metadata_max=local_limit(limits.max_global_metadata_per_metric, instances, replicas),
                 ),
             )
         except MimirRayError as error:
@@ -199,15 +207,17 @@ class Ingester:
             if result.error is not None:
                 failed += len(batch.references) + len(batch.new_values)
                 continue
-            refused = sum(refusal.count for refusal in result.refusals)
+            refused = len(result.refused)
             failed += refused
             taken += len(batch.new_values) - refused
             if not result.stale:
                 taken += len(batch.references) - len(result.unknown)
-            for refusal in result.refusals:
-                self._metrics.discarded_samples.labels(tenant, "", refusal.reason.replace("-", "_")).inc(refusal.count)
+            self._metrics.count_refusals(tenant, result.refusals)
             if batch.metadata:
                 self._metrics.ingested_metadata.inc(len(batch.metadata))
+            if batch.exemplars is not None and not result.stale and not len(result.unknown):
+                self._metrics.ingested_exemplars.inc(len(batch.exemplars) - len(result.refused_exemplars))
+                self._metrics.failed_exemplars.inc(len(result.refused_exemplars))
         entry.samples += taken
         self._metrics.ingested_samples.labels(tenant).inc(taken)
         if failed:
@@ -241,6 +251,7 @@ class Ingester:
         for batch in batches:
             page.append(batch)
             size += batch.timestamps.nbytes + batch.values.nbytes + batch.labels.codes.nbytes
+            size += 0 if batch.start_timestamps is None else batch.start_timestamps.nbytes
             if size >= PAGE_BYTES:
                 break
         else:
@@ -281,6 +292,14 @@ class Ingester:
         entry = self._find(tenant)
         return entry.database.metadata(family) if entry else []
 
+    def exemplars(
+        self, tenant: TenantId, selectors: Sequence[tuple[Matcher, ...]], mint: int, maxt: int
+    ) -> list[SeriesExemplars]:
+        entry = self._find(tenant)
+        found = entry.database.exemplars(selectors, mint, maxt) if entry else []
+        self._metrics.queried_exemplars.inc(sum(len(one.exemplars) for one in found))
+        return found
+
     def tenant_stats(self) -> dict[TenantId, TenantStats]:
         with self._lock:
             return {
@@ -304,6 +323,7 @@ class Ingester:
             series += stats.series
             newest = max(newest, stats.max_time or 0)
             self._metrics.active_series.labels(tenant).set(entry.database.head.active_since(now_ms - self._active_ms))
+            self._metrics.set_exemplars(tenant, entry.database.head.exemplar_store)
             if elapsed >= RATE_PERIOD_S:
                 current = (entry.samples - entry.last_samples) / elapsed
                 entry.rate = current if not entry.last_samples else entry.rate + RATE_WEIGHT * (current - entry.rate)
@@ -346,7 +366,11 @@ class Ingester:
         return entry
 
     def _open_database(self, tenant: TenantId, progress: Callable[[int, int], None] | None = None) -> Database:
+        limits, view = self._limits(tenant), self._ring()
+        exemplars = local_limit(limits.max_global_exemplars_per_user, len(view), view.replication_factor)
         settings = DatabaseSettings(
+            head=HeadSettings(exemplars_max=exemplars),
+            metadata_retain_ms=self._metadata_retain_ms,
             wal=WalSettings(int(self._config.wal_segment_size_bytes), self._config.wal_fsync),
             checkpoint_wal_bytes=int(self._config.wal_checkpoint_size_bytes),
         )
@@ -367,6 +391,8 @@ def _with_limits(result: WriteResult, limits: Limits) -> WriteResult:
         "max-series-per-user": limits.max_global_series_per_user,
         "max-series-per-metric": limits.max_global_series_per_metric,
         "sample-timestamp-too-old": limits.out_of_order_time_window.ms,
+        "max-metadata-per-user": limits.max_global_metadata_per_user,
+        "max-metadata-per-metric": limits.max_global_metadata_per_metric,
     }
     refusals = tuple(replace(one, limit=named.get(one.reason, one.limit)) for one in result.refusals)
     return replace(result, refusals=refusals)

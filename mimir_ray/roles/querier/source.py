@@ -16,6 +16,8 @@ from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.ring.model import READ, InstanceDesc
 from mimir_ray.cluster.ring.replication import read_set
 from mimir_ray.cluster.transport.base import Pending, Transport
+from mimir_ray.model.exemplars import SeriesExemplars, merge_exemplars
+from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.tenant import TenantId
@@ -116,6 +118,13 @@ class ClusterSource:
         for _, answer in self._ingesters.ask("metadata", self._tenant, family):
             entries |= dict.fromkeys(answer)
         return list(entries)
+
+    def exemplars(self, selectors: Sequence[tuple[Matcher, ...]], mint: int, maxt: int) -> list[SeriesExemplars]:
+        """Exemplars between two times (ms, both included) of series that satisfy one of the selectors; by labels."""
+        answers = self._ingesters.ask(
+            "exemplars", self._tenant, list(selectors), mint, maxt, timeout_s=self._timeout_s()
+        )
+        return merge_exemplars([answer for _, answer in answers])
 
     def _read(self, instance: InstanceDesc, selection: Selection) -> Iterator[SeriesBatch]:
         client = self._ingesters.transport.client(instance.address)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mimir_ray.clock import Clock
 from mimir_ray.config.limits import Limits
 from mimir_ray.errors import LimitExceeded
+from mimir_ray.model.exemplars import SeriesExemplars
 from mimir_ray.model.labels import Labels
 from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.metadata import Metadata
@@ -19,6 +20,7 @@ from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.engine import Engine
 from mimir_ray.promql.limits import Cancellation, QueryLimits
 from mimir_ray.promql.source import Selection
+from mimir_ray.promql.syntax.ast import VectorSelector, walk
 from mimir_ray.roles.api import Querier
 from mimir_ray.roles.query_frontend.experimental import check_experimental
 from mimir_ray.roles.query_frontend.metrics import QueryFrontendMetrics
@@ -158,6 +160,17 @@ class QueryFrontend:
         for entry in self._querier.source(tenant, Cancellation(METADATA_TIMEOUT_S)).metadata(family):
             entries.setdefault(entry.family, []).append(entry)
         return entries
+
+    def exemplars(self, tenant: TenantId, query: str, mint: int, maxt: int) -> list[SeriesExemplars] | None:
+        """Exemplars between two times (ms, both included) of all series that the selectors of a query select.
+
+        None where it has no selector. Errors: as of `instant`.
+        """
+        self._check(tenant, query, "query_exemplars")
+        selectors = [node.matchers for node in walk(self._engine.parse(query)) if isinstance(node, VectorSelector)]
+        if not selectors:
+            return None
+        return self._querier.source(tenant, Cancellation(METADATA_TIMEOUT_S)).exemplars(selectors, mint, maxt)
 
     def _check(self, tenant: TenantId, query: str, operation: str) -> QueryLimits:
         """Counts the query and says what it may use; raises where the tenant may not ask it at all."""

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.errors import ClientError, MimirRayError
+from mimir_ray.model.exemplars import ExemplarColumns, SeriesExemplars
 from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.matchers import Matcher, quote
 from mimir_ray.model.metadata import Metadata
@@ -33,6 +34,8 @@ from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.write import Refusal, WriteBatch, WriteResult
 from mimir_ray.tsdb.chunks.files import ChunkFiles
+from mimir_ray.tsdb.exemplars import ExemplarStore
+from mimir_ray.tsdb.family_metadata import FamilyMetadata
 from mimir_ray.tsdb.index.columns import IndexView, strings_of
 from mimir_ray.tsdb.index.interning import shard_filter
 from mimir_ray.tsdb.index.postings import Postings, walk_pairs
@@ -41,6 +44,7 @@ from mimir_ray.tsdb.index.tokens import series_tokens
 from mimir_ray.tsdb.wal import records as wal_records
 
 from . import sample_log
+from .exemplar_push import find_exemplars, take_exemplars
 from .histogram_samples import number_histograms, resolve
 from .histogram_store import HistogramStore, pack, unpack
 from .memory import SampleMemory
@@ -92,7 +96,8 @@ class Head:
         self._memory = SampleMemory(files, settings)
         self._histograms = HistogramStore()
         self._counts = np.zeros(sample_log.STATUSES, np.int64)
-        self._metadata: dict[str, Metadata] = {}
+        self._metadata = FamilyMetadata(settings.metadata_families_max)
+        self._exemplars = ExemplarStore(settings.exemplars_max)
         self._unwritten: list[wal_records.Record] = []
         self._min_valid_time = NO_TIME_MAX
 
@@ -106,7 +111,7 @@ class Head:
             except MimirRayError as error:
                 return [WriteResult(self.incarnation, error=error) for _ in batches]
             records: list[wal_records.Record] = []
-            results = [self._push_one(batch, limits, records) for batch in batches]
+            results = [self._push_one(batch, now_ms, limits, records) for batch in batches]
             try:
                 self._write_journal(records)
             except MimirRayError as error:
@@ -125,7 +130,9 @@ class Head:
                 raise
             self._unwritten = []
 
-    def _push_one(self, batch: WriteBatch, limits: PushLimits, records: list[wal_records.Record]) -> WriteResult:
+    def _push_one(
+        self, batch: WriteBatch, now_ms: int, limits: PushLimits, records: list[wal_records.Record]
+    ) -> WriteResult:
         known = len(batch.references)
         if not known == len(batch.timestamps) == len(batch.values) or not (
             len(batch.new_series) == len(batch.new_timestamps) == len(batch.new_values)
@@ -138,6 +145,7 @@ class Head:
         stale = known > 0 and batch.incarnation != self.incarnation
         new_references = np.zeros(0, np.int32)
         refusals: list[Refusal] = []
+        refused: list[NDArray[np.intp]] = []
         unknown = np.zeros(0, np.int32)
         # Labels are judged first: should they be malformed, nothing was stored yet.
         if len(batch.label_offsets) > 1:
@@ -152,6 +160,7 @@ class Head:
             if statuses is not None:
                 self._refuse(statuses, batch, batch.references, batch.timestamps, 0, limits, refusals)
                 unknown = np.flatnonzero(statuses == sample_log.UNKNOWN).astype(np.int32)
+                refused.append(_refused(statuses))
         if len(batch.new_series):
             references = new_references[batch.new_series]
             statuses = self._append(
@@ -159,9 +168,17 @@ class Head:
             )
             if statuses is not None:
                 self._refuse(statuses, batch, references, batch.new_timestamps, known, limits, refusals)
+                refused.append(_refused(statuses) + known)
         if batch.metadata:
-            self._learn(batch.metadata, records)
-        return WriteResult(self.incarnation, stale, np.maximum(new_references, np.int32(-1)), unknown, tuple(refusals))
+            refusals += self._learn(batch.metadata, now_ms, limits, records)
+        result = WriteResult(self.incarnation, stale, np.maximum(new_references, np.int32(-1)), unknown)
+        if batch.exemplars is not None and not stale and not len(unknown):
+            result.refused_exemplars = self._take_exemplars(batch.exemplars, limits, records, refusals)
+        if refusals:
+            result.refusals = tuple(refusals)
+        if refused:
+            result.refused = np.concatenate(refused).astype(np.int32)
+        return result
 
     def _intern(self, batch: WriteBatch, limits: PushLimits, records: list[wal_records.Record]) -> NDArray[np.int32]:
         offsets = np.ascontiguousarray(batch.label_offsets, np.int64)
@@ -262,16 +279,47 @@ class Head:
                 Refusal(_REASONS[status], base + first, int(timestamps[first]), len(rows), f"{{{text}}}", limit)
             )
 
-    def _learn(self, metadata: Sequence[Metadata], records: list[wal_records.Record]) -> None:
-        new = [one for one in metadata if self._metadata.get(one.family) != one]
-        new = [
-            one
-            for one in new
-            if one.family in self._metadata or len(self._metadata) < self.settings.metadata_families_max
-        ]
-        self._metadata.update((one.family, one) for one in new)
+    def _learn(
+        self, metadata: Sequence[Metadata], now_ms: int, limits: PushLimits, records: list[wal_records.Record]
+    ) -> list[Refusal]:
+        new, refused = self._metadata.learn(metadata, now_ms, limits.metadata_families_max, limits.family_metadata_max)
         if new:
             records.append(wal_records.encode_metadata(new))
+        kinds = dict.fromkeys(reason for _, reason in refused)
+        return [
+            Refusal(reason, 0, 0, len(same), f"{{__name__={quote(same[0].family)}}}")
+            for reason in kinds
+            if (same := [one for one, why in refused if why == reason])
+        ]
+
+    def _take_exemplars(
+        self,
+        exemplars: ExemplarColumns,
+        limits: PushLimits,
+        records: list[wal_records.Record],
+        refusals: list[Refusal],
+    ) -> NDArray[np.int32]:
+        self._exemplars.resize(limits.exemplars_max)
+        taken = take_exemplars(self._exemplars, self._index, exemplars, limits)
+        if taken.stored is not None:
+            records.append(wal_records.encode_exemplars(*taken.stored))
+        refusals += taken.refusals
+        return taken.refused
+
+    def exemplars(self, selectors: Sequence[tuple[Matcher, ...]], mint: int, maxt: int) -> list[SeriesExemplars]:
+        """Exemplars between two times, both included, of series that satisfy one of the selectors; by labels."""
+        with self._lock:
+            return find_exemplars(self._exemplars, self._index, self._postings, selectors, mint, maxt)
+
+    @property
+    def exemplar_store(self) -> ExemplarStore:
+        """For its numbers."""
+        return self._exemplars
+
+    def drop_metadata(self, now_ms: int, retain_ms: int) -> int:
+        """Forgets metadata that nobody sent for so long; returns how many entries."""
+        with self._lock:
+            return self._metadata.drop(now_ms, retain_ms)
 
     # Flushing
 
@@ -372,9 +420,7 @@ class Head:
     def metadata(self, family: str = "") -> list[Metadata]:
         """Of all metric families by name, or of one."""
         with self._lock:
-            if family:
-                return [self._metadata[family]] if family in self._metadata else []
-            return [self._metadata[one] for one in sorted(self._metadata)]
+            return self._metadata.of(family)
 
     def series_count(self, matchers: Sequence[Matcher] = ()) -> int:
         """How many live series satisfy the matchers."""
@@ -404,7 +450,11 @@ class Head:
                 log_samples=marks[LOG_LENGTH],
                 late_log_samples=marks[LATE_LENGTH],
                 closed_chunks=len(self._memory.closed),
-                bytes=self._memory.bytes + self._index.bytes + self._postings.bytes + self._histograms.bytes,
+                bytes=self._memory.bytes
+                + self._index.bytes
+                + self._postings.bytes
+                + self._histograms.bytes
+                + self._exemplars.nbytes,
                 appended=int(self._counts[sample_log.IN_ORDER] + self._counts[sample_log.OUT_OF_ORDER]),
                 appended_late=int(self._counts[sample_log.OUT_OF_ORDER]),
                 flushes=self._memory.flushes,
@@ -448,6 +498,7 @@ class Head:
         self._memory.drop(references)
         self._index.drop(references)
         self._postings.note_dropped(len(references))
+        self._exemplars.forget(references)
 
     # Restart
 
@@ -464,7 +515,10 @@ class Head:
             self.flush()
             self._write_journal([])
             parts = self._index.state() | self._memory.state() | self._histograms.state()
-            parts["metadata"] = wal_records.encode_metadata(list(self._metadata.values()))[1][0]
+            parts["metadata"] = wal_records.encode_metadata(self._metadata.of())[1][0]
+            parts["exemplars"] = b"".join(
+                bytes(one) for one in wal_records.encode_exemplars(*self._exemplars.export())[1]
+            )
             first_segment = self._memory.closed.first_segment
             facts = {"chunks_end": self._files.end, "first_segment": first_segment, "series": len(self._index)}
             return facts, parts
@@ -476,7 +530,9 @@ class Head:
             self._index.restore(parts)
             self._memory.restore(parts, len(self._index))
             self._histograms.restore(parts)
-            self._metadata = {one.family: one for one in wal_records.decode_metadata(parts["metadata"])}
+            self._metadata.restore(wal_records.decode_metadata(parts["metadata"]))
+            if "exemplars" in parts:  # checkpoints of earlier versions have none
+                self._exemplars.add(*wal_records.decode_exemplars(parts["exemplars"]))
 
     def replay(self, kind: int, payload: bytes) -> None:
         """Applies one record of the write-ahead log. Raises `InvalidRecord`."""
@@ -501,7 +557,12 @@ class Head:
                     raise wal_records.InvalidRecord(kind, f"first number {first}")
                 self._histograms.append(unpack(packed), newest)
             elif kind == wal_records.METADATA:
-                self._metadata.update((one.family, one) for one in wal_records.decode_metadata(payload))
+                self._metadata.restore(wal_records.decode_metadata(payload))
+            elif kind == wal_records.EXEMPLARS:
+                exemplars = wal_records.decode_exemplars(payload)
+                if int(exemplars[0].max(initial=-1)) >= len(self._index):
+                    raise wal_records.InvalidRecord(kind, "a reference that does not exist")
+                self._exemplars.add(*exemplars)
             elif kind == wal_records.DROPPED:
                 references = wal_records.decode_dropped(payload)
                 if len(references) and int(references.max()) >= len(self._index):
@@ -513,6 +574,11 @@ class Head:
 
 class MalformedBatch(ClientError):
     """The columns of a WriteBatch do not fit together."""
+
+
+def _refused(statuses: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Which samples were refused for good."""
+    return np.flatnonzero((statuses >= sample_log.REFUSED_OUT_OF_ORDER) & (statuses != sample_log.UNKNOWN))
 
 
 def _labels_of_section(batch: WriteBatch, series: int) -> tuple[tuple[str, str], ...]:

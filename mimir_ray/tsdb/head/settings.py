@@ -22,7 +22,9 @@ class HeadSettings:
     log_samples_per_series: int = 8
     late_log_capacity_max: int = 1 << 20
     metadata_families_max: int = 100_000
-    """More metric families than this are not remembered."""
+    """More metric families than this are not remembered, whatever the tenant's limit."""
+    exemplars_max: int = 0
+    """Exemplars that are kept, until a push says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,12 @@ class PushLimits:
     metric_series_max: int = 0
     out_of_order_window_ms: int = 0
     """How much older than the newest sample of the head a late sample may be; 0: none are taken."""
+    exemplars_max: int = 0
+    """Exemplars that are kept; 0: none."""
+    ignore_late_exemplars: bool = False
+    """Exemplars out of order are dropped without a word."""
+    metadata_families_max: int = 0
+    family_metadata_max: int = 0
 
 
 NO_LIMITS = PushLimits()

@@ -118,6 +118,13 @@ class SeriesIndex:
                 return references, created[: self.used[CREATED]]
             self._make_room(labels_max, int(offsets[at + 1] - offsets[at]))
 
+    def find(self, label_bytes: Any, offsets: NDArray[np.int64]) -> NDArray[np.int32]:
+        """References of series, int32[R]; -1 where there is no such series. Raises `MalformedLabels`."""
+        if not self.live:
+            return np.full(len(offsets) - 1, -1, np.int32)
+        # As many as there are may be: a series that is not there is refused.
+        return np.maximum(self.intern(label_bytes, offsets, self.live)[0], np.int32(-1))
+
     def _make_room(self, labels: int, size: int) -> None:
         """Grows by half whatever might not take one more series of so many labels and bytes."""
         more = {SYMBOLS: 2 * labels + 2, BYTES: size, PAIRS: labels + 1, NAMES: labels + 1, SERIES: 3, CELLS: labels}

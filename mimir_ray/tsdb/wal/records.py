@@ -11,6 +11,8 @@ Payloads, little-endian:
   differences to the base i32[count]), references i32[count].
 - METADATA: a JSON list of [family, type, help, unit].
 - DROPPED: count u64, references i32[count].
+- EXEMPLARS: count u64, label offsets i64[count + 1], times i64[count], values f64[count], references i32[count],
+  label bytes.
 - HISTOGRAMS: first number u64, newest time i64 (ms), packed histograms (head/histogram_store.py).
 """
 
@@ -33,6 +35,7 @@ SAMPLES = 2
 METADATA = 3
 DROPPED = 4
 HISTOGRAMS = 5
+EXEMPLARS = 7
 
 Record = tuple[int, list[Any]]
 """Type and payload buffers; the buffers must not change until the record is written."""
@@ -41,6 +44,7 @@ _SERIES_HEADER = struct.Struct("<Qq")
 _SAMPLES_HEADER = struct.Struct("<IIq")
 _DROPPED_HEADER = struct.Struct("<Q")
 _HISTOGRAMS_HEADER = struct.Struct("<Qq")
+_EXEMPLARS_HEADER = struct.Struct("<Q")
 _SHORT_TIMES = 1
 
 
@@ -110,6 +114,50 @@ def encode_metadata(metadata: Sequence[Metadata]) -> Record:
 def encode_dropped(references: NDArray[np.int32]) -> Record:
     """Series that exist no more; later records may use their references anew."""
     return DROPPED, [_DROPPED_HEADER.pack(len(references)), _column(references, np.int32)]
+
+
+Exemplars = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float64], bytes, NDArray[np.int64]]
+"""References, times, values, label sections back to back, and their offsets int64[E + 1]."""
+
+
+def encode_exemplars(
+    references: NDArray[np.int32],
+    timestamps: NDArray[np.int64],
+    values: NDArray[np.float64],
+    labels: bytes,
+    offsets: NDArray[np.int64],
+) -> Record:
+    """Exemplars that were stored, in their order; see `Exemplars`."""
+    assert len(offsets) == len(references) + 1 and offsets[0] == 0
+    return EXEMPLARS, [
+        _EXEMPLARS_HEADER.pack(len(references)),
+        _column(offsets, np.int64),
+        _column(timestamps, np.int64),
+        _column(values, np.float64),
+        _column(references, np.int32),
+        labels,
+    ]
+
+
+def decode_exemplars(payload: bytes) -> Exemplars:
+    """As given to `encode_exemplars`."""
+    if len(payload) < _EXEMPLARS_HEADER.size:
+        raise InvalidRecord(EXEMPLARS, "too short")
+    (count,) = _EXEMPLARS_HEADER.unpack_from(payload)
+    times_at = _EXEMPLARS_HEADER.size + 8 * (count + 1)
+    values_at, references_at = times_at + 8 * count, times_at + 16 * count
+    labels_at = references_at + 4 * count
+    if labels_at > len(payload):
+        raise InvalidRecord(EXEMPLARS, f"{count} exemplars in {len(payload)} bytes")
+    offsets = np.frombuffer(payload, np.int64, count + 1, _EXEMPLARS_HEADER.size)
+    labels = bytes(payload[labels_at:])
+    if offsets[0] != 0 or offsets[-1] != len(labels) or (offsets[1:] < offsets[:-1]).any():
+        raise InvalidRecord(EXEMPLARS, "label offsets do not cut the label bytes")
+    references = np.frombuffer(payload, np.int32, count, references_at)
+    if count and references.min() < 0:
+        raise InvalidRecord(EXEMPLARS, "negative reference")
+    timestamps = np.frombuffer(payload, np.int64, count, times_at)
+    return references, timestamps, np.frombuffer(payload, np.float64, count, values_at), labels, offsets
 
 
 def encode_histograms(first: int, newest_ms: int, packed: bytes) -> Record:

@@ -16,6 +16,7 @@ from mimir_ray.cluster.ring.lookup import RingOptions, RingView
 from mimir_ray.cluster.ring.model import INGESTER, InstanceDesc, InstanceId, InstanceState, RingDesc
 from mimir_ray.config.limits import Limits
 from mimir_ray.config.units import Bytes
+from mimir_ray.model.exemplars import ExemplarColumns
 from mimir_ray.model.labels import Labels, labels_of
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.api import Refusal, WriteBatch, WriteResult
@@ -27,6 +28,7 @@ from mimir_ray.wire.protobuf import parse_labels
 NOW_MS = 1_700_000_000_000
 TENANT = TenantId("team-a")
 Stored = tuple[Labels, int, float]
+StoredExemplar = tuple[Labels, Labels, int, float]
 
 
 @dataclass
@@ -38,6 +40,10 @@ class FakeIngester:
     series: list[Labels] = field(default_factory=list)
     stored: list[Stored] = field(default_factory=list)
     metadata: list[str] = field(default_factory=list)
+    exemplars: list[StoredExemplar] = field(default_factory=list)
+    refused: tuple[int, ...] = ()
+    """Numbers of samples that `refusal` is about."""
+    refused_exemplars: tuple[int, ...] = ()
     calls: list[list[WriteBatch]] = field(default_factory=list)
     forgotten: set[int] = field(default_factory=set)
     error: Exception | None = None
@@ -77,7 +83,7 @@ class FakeIngester:
         ):
             self.stored.append((self.series[references[place]], at, value))
         self.metadata += [one.family for one in batch.metadata]
-        stale = batch.incarnation != self.incarnation
+        stale = len(batch.references) > 0 and batch.incarnation != self.incarnation
         unknown = []
         if not stale:
             known = zip(batch.references.tolist(), batch.timestamps.tolist(), batch.values.tolist(), strict=True)
@@ -86,13 +92,34 @@ class FakeIngester:
                     unknown.append(place)
                 else:
                     self.stored.append((self.series[reference], at, value))
+        if batch.exemplars is not None and not stale and not unknown:
+            self.exemplars += exemplars_in(batch.exemplars)
         return WriteResult(
             self.incarnation,
             stale,
             np.array(references, np.int32),
             np.array(unknown, np.int32),
             (self.refusal,) if self.refusal else (),
+            np.array(self.refused, np.int32),
+            np.array(self.refused_exemplars, np.int32),
         )
+
+
+def labels_in(data: bytes, offsets: list[int], at: int) -> Labels:
+    raw = parse_labels(data, offsets[at], offsets[at + 1])
+    labels = tuple((name.decode(), value.decode()) for name, value in raw)
+    assert labels == labels_of(labels), "not canonical"
+    return labels
+
+
+def exemplars_in(columns: ExemplarColumns) -> list[StoredExemplar]:
+    """Labels of the series, labels of the exemplar, time, value."""
+    series, own = columns.series_offsets.tolist(), columns.label_offsets.tolist()
+    rows = zip(columns.series.tolist(), columns.timestamps.tolist(), columns.values.tolist(), strict=True)
+    return [
+        (labels_in(columns.series_labels, series, of), labels_in(columns.labels, own, at), time, value)
+        for at, (of, time, value) in enumerate(rows)
+    ]
 
 
 def ring_of(

@@ -82,6 +82,19 @@ def test_known_and_new_series_share_a_batch() -> None:
     assert sorted(setup.only.stored[1:]) == [(DOWN, NOW_MS + 1, 2.0), (UP, NOW_MS + 1, 3.0)]
 
 
+def test_start_timestamps_go_with_their_samples_known_and_new() -> None:
+    def series(labels: Labels, start: int) -> bytes:
+        (tag, size), content = request_of((labels, 0, 1.0))[:2], request_of((labels, 0, 1.0))[2:]
+        return bytes((tag, size + 2)) + content + b"\x30" + bytes((start,))
+
+    setup = Setup()
+    push_all(setup, series(UP, 5), series(UP, 5) + series(DOWN, 7) + request_of((named("x"), 0, 1.0)), TWO)
+    first, second, third = (batches[0] for batches in setup.only.calls)
+    assert first.new_start_timestamps.tolist() == [5]
+    assert second.start_timestamps.tolist() == [5] and second.new_start_timestamps.tolist() == [7, 0]
+    assert third.start_timestamps is None and third.new_start_timestamps is None
+
+
 def test_a_series_with_several_samples_is_labelled_once() -> None:
     setup = Setup()
     body = encode_write_request([(UP, [(NOW_MS, 1.0), (NOW_MS + 1, 2.0)]), (DOWN, []), (named("x"), [(NOW_MS, 3.0)])])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,22 +13,25 @@ from mimir_ray.model.metadata import Metadata
 from mimir_ray.tsdb.append_file import buffer_bytes
 from mimir_ray.tsdb.wal.records import (
     DROPPED,
+    EXEMPLARS,
     METADATA,
     SAMPLES,
     SERIES,
     InvalidRecord,
     Record,
     decode_dropped,
+    decode_exemplars,
     decode_metadata,
     decode_samples,
     decode_series,
     encode_dropped,
+    encode_exemplars,
     encode_metadata,
     encode_samples,
     encode_series,
 )
 
-DECODERS = [decode_series, decode_samples, decode_metadata, decode_dropped]
+DECODERS = [decode_series, decode_samples, decode_metadata, decode_dropped, decode_exemplars]
 
 
 def payload(record: Record) -> bytes:
@@ -97,10 +102,29 @@ def test_dropped_references_come_back(drawn: list[int]) -> None:
     assert decode_dropped(payload(record)).tolist() == drawn
 
 
+@given(st.lists(st.tuples(references, times, st.floats(allow_nan=False), st.binary(max_size=9)), max_size=9))
+def test_exemplars_come_back(drawn: list[tuple[int, int, float, bytes]]) -> None:
+    offsets = np.cumsum([0] + [len(one[3]) for one in drawn])
+    columns = [np.array([one[at] for one in drawn], kind) for at, kind in enumerate((np.int32, np.int64, np.float64))]
+    record = encode_exemplars(columns[0], columns[1], columns[2], b"".join(one[3] for one in drawn), offsets)
+    assert record[0] == EXEMPLARS
+    *numbers, labels, cuts = decode_exemplars(payload(record))
+    pieces = [labels[start:end] for start, end in itertools.pairwise(cuts.tolist())]
+    assert list(zip(*(one.tolist() for one in numbers), pieces, strict=True)) == drawn
+
+
 EXAMPLES = [
     (decode_series, payload(encode_series(5, np.array([0, 3, 3, 9]), b"aaabbbbbb"))),
     (decode_samples, payload(encode_samples(np.arange(3, dtype=np.int32), np.arange(3), np.ones(3)))),
     (decode_dropped, payload(encode_dropped(np.arange(3, dtype=np.int32)))),
+    (
+        decode_exemplars,
+        payload(
+            encode_exemplars(
+                np.arange(2, dtype=np.int32), np.arange(2), np.ones(2), b"aabbb", np.array([0, 2, 5], np.int64)
+            )
+        ),
+    ),
     (decode_metadata, payload(encode_metadata([Metadata("a", "counter", "help", "s")]))),
 ]
 
