@@ -11,6 +11,7 @@ COMMANDS = {
     "status": "show how the mimir-ray of a data directory is doing",
     "query": "ask a PromQL query, or how it would be run (--explain)",
     "promqltest": "run PromQL test scripts against the engine",
+    "rules": "test and check files of rules, as promtool does",
     "kernels": "compile all kernels into the cache",
 }
 

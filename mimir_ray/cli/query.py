@@ -23,7 +23,7 @@ from mimir_ray.clock import SystemClock
 from mimir_ray.config import loader
 from mimir_ray.deploy.settings import RUN_FILE, Settings
 from mimir_ray.errors import InvalidArgument
-from mimir_ray.promql.syntax.durations import parse_duration
+from mimir_ray.model.durations import parse_duration
 
 DEFAULT_STEPS = 60
 """Steps of a range query that does not say how far apart they are."""

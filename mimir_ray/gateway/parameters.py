@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 from sanic import Request
 
 from mimir_ray.errors import InvalidArgument
-from mimir_ray.promql.syntax.durations import parse_duration
+from mimir_ray.model.durations import parse_duration
 
 MIN_TIME_MS = -(2**63) // 1_000_000
 MAX_TIME_MS = (2**63 - 1) // 1_000_000

@@ -50,10 +50,15 @@ def compile_regex(pattern: str) -> Callable[[str], Any]:
     try:
         return re2.compile(pattern, options).fullmatch  # type: ignore[no-any-return]
     except re2.error as error:
-        reason = error.args[0] if error.args else error
-        text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
-        code, _, part = text.partition(": ")
-        raise InvalidRegex(part, _GO_REASONS.get(code, code)) from None
+        raise invalid_regex(error, pattern) from None
+
+
+def invalid_regex(error: Exception, pattern: str) -> InvalidRegex:
+    """What RE2 says, as Go says it."""
+    reason = error.args[0] if error.args else error
+    text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+    code, _, part = text.partition(": ")
+    return InvalidRegex(part or pattern, _GO_REASONS.get(code, code))
 
 
 # What RE2 and Go's regexp/syntax call the same fault, where they differ.

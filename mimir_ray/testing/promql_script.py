@@ -15,9 +15,9 @@ from typing import Any
 import re2
 
 from mimir_ray.errors import InvalidArgument
+from mimir_ray.model.durations import parse_duration
 from mimir_ray.model.labels import Labels
 from mimir_ray.model.series import STALE_NAN
-from mimir_ray.promql.syntax.durations import parse_duration
 from mimir_ray.promql.syntax.literals import parse_number, unquote
 from mimir_ray.promql.syntax.parser import parse_metric
 

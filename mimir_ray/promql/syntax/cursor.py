@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from mimir_ray.errors import InvalidArgument
+from mimir_ray.model.durations import parse_duration
 from mimir_ray.model.matchers import quote
 
 from .ast import NumberLiteral, Span
-from .durations import parse_duration
 from .errors import ParseError, quote_start
 from .lexer import (
     DURATION,

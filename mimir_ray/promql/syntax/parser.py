@@ -6,6 +6,7 @@ generated parser takes the first of two readings, so does this one. Upstream: pr
 
 from __future__ import annotations
 
+from mimir_ray.model.durations import format_duration, parse_duration
 from mimir_ray.model.labels import METRIC_NAME, Labels, labels_of
 from mimir_ray.model.matchers import Matcher, quote
 
@@ -25,7 +26,6 @@ from .ast import (
     VectorMatching,
 )
 from .cursor import EVERYTHING, MAX_LEVELS, MAX_NESTING, METRIC_NAMES, ParserOptions
-from .durations import format_duration, parse_duration
 from .errors import ParseError
 from .lexer import DURATION, EOF, IDENTIFIER, MODIFIERS, NUMBER, PREPROCESSORS, STRING
 from .literals import unquote

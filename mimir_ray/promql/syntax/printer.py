@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from mimir_ray.model.durations import format_duration
 from mimir_ray.model.labels import METRIC_NAME, is_legacy_label_name
 from mimir_ray.model.matchers import MatchType, quote
 from mimir_ray.promql.annotations import go_float
@@ -28,7 +29,6 @@ from .ast import (
     VectorMatching,
     VectorSelector,
 )
-from .durations import format_duration
 
 LINE_CHARACTERS_MAX = 100
 _INDENT = "  "

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from mimir_ray.errors import InvalidArgument
+from mimir_ray.model.durations import format_duration, parse_duration
 from mimir_ray.model.matchers import Matcher, MatchType
 from mimir_ray.promql.syntax.ast import (
     Aggregate,
@@ -27,7 +28,6 @@ from mimir_ray.promql.syntax.ast import (
     VectorSelector,
     walk,
 )
-from mimir_ray.promql.syntax.durations import format_duration, parse_duration
 from mimir_ray.promql.syntax.parser import parse, parse_metric, parse_selector
 from mimir_ray.promql.syntax.signatures import SIGNATURES
 

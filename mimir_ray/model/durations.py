@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 
 from mimir_ray.errors import InvalidArgument
-from mimir_ray.model.matchers import quote
+
+from .matchers import quote
 
 _UNITS = {
     "y": 31_536_000_000,
