@@ -17,15 +17,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from mimir_ray.model.labels import LabelColumns, labels_of
+from mimir_ray.model.labels import LabelColumns, Labels, labels_of
 from mimir_ray.model.result import Matrix, QueryResult
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.api import WriteBatch, WriteResult
 from mimir_ray.wire.exposition import parse_exposition
+from mimir_ray.wire.pb.prompb.io.prometheus.write.v2 import types_pb2 as v2
 from mimir_ray.wire.pb.prompb.remote_pb2 import WriteRequest
 from mimir_ray.wire.protobuf import encode_labels
 from mimir_ray.wire.query_json import query_response
 from mimir_ray.wire.remote_write import encode_write_request, scan_write_request
+from mimir_ray.wire.remote_write_v2 import scan_write_request_v2
 from tests.roles.distributor.fakes import NOW_MS, TENANT, Setup
 
 SERIES = 2000
@@ -43,14 +45,41 @@ def seconds(work: Callable[[], object], rounds: int = 50) -> float:
     return statistics.median(found)
 
 
-def request_of(canonical: bool = True) -> bytes:
-    """2,000 series with 11 labels, one sample each."""
-    series = []
-    for at in range(SERIES):
-        labels = labels_of(
+def request_2_of(metadata: bool = True) -> bytes:
+    """The same series by remote write 2.0, with metadata beside each as Prometheus sends it."""
+    request = v2.Request(symbols=[""])
+    known = {"": 0}
+
+    def symbol(text: str) -> int:
+        if text not in known:
+            known[text] = len(request.symbols)
+            request.symbols.append(text)
+        return known[text]
+
+    for at, labels in enumerate(series_labels()):
+        one = request.timeseries.add(labels_refs=[symbol(text) for pair in labels for text in pair])
+        one.samples.add(timestamp=NOW_MS, value=at * 1.5)
+        if metadata:
+            one.metadata.type = 1  # type: ignore[assignment]
+            one.metadata.help_ref = symbol(f"How many requests came, number {at % 20}.")
+    return request.SerializeToString()  # type: ignore[no-any-return]
+
+
+def series_labels() -> list[Labels]:
+    """2,000 series with 11 labels."""
+    return [
+        labels_of(
             {"__name__": f"http_requests_total_{at % 20}", "pod": f"deploy-{at:06d}-abcde", "instance": f"10.0.0.{at}"}
             | {f"label_{place:02d}": f"value-{place * at % 97:04d}" for place in range(8)}
         )
+        for at in range(SERIES)
+    ]
+
+
+def request_of(canonical: bool = True) -> bytes:
+    """2,000 series with 11 labels, one sample each."""
+    series = []
+    for at, labels in enumerate(series_labels()):
         raw = [(name.encode(), value.encode()) for name, value in labels]
         series.append((encode_labels(raw if canonical else raw[::-1]), [(NOW_MS, at * 1.5)]))
     return encode_write_request(series)
@@ -71,18 +100,21 @@ class Sink:
         return results
 
 
-def pushes(body: bytes, ingesters: int, replicas: int, new: bool) -> float:
+def pushes(body: bytes, ingesters: int, replicas: int, new: bool, version: str = "1.0") -> float:
     """Median CPU seconds of one push."""
-    setup = Setup(ingesters, replicas, ingestion_rate=1e12, ingestion_burst_size=10**12)
+    scan = scan_write_request if version == "1.0" else scan_write_request_v2
+    setup = Setup(
+        ingesters, replicas, ingestion_rate=1e12, ingestion_burst_size=10**12, max_global_exemplars_per_user=1000
+    )
     setup.fakes = {name: Sink() for name in setup.fakes}  # type: ignore[misc]
     found = []
 
     async def work() -> None:
-        await setup.distributor.push(TENANT, body)
+        await setup.distributor.push(TENANT, body, scan, version)
         await setup.distributor.drain()
         for number in range(50):
             start = time.process_time()
-            await setup.distributor.push(TenantId(f"t{number}") if new else TENANT, body)
+            await setup.distributor.push(TenantId(f"t{number}") if new else TENANT, body, scan, version)
             await setup.distributor.drain()
             found.append(time.process_time() - start)
 
@@ -96,14 +128,21 @@ def main() -> None:
     peer = seconds(lambda: WriteRequest.FromString(body))
     scan = seconds(lambda: scan_write_request(body, KEY))
     print(f"scan                  {SERIES / scan / 1e6:8.2f} M samples/s, {peer / scan:.1f} x protobuf's parser")
-    for name, sent, new in (
-        ("known", body, False),
-        ("known, unsorted", odd, False),
-        ("new", body, True),
-        ("new, unsorted", odd, True),
+    body_2 = request_2_of()
+    print(f"request of 2.0: {len(body_2) / SERIES:.0f} bytes a series")
+    peer_2 = seconds(lambda: v2.Request.FromString(body_2))
+    scan_2 = seconds(lambda: scan_write_request_v2(body_2, KEY))
+    print(f"scan of 2.0           {SERIES / scan_2 / 1e6:8.2f} M samples/s, {peer_2 / scan_2:.1f} x protobuf's parser")
+    for name, sent, new, version in (
+        ("known", body, False, "1.0"),
+        ("known, 2.0", body_2, False, "2.0"),
+        ("known, unsorted", odd, False, "1.0"),
+        ("new", body, True, "1.0"),
+        ("new, 2.0", body_2, True, "2.0"),
+        ("new, unsorted", odd, True, "1.0"),
     ):
         for ingesters, replicas in ((1, 1), (5, 3)):
-            spent = pushes(sent, ingesters, replicas, new)
+            spent = pushes(sent, ingesters, replicas, new, version)
             rate = SERIES / spent / 1e6
             print(f"push {name:16} {replicas} of {ingesters} {spent * 1e6:8.0f} µs, {rate:.2f} M samples/s")
     points = 500_000

@@ -11,6 +11,7 @@ Upstream: pkg/mimirpb/mimir.pb.go.expdiff, which also says what makes a request 
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from mimir_ray.encoding.varint import read_uvarint
 from mimir_ray.kernel import U8, OutF64, OutI32, OutI64, OutI64x2, OutU64, device, kernel, u64
 from mimir_ray.wire.compression import WriteMessageTooLarge
 from mimir_ray.wire.protobuf import MalformedProtobuf, read_length, read_tag, skip_field
-from mimir_ray.wire.write_scan import REMOTE_WRITE_2, Families, HashKey, Symbols, WriteScan, label_bytes
+from mimir_ray.wire.write_scan import REMOTE_WRITE_2, Families, HashKey, Symbols, WriteScan
 
 # Where `_scan` puts what it counted.
 _SERIES, _SAMPLES, _SYMBOLS, _FAMILIES, _EXEMPLARS, _HISTOGRAMS, _REPEATED, _STARTED = range(8)
@@ -44,7 +45,53 @@ _PROBLEMS = (
     "invalid help reference",
     "invalid unit reference",
 )
+_WORDS = 4
+"""Of each symbol, side by side: both halves of its hash, its bytes; one to spare, so that they share a cache line."""
+_REF_BYTES = 4
+"""What a name or value adds in a label section beside its bytes, about."""
+_LATELY = 1024
+_ROOM_KEPT_MAX = 1 << 18
+"""Entries of all arrays; about 12 MB. What larger requests need is let go of."""
 _NAME = np.uint64(int.from_bytes(b"__name__", "little"))
+
+
+class _Room:
+    """Arrays that the kernel writes into, for so many of each. Kept for the next request: fresh pages cost more than
+    reading a request does."""
+
+    def __init__(self, series: int, samples: int, symbols: int, families: int) -> None:
+        self.sizes = series, samples, symbols, families
+        self.symbol_start, self.symbol_end = np.empty((2, symbols), np.int64)
+        self.words = np.empty(_WORDS * symbols, np.uint64)
+        self.lately = np.empty(_LATELY, np.uint64)
+        self.label_start, self.label_end, self.created = np.empty((3, series), np.int64)
+        self.hash_low, self.hash_high = np.empty((2, series), np.uint64)
+        self.offsets = np.empty(series + 1, np.int64)
+        self.owners = np.empty(samples, np.int32)
+        self.timestamps, self.starts = np.empty((2, samples), np.int64)
+        self.values = np.empty(samples, np.float64)
+        self.family_keys = np.empty(families, np.uint64)
+        self.entries = np.empty((families, 4), np.int64)
+        self.counts = np.empty(_COUNTS, np.int64)
+
+    def fits(self, *wanted: int) -> bool:
+        return all(size >= one for size, one in zip(self.sizes, wanted, strict=True))
+
+
+class _Kept(threading.local):
+    room: _Room | None = None
+
+
+_kept = _Kept()
+
+
+def _room(*wanted: int) -> _Room:
+    """Room for at least so much, which nobody else uses until this thread asks again."""
+    room = _kept.room
+    if room is None or not room.fits(*wanted):
+        room = _Room(*(one * 5 // 4 for one in wanted))
+        _kept.room = room if sum(room.sizes) <= _ROOM_KEPT_MAX else None
+    return room
 
 
 def scan_write_request_v2(body: bytes, key: HashKey, label_bytes_max: int = 100 << 20) -> WriteScan:
@@ -54,52 +101,36 @@ def scan_write_request_v2(body: bytes, key: HashKey, label_bytes_max: int = 100 
     are more than `label_bytes_max`: a few bytes could name a long symbol over and over.
     """
     data = np.frombuffer(body, np.uint8)
-    # Most requests fit the first guess; pages of arrays that stay unused are never touched.
-    series_max = samples_max = len(body) // 24 + 16
-    symbols_max, families_max = len(body) // 8 + 16, len(body) // 64 + 16
-    counts = np.empty(_COUNTS, np.int64)
     seeds = tuple(np.uint64(word) for word in key)
+    # Most requests fit the first guess.
+    wanted = (len(body) // 24 + 16, len(body) // 24 + 16, len(body) // 16 + 16, len(body) // 64 + 16)
     while True:
-        symbols = np.empty((4, symbols_max), np.int64)
-        symbol_start, symbol_end = symbols[:2]
-        symbol_low, symbol_high = symbols[2:].view(np.uint64)
-        label_start, label_end, created = np.empty((3, series_max), np.int64)
-        hash_low, hash_high = np.empty((2, series_max), np.uint64)
-        offsets = np.empty(series_max + 1, np.int64)
-        owners = np.empty(samples_max, np.int32)
-        timestamps, starts = np.empty((2, samples_max), np.int64)
-        values = np.empty(samples_max, np.float64)
-        family_keys = np.empty(families_max, np.uint64)
-        entries = np.empty((families_max, 4), np.int64)
+        room = _room(*wanted)
+        room.lately[:] = 0
         _scan(
-            data, *seeds, symbol_start, symbol_end, symbol_low, symbol_high, label_start, label_end, created,
-            hash_low, hash_high, offsets, owners, timestamps, starts, values, family_keys, entries, counts,
+            data, *seeds, room.symbol_start, room.symbol_end, room.words, room.lately,
+            room.label_start, room.label_end, room.created, room.hash_low, room.hash_high, room.offsets,
+            room.owners, room.timestamps, room.starts, room.values, room.family_keys, room.entries, room.counts,
         )  # fmt: skip
-        found = counts.tolist()
+        found = room.counts.tolist()
         if found[_ERROR]:
             raise MalformedProtobuf("Remote Write 2.0", _PROBLEMS[found[_ERROR]], found[_ERROR_AT])
-        series, samples, families = found[_SERIES], found[_SAMPLES], found[_FAMILIES]
-        if (
-            found[_SYMBOLS] <= symbols_max
-            and series <= series_max
-            and samples <= samples_max
-            and families <= families_max
-        ):
+        series, samples, symbols, families = (found[at] for at in (_SERIES, _SAMPLES, _SYMBOLS, _FAMILIES))
+        if room.fits(series, samples, symbols, families):
             break
-        symbols_max, series_max = max(found[_SYMBOLS], 1), max(series, 1)
-        samples_max, families_max = max(samples, 1), max(families, 1)
+        wanted = (series, samples, symbols, families)
     if found[_LABEL_BYTES] > label_bytes_max:
         raise WriteMessageTooLarge(found[_LABEL_BYTES], label_bytes_max)
     return WriteScan(
         body,
-        label_start[:series],
-        label_end[:series],
-        hash_low[:series],
-        hash_high[:series],
-        offsets[: series + 1],
-        owners[:samples],
-        timestamps[:samples],
-        values[:samples],
+        room.label_start[:series].copy(),
+        room.label_end[:series].copy(),
+        room.hash_low[:series].copy(),
+        room.hash_high[:series].copy(),
+        room.offsets[: series + 1].copy(),
+        room.owners[:samples].copy(),
+        room.timestamps[:samples].copy(),
+        room.values[:samples].copy(),
         (),
         found[_EARLIEST],
         found[_LATEST],
@@ -108,10 +139,10 @@ def scan_write_request_v2(body: bytes, key: HashKey, label_bytes_max: int = 100 
         found[_HISTOGRAMS],
         len(body),
         layout=REMOTE_WRITE_2,
-        symbols=Symbols(symbol_start[: found[_SYMBOLS]], symbol_end[: found[_SYMBOLS]]),
-        families=_different(family_keys[:families], entries[:families]) if families else None,
-        start_timestamps=starts[:samples] if found[_STARTED] else None,
-        created=created[:series] if found[_STARTED] else None,
+        symbols=Symbols(room.symbol_start[:symbols].copy(), room.symbol_end[:symbols].copy()),
+        families=_different(room.family_keys[:families], room.entries[:families]) if families else None,
+        start_timestamps=room.starts[:samples].copy() if found[_STARTED] else None,
+        created=room.created[:series].copy() if found[_STARTED] else None,
     )
 
 
@@ -157,10 +188,10 @@ def _read_sample(data: Any, at: Any, stop: Any) -> Any:
 
 
 @device
-def _check_exemplar(data: Any, at: Any, stop: Any, symbol_start: Any, symbol_end: Any, known: Any) -> Any:
-    """(bytes of its labels in a section, or minus the problem) of an Exemplar."""
+def _check_exemplar(data: Any, at: Any, stop: Any, words: Any, known: Any) -> Any:
+    """Bytes of the labels of an Exemplar in a section, about; or minus the problem."""
     total = np.int64(0)
-    name = np.int64(-1)
+    refs = np.int64(0)
     while at < stop:
         tag, at = read_tag(data, at, stop)
         if tag != 0x0A and tag != 0x08:
@@ -182,15 +213,11 @@ def _check_exemplar(data: Any, at: Any, stop: Any, symbol_start: Any, symbol_end
                 return np.int64(-4)
             if ref >= np.uint64(known):
                 return np.int64(-11)
-            symbol = np.int64(ref)
-            if name < 0:
-                name = symbol
-            else:
-                total += label_bytes(symbol_end[name] - symbol_start[name], symbol_end[symbol] - symbol_start[symbol])
-                name = np.int64(-1)
+            total += np.int64(words[np.int64(ref) * _WORDS + 2]) + _REF_BYTES
+            refs += 1
             if tag == 0x08:
                 break
-    return np.int64(-10) if name >= 0 else total
+    return np.int64(-10) if refs & 1 else total
 
 
 @device
@@ -264,7 +291,7 @@ def _find_symbols(data: Any, symbol_start: Any, symbol_end: Any) -> Any:
 @kernel
 def _scan(
     data: U8, seed0: u64, seed1: u64, seed2: u64, seed3: u64,
-    symbol_start: OutI64, symbol_end: OutI64, symbol_low: OutU64, symbol_high: OutU64,
+    symbol_start: OutI64, symbol_end: OutI64, words: OutU64, lately: OutU64,
     label_start: OutI64, label_end: OutI64, created: OutI64, hash_low: OutU64, hash_high: OutU64,
     sample_offsets: OutI64, sample_series: OutI32, timestamps: OutI64, starts: OutI64, values: OutF64,
     family_keys: OutU64, entries: OutI64x2, counts: OutI64,
@@ -272,8 +299,9 @@ def _scan(
     """Two passes over a Request: its symbols and how many series there are, then the series.
 
     Args:
-        symbol_start, symbol_end, symbol_low, symbol_high: the symbols and their hashes; should there be more than fit,
-            they are counted and the second pass is left out.
+        symbol_start, symbol_end, words: the symbols, and _WORDS of each; should there be more than fit, they are
+            counted and the second pass is left out.
+        lately: uint64[_LATELY], zeros: metadata that was seen, by its key; another of the same place makes it forgotten.
         label_start, label_end: of the message of each series, as in `WriteScan`; `created`: its field of that name.
         hash_low, hash_high: of each series, from the hashes of its symbols in their order.
         sample_offsets: one longer than label_start.
@@ -302,8 +330,9 @@ def _scan(
         for y in range(symbols):
             first, last = symbol_start[y], symbol_end[y]
             low, high = hash128(data, first, last, seed0, seed1, seed2, seed3)
-            symbol_low[y] = low
-            symbol_high[y] = high
+            words[_WORDS * y] = low
+            words[_WORDS * y + 1] = high
+            words[_WORDS * y + 2] = np.uint64(last - first)
             if last - first == 8 and load64_le(data, first) == _NAME:
                 name_symbol = y
         at = np.int64(0)
@@ -325,7 +354,7 @@ def _scan(
         since = np.int64(0)
         a, b = seed0, seed1
         refs = np.int64(0)
-        name = np.int64(0)
+        names = False
         metric = np.int64(-1)
         kind, help_ref, unit_ref = np.int64(0), np.int64(0), np.int64(0)
         while at < stop:
@@ -339,10 +368,18 @@ def _scan(
                         error = 2
                         break
                     until = at + length
-                while at < until or tag == 0x08:
-                    ref = np.uint64(data[at]) if at < stop else np.uint64(0x80)
+                elif at < stop:
+                    until = at + 1  # one number, however long
+                else:
+                    error = 4
+                    break
+                while at < until:
+                    ref = np.uint64(data[at])
                     if ref < np.uint64(0x80):
                         at += 1
+                    elif until - at > 1 and data[at + 1] < 0x80:
+                        ref = (ref & np.uint64(0x7F)) | (np.uint64(data[at + 1]) << np.uint64(7))
+                        at += 2
                     else:
                         ref, at, code = read_uvarint(data, at, stop if tag == 0x08 else until)
                         if code != 0:
@@ -352,18 +389,14 @@ def _scan(
                         error = 9
                         break
                     symbol = np.int64(ref)
-                    a, b = chain128(a, b, symbol_low[symbol], symbol_high[symbol], seed2, seed3)
-                    if refs & 1:
-                        in_labels += label_bytes(
-                            symbol_end[name] - symbol_start[name], symbol_end[symbol] - symbol_start[symbol]
-                        )
-                        if name == name_symbol:
-                            metric = symbol
-                    else:
-                        name = symbol
+                    word = symbol * _WORDS
+                    a, b = chain128(a, b, words[word], words[word + 1], seed2, seed3)
+                    in_labels += np.int64(words[word + 2]) + _REF_BYTES
+                    if refs & 1 == 0:
+                        names = symbol == name_symbol
+                    elif names:
+                        metric = symbol
                     refs += 1
-                    if tag == 0x08:
-                        break
                 if error != 0:
                     break
                 continue
@@ -413,7 +446,7 @@ def _scan(
             elif field == 3:
                 histograms += 1
             elif field == 4:
-                taken = _check_exemplar(data, at, end, symbol_start, symbol_end, symbols)
+                taken = _check_exemplar(data, at, end, words, symbols)
                 if taken < 0:
                     error = -taken
                     break
@@ -444,19 +477,20 @@ def _scan(
         if (kind != 0 or help_ref != 0 or unit_ref != 0) and metric >= 0:  # noqa: SIM102  (told apart by meaning)
             if metric != last_name or kind != last_kind or help_ref != last_help or unit_ref != last_unit:
                 last_name, last_kind, last_help, last_unit = metric, kind, help_ref, unit_ref
-                if families < families_max:
-                    low, high = chain128(
-                        symbol_low[metric], symbol_high[metric], symbol_low[help_ref], symbol_high[help_ref],
-                        seed2, seed3,
-                    )  # fmt: skip
-                    low, high = chain128(low, high, symbol_low[unit_ref], symbol_high[unit_ref], seed2, seed3)
-                    low, high = chain128_end(low, high, kind, seed0, seed1, seed2, seed3)
-                    family_keys[families] = low
-                    entries[families, 0] = kind
-                    entries[families, 1] = metric
-                    entries[families, 2] = help_ref
-                    entries[families, 3] = unit_ref
-                families += 1
+                one, other, third = metric * _WORDS, help_ref * _WORDS, unit_ref * _WORDS
+                low, high = chain128(words[one], words[one + 1], words[other], words[other + 1], seed2, seed3)
+                low, high = chain128(low, high, words[third], words[third + 1], seed2, seed3)
+                low, high = chain128_end(low, high, kind, seed0, seed1, seed2, seed3)
+                place = np.int64(low & np.uint64(_LATELY - 1))
+                if lately[place] != high:
+                    lately[place] = high
+                    if families < families_max:
+                        family_keys[families] = high
+                        entries[families, 0] = kind
+                        entries[families, 1] = metric
+                        entries[families, 2] = help_ref
+                        entries[families, 3] = unit_ref
+                    families += 1
         low, high = chain128_end(a, b, refs, seed0, seed1, seed2, seed3)
         hash_low[series] = low
         hash_high[series] = high

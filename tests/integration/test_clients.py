@@ -102,12 +102,14 @@ def test_promtool_pushes_metrics(filled: Deployment) -> None:
     assert {one["metric"]["job"] for one in found} == {"by-hand"}
 
 
-def test_vmagent_sends_what_it_scrapes(filled: Deployment, tmp_path: Path) -> None:
-    """It begins with zstd, which is refused by 400, and goes on with snappy; nothing may be lost by that."""
+@pytest.mark.parametrize("protocol", ["", "-remoteWrite.forceVMProto", "-remoteWrite.forcePromProto"])
+def test_vmagent_sends_what_it_scrapes(filled: Deployment, tmp_path: Path, protocol: str) -> None:
+    """It begins with zstd and stays with it, unless it is told to send snappy."""
+    job = f"vmagent{protocol.lstrip('-').replace('.', '-')}"
     port = free_port()
     config = tmp_path / "scrape.yml"
     config.write_text(
-        "scrape_configs: [{job_name: vmagent, scrape_interval: 1s, "
+        f"scrape_configs: [{{job_name: {job}, scrape_interval: 1s, "
         f"static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}]"
     )
     with (tmp_path / "vmagent.log").open("wb") as log:
@@ -119,7 +121,9 @@ def test_vmagent_sends_what_it_scrapes(filled: Deployment, tmp_path: Path) -> No
                 f"-remoteWrite.url={filled.url}/api/v1/push",
                 f"-remoteWrite.headers=X-Scope-OrgID:{TENANT}",
                 f"-remoteWrite.tmpDataPath={tmp_path / 'queue'}",
+                *filter(None, [protocol]),
                 "-remoteWrite.flushInterval=1s",
+                "-remoteWrite.queues=1",  # several may overtake each other, and late samples are refused
             ],
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -127,7 +131,7 @@ def test_vmagent_sends_what_it_scrapes(filled: Deployment, tmp_path: Path) -> No
     try:
 
         def samples() -> list[float]:
-            found = filled.result("query", query='up{job="vmagent"}[1m]')["result"]
+            found = filled.result("query", query=f'up{{job="{job}"}}[1m]')["result"]
             return [at for at, _ in found[0]["values"]] if found else []
 
         wait_for("vmagent's samples", lambda: len(samples()) >= 5, timeout_s=40)
@@ -136,7 +140,9 @@ def test_vmagent_sends_what_it_scrapes(filled: Deployment, tmp_path: Path) -> No
             for line in request(port, "GET", "/metrics").text.splitlines()
             if "remotewrite_packets_dropped_total" in line and float(line.rpartition(" ")[2]) > 0
         ]
-        assert not lost
+        said = (tmp_path / "vmagent.log").read_text()
+        assert not lost, said
+        assert "snappy" not in said and "unsupported" not in said, said
     finally:
         agent.terminate()
         agent.wait(20)

@@ -302,3 +302,28 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     _take(b"\x22\x00\x22\x01a" + body)
     if len(body) < 128:
         _take(_series(body))
+
+
+def test_a_request_with_more_than_was_guessed_is_read_again() -> None:
+    writer = Writer()
+    for at in range(40):
+        writer.series([("__name__", str(at))], [(n, 1.0) for n in range(5)], type=1, help="h")
+    body = writer.bytes() + b"\x2a\x00" * 3000 + b"\x22\x00" * 3000
+    scan = scan_write_request_v2(body, KEY)
+    assert (len(scan), scan.samples) == (3040, 200)
+    assert scan.families is not None and len(scan.families.keys) == 40
+    first = scan_write_request_v2(writer.bytes(), KEY)
+    assert first.hash_low.tolist() == scan.hash_low[:40].tolist()
+    assert first.families is not None and first.families.keys.tolist() == scan.families.keys.tolist()
+
+
+def test_what_was_read_before_is_not_changed_by_what_is_read_next() -> None:
+    one, other = Writer(), Writer()
+    one.series([("__name__", "one")], [(1, 1.0)], type=1)
+    other.series([("__name__", "another")], [(2, 2.0, 9)], type=2)
+    first = scan_write_request_v2(one.bytes(), KEY)
+    before = (samples_in(first), first.hash_low.tolist())
+    scan_write_request_v2(other.bytes(), KEY)
+    assert (samples_in(first), first.hash_low.tolist()) == before
+    assert labels_in(first) == [[(b"__name__", b"one")]]
+    assert first.read_families(np.arange(1))[0].type == "counter"

@@ -298,3 +298,39 @@ def test_requests_are_counted_by_version() -> None:
     push(setup, by_version_2, request, request)
     counts = [setup.metric("cortex_distributor_requests_in_total", user=TENANT, version=one) for one in ("1.0", "2.0")]
     assert counts == [1, 2]
+
+
+@given(st.binary(max_size=80), st.booleans())
+@settings(deadline=None, max_examples=200)
+def test_any_bytes_are_written_or_refused_as_the_senders_fault(body: bytes, framed: bool) -> None:
+    """Whatever comes: no exception, no error that a sender would try again for."""
+    setup = Setup(max_global_exemplars_per_user=10, native_histograms_ingestion_enabled=True)
+    if framed:
+        body = b"\x22\x00\x22\x08__name__\x22\x02up\x2a" + bytes([len(body)]) + body
+
+    async def work() -> list[PushOutcome]:
+        return [
+            await setup.distributor.push(TENANT, body),
+            await setup.distributor.push(TENANT, body, scan_write_request_v2, "2.0"),
+        ]
+
+    for outcome in asyncio.run(work()):
+        assert outcome.error is None or isinstance(outcome.error, ClientError)
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=200)
+def test_damaged_requests_are_written_or_refused_as_the_senders_fault(data: st.DataObject) -> None:
+    setup = Setup(max_global_exemplars_per_user=10, native_histograms_ingestion_enabled=True)
+    request = Both().series(UP, [(NOW_MS, 1.0)], [(TRACE, 1.0, NOW_MS)], type=2, help="Up.", unit="s")
+    request.histogram(DOWN, NOW_MS).series([("job", "x"), ("__name__", "y")], [(NOW_MS, 1.0), (NOW_MS + 1, 2.0)])
+    outcomes = []
+    for whole, arguments in (
+        (request.first.SerializeToString(), ()),
+        (request.second.bytes(), (scan_write_request_v2, "2.0")),
+    ):
+        damaged = bytearray(whole)
+        for _ in range(data.draw(st.integers(1, 3))):
+            damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+        outcomes.append(asyncio.run(setup.distributor.push(TENANT, bytes(damaged), *arguments)))  # type: ignore[arg-type]
+    assert all(outcome.error is None or isinstance(outcome.error, ClientError) for outcome in outcomes)
