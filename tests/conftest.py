@@ -33,3 +33,6 @@ os.environ.update(
     RAY_AUTH_TOKEN_PATH=str(_token),
     RAY_USAGE_STATS_ENABLED="0",
 )
+
+# One for all who ask: a session's fixture that modules import would be made once for each of them.
+from tests.s3_server import s3_server  # noqa: E402, F401

@@ -18,6 +18,7 @@ from mimir_ray.model.labels import LabelColumns, labels_of
 from mimir_ray.model.selection import Selection
 from mimir_ray.testing.writes import write_batch
 from mimir_ray.tsdb.block.chunk_merge import encode_runs
+from mimir_ray.tsdb.block.decode import Samples
 from mimir_ray.tsdb.block.from_head import block_from_head
 from mimir_ray.tsdb.block.meta import make_ulid
 from mimir_ray.tsdb.block.reader import Block
@@ -56,10 +57,10 @@ def main(series: int, samples: int) -> None:
         parent = Path(folder)
         # Compiles or loads the kernels.
         for _ in range(2):
-            small, data = encode_runs(offsets[:3], times[: 2 * samples], values[: 2 * samples])
+            small, data = encode_runs(Samples(offsets[:3], times[: 2 * samples], values[: 2 * samples]))
             warm = write_block(parent, next(ulids), LabelColumns.from_labels(sets[:2]), small, [data], START, end)
             list(Block(parent / warm.ulid).select(everything))
-        table, data = timed("encode", total, lambda: encode_runs(offsets, times, values))
+        table, data = timed("encode", total, lambda: encode_runs(Samples(offsets, times, values)))
         columns = LabelColumns.from_labels(sets)
         meta = timed("write encoded chunks", total, lambda: write_block(
             parent, next(ulids), columns, table, [data], START, end

@@ -8,13 +8,18 @@ Upstream: pkg/storage/tsdb/bucketindex/index.go.
 from __future__ import annotations
 
 import gzip
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from mimir_ray.errors import Corruption
+from mimir_ray.model.tenant import TenantId
 from mimir_ray.tsdb.block.meta import COMPACTOR_SHARD_LABEL, OUT_OF_ORDER_LABEL, BlockMeta, is_ulid
+
+from .layout import bucket_index_key
+from .store import Bucket, ObjectNotFound
 
 VERSION = 2
 SEGMENTS_1B6D = "1b6d"
@@ -102,8 +107,22 @@ class BucketIndex:
                 _ulid(one["block_id"]): int(one["deletion_time"]) for one in body.get("block_deletion_marks") or ()
             }
             return cls(blocks, marks, int(body.get("updated_at") or 0))
-        except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, AttributeError) as error:
             raise DamagedIndex(key, f"no bucket index: {error}") from None
+
+
+def read_bucket_index(bucket: Bucket, tenant: TenantId) -> BucketIndex | None:
+    """None where there is none. Raises `DamagedIndex` and `BucketUnavailable`."""
+    key = bucket_index_key(tenant)
+    try:
+        data = bucket.get(key)
+    except ObjectNotFound:
+        return None
+    return BucketIndex.from_bytes(data, key)
+
+
+def write_bucket_index(bucket: Bucket, tenant: TenantId, index: BucketIndex) -> None:
+    bucket.put(bucket_index_key(tenant), index.to_bytes())
 
 
 def _block(one: IndexedBlock) -> dict[str, Any]:

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mimir_ray.errors import NotFound, Unavailable
+from mimir_ray.errors import InvalidArgument, NotFound, Unavailable
+
+KEY_BYTES_MAX = 1024
+"""What S3 allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,16 @@ class ObjectNotFound(NotFound):
 
 
 @dataclass(eq=False)
+class InvalidKey(InvalidArgument):
+    """A key that could mean something outside of where it belongs."""
+
+    key: str
+
+    def describe(self) -> str:
+        return f"{self.key!r} is no valid object key"
+
+
+@dataclass(eq=False)
 class BucketUnavailable(Unavailable):
     """Object storage did not do what was asked, in several attempts."""
 
@@ -46,8 +59,30 @@ class BucketUnavailable(Unavailable):
         return f"object storage: cannot {self.operation} {self.key!r}: {self.reason}"
 
 
+def check_key(key: str) -> str:
+    """The key. Raises `InvalidKey` for an empty, `.` or `..` segment (so also for a slash at either end), a key that is
+    too long, and one that is no text."""
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise InvalidKey(key) from None
+    if any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key or size > KEY_BYTES_MAX:
+        raise InvalidKey(key)
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """The prefix: "", or a valid key and a slash. Raises `InvalidKey`."""
+    if prefix:
+        if not prefix.endswith("/"):
+            raise InvalidKey(prefix)
+        check_key(prefix[:-1])
+    return prefix
+
+
 class Bucket(Protocol):
-    """Thread-safe. Every method raises `BucketUnavailable`; those that read one object also `ObjectNotFound`."""
+    """Thread-safe. Every method raises `BucketUnavailable`, and `InvalidKey`; those that read one object also
+    `ObjectNotFound`."""
 
     def get(self, key: str) -> bytes:
         """The whole object."""
@@ -84,6 +119,9 @@ class PrefixedBucket:
 
     bucket: Bucket
     prefix: str
+
+    def __post_init__(self) -> None:
+        check_prefix(self.prefix)
 
     def get(self, key: str) -> bytes:
         return self.bucket.get(self.prefix + key)

@@ -10,6 +10,7 @@ COMMANDS = {
     "serve": "run mimir-ray in the foreground, with a local Ray of its own or (--address) in a running one",
     "status": "show how the mimir-ray of a data directory is doing",
     "query": "ask a PromQL query, or how it would be run (--explain)",
+    "blocks": "list, verify, download and mark blocks in the bucket",
     "promqltest": "run PromQL test scripts against the engine",
     "rules": "test and check files of rules, as promtool does",
     "kernels": "compile all kernels into the cache",

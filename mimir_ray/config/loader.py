@@ -98,6 +98,9 @@ def load(
         if "config.expand-env" in on:
             text = expand(text, environment or {})
         document = merge(document, parse_yaml(text, one))
+    inherited: Mapping[str, Sequence[str]] = getattr(default, "inherited", {})
+    document = with_inherited(document, inherited)
+    overrides = with_inherited_flags(overrides, inherited, by_flag)
     settings, problems = tree.read(default, document, tolerated=lambda name, _: passed_over("setting", name))
     for name, value in overrides.items():
         settings = tree.put(settings, by_flag[name].attributes, value)
@@ -134,6 +137,38 @@ def merge(below: Any, above: Any) -> Any:
             merged[key] = merge(below[key], value) if key in below else value
         return merged
     return below if above is None else above
+
+
+def with_inherited(document: Any, inherited: Mapping[str, Sequence[str]]) -> Any:
+    """The document where what stands in a common block stands in the blocks that inherit from it, beneath their own.
+
+    `inherited`: YAML path of a common block → names of blocks at the root.
+    """
+    for source, heirs in inherited.items():
+        common = document
+        for name in source.split("."):
+            common = common.get(name) if isinstance(common, dict) else None
+        if isinstance(common, dict) and isinstance(document, dict):
+            document = document | {heir: merge(common, document.get(heir)) for heir in heirs}
+    return document
+
+
+def with_inherited_flags(
+    overrides: Mapping[str, Any], inherited: Mapping[str, Sequence[str]], by_flag: Mapping[str, Setting]
+) -> dict[str, Any]:
+    """The same for values by flag: a common one counts for the heirs, before what their own flag says.
+
+    Upstream: pkg/mimir/mimir.go InheritCommonFlagValues.
+    """
+    found: dict[str, Any] = {}
+    for name, value in overrides.items():
+        for source, heirs in inherited.items():
+            prefix = source.replace("_", "-") + "."
+            for heir in heirs if name.startswith(prefix) else ():
+                own = heir.replace("_", "-") + "." + name.removeprefix(prefix)
+                if own in by_flag:
+                    found[own] = value
+    return found | dict(overrides)
 
 
 class _StrictLoader(yaml.SafeLoader):

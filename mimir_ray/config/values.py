@@ -107,8 +107,10 @@ def from_text(kind: Any, text: str) -> Any:
 
 def to_yaml(value: Any) -> Any:
     """The value as plain YAML data, durations and sizes in the form that is read back."""
-    if value is None or isinstance(value, (bool, str)):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, Duration):
         return str(value)
     if isinstance(value, int):

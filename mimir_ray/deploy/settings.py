@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from mimir_ray.bucket.config import FilesystemConfig
+from mimir_ray.bucket.config import CommonConfig, StorageConfig
 from mimir_ray.bucket.open import BucketSettings
 from mimir_ray.config.limits import Limits
 from mimir_ray.config.overrides import RuntimeConfigSettings
@@ -64,13 +65,16 @@ def without_effect(deploy: DeployConfig) -> list[str]:
 class BlocksStorageConfig:
     """The `blocks_storage` block."""
 
+    storage: StorageConfig = block(StorageConfig, prefix="blocks-storage.", inline=True)
     tsdb: TsdbConfig = block(TsdbConfig, help="Recent samples.")
-    filesystem: FilesystemConfig = block(FilesystemConfig, help="Blocks in a folder.")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The root. Defaults are those of one machine: what `make run` runs with."""
+
+    inherited: ClassVar[dict[str, tuple[str, ...]]] = {"common.storage": ("blocks_storage",)}
+    """Blocks whose settings are those of others too, where these do not say otherwise (config/loader.py)."""
 
     target: str = setting("all", flag="target", help="Which roles this deployment has. Only `all` for the time being.")
     tenancy: TenancyConfig = block(TenancyConfig(multitenancy_enabled=False), inline=True)
@@ -82,6 +86,7 @@ class Settings:
     ingester: IngesterConfig = block(IngesterConfig(ring=IngesterRingConfig(replication_factor=1)))
     limits: Limits = block(Limits)
     querier: QuerierConfig = block(QuerierConfig)
+    common: CommonConfig = block(CommonConfig)
     blocks_storage: BlocksStorageConfig = block(BlocksStorageConfig)
     tenant_federation: TenantFederationConfig = block(TenantFederationConfig)
     runtime_config: RuntimeConfigSettings = block(RuntimeConfigSettings)
@@ -114,8 +119,9 @@ class Settings:
     @property
     def blocks_bucket(self) -> BucketSettings:
         """Where blocks are."""
-        folder = self.blocks_storage.filesystem.dir
-        return BucketSettings(Path(folder).absolute() if folder else self.root / "blocks")
+        storage = self.blocks_storage.storage
+        folder = storage.where.filesystem.dir
+        return BucketSettings(Path(folder).absolute() if folder else self.root / "blocks", storage)
 
     @property
     def tsdb_dir(self) -> Path:

@@ -9,19 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.kernel import I64, OutBool, OutI64, kernel
+from mimir_ray.kernel import I64, U8, OutBool, OutI64, kernel
 from mimir_ray.tsdb.chunks.open_chunks import OpenChunks
-from mimir_ray.tsdb.chunks.xor import SAMPLES_PER_CHUNK, chunk_counts, decode_chunks
-from mimir_ray.tsdb.head.reading import trim
+from mimir_ray.tsdb.chunks.xor import SAMPLES_PER_CHUNK
 
 from .chunk_files import XOR
-from .errors import DamagedBlock, UnsupportedChunks
+from .decode import Data, Samples, decode
+from .errors import DamagedBlock
+from .tombstones import Tombstones
 
 _ANY_RANGE = 1 << 62
+_COLUMNS: tuple[tuple[str, Any], ...] = (
+    ("mints", np.int64),
+    ("maxts", np.int64),
+    ("sources", np.int32),
+    ("starts", np.int64),
+    ("lengths", np.int64),
+    ("counts", np.int64),
+    ("encodings", np.uint8),
+)
 
 
 @dataclass(slots=True)
@@ -51,8 +62,18 @@ class ChunkTable:
             self.lengths[rows], self.counts[rows], self.encodings[rows],
         )  # fmt: skip
 
-
-Data = Sequence[NDArray[np.uint8]]
+    @classmethod
+    def concat(cls, tables: Sequence[ChunkTable]) -> ChunkTable:
+        """The series of all tables one after another."""
+        sizes = [np.diff(table.offsets) for table in tables]
+        offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(np.concatenate((np.zeros(0, np.int64), *sizes)))))
+        return cls(
+            offsets,
+            *(
+                np.concatenate((np.zeros(0, kind), *(getattr(table, name) for table in tables)))
+                for name, kind in _COLUMNS
+            ),
+        )
 
 
 @kernel
@@ -91,13 +112,48 @@ def cluster_chunks(
     return found
 
 
-def encode_runs(
-    offsets: NDArray[np.int64],
-    timestamps: NDArray[np.int64],
-    values: NDArray[np.float64],
-    samples_per_chunk: int = SAMPLES_PER_CHUNK,
-) -> tuple[ChunkTable, NDArray[np.uint8]]:
-    """Packs the samples of S series (as in SeriesBatch) into chunks: the table (source 0) and its bytes."""
+@kernel
+def ranges_equal(data: U8, starts: I64, other: U8, other_starts: I64, lengths: I64, out: OutBool) -> None:
+    """out[i]: whether data[starts[i]:starts[i] + lengths[i]] are the same bytes as those of `other`."""
+    for i in range(len(starts)):
+        out[i] = True
+        for k in range(lengths[i]):
+            if data[starts[i] + k] != other[other_starts[i] + k]:
+                out[i] = False
+                break
+
+
+def without_copies(table: ChunkTable, data: Data) -> ChunkTable:
+    """The table without chunks that an earlier one of the series equals to the byte, as replicas' chunks do."""
+    owners = np.repeat(np.arange(len(table.offsets) - 1), np.diff(table.offsets))
+    order = np.lexsort((table.maxts, table.mints, owners))
+    one, other = order[1:], order[:-1]
+    alike = owners[one] == owners[other]
+    for column in (table.mints, table.maxts, table.lengths, table.counts, table.encodings):
+        alike &= column[one] == column[other]
+    one, other = one[alike], other[alike]
+    same = np.zeros(len(one), np.bool_)
+    pairs = table.sources[one].astype(np.int64) * len(data) + table.sources[other]
+    for pair in np.unique(pairs).tolist():
+        mine = pairs == pair
+        a, b = one[mine], other[mine]
+        found = np.empty(len(a), np.bool_)
+        ranges_equal(
+            data[pair // len(data)], table.starts[a], data[pair % len(data)], table.starts[b], table.lengths[a], found
+        )
+        same[mine] = found
+    if not same.any():
+        return table
+    kept = np.ones(len(table), np.bool_)
+    kept[one[same]] = False
+    offsets = np.zeros(len(table.offsets), np.int64)
+    np.cumsum(np.bincount(owners[kept], minlength=len(offsets) - 1), out=offsets[1:])
+    return table.take(np.flatnonzero(kept), offsets)
+
+
+def encode_runs(samples: Samples, samples_per_chunk: int = SAMPLES_PER_CHUNK) -> tuple[ChunkTable, NDArray[np.uint8]]:
+    """Packs the samples of S series into chunks: the table (source 0) and its bytes."""
+    offsets, timestamps, values = samples.offsets, samples.timestamps, samples.values
     count = len(offsets) - 1
     rows = np.arange(count, dtype=np.int32)
     packer = OpenChunks(_ANY_RANGE, samples_per_chunk)
@@ -122,29 +178,13 @@ def encode_runs(
     return table, np.concatenate((full.data, rest.data))
 
 
-def decode_table(table: ChunkTable, data: Data) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """(offsets int64[C + 1], timestamps, values) of every chunk, uncut, in the order of the table.
-
-    Raises `DamagedBlock` and `UnsupportedChunks`.
-    """
-    if (other := table.encodings != XOR).any():
-        raise UnsupportedChunks("the block", int(table.encodings[other][0]))
-    offsets = np.zeros(len(table) + 1, np.int64)
-    np.cumsum(table.counts, out=offsets[1:])
-    timestamps, values = np.empty(offsets[-1], np.int64), np.empty(offsets[-1], np.float64)
-    for source in np.unique(table.sources).tolist():
-        rows = np.flatnonzero(table.sources == source)
-        starts = table.starts[rows]
-        ends = starts + table.lengths[rows]
-        counts = np.empty(len(rows), np.int64)
-        code = chunk_counts(data[source], starts, ends, counts)
-        if code >= 0 and (counts != table.counts[rows]).any():
-            code = -1 - int(np.flatnonzero(counts != table.counts[rows])[0])
-        if code >= 0:
-            code = decode_chunks(data[source], starts, ends, offsets[rows], timestamps, values)
-        if code < 0:
-            raise DamagedBlock("chunk data", int(starts[-code - 1]), "the chunk cannot be decoded")
-    return offsets, timestamps, values
+def decode_table(table: ChunkTable, data: Data) -> Samples:
+    """The samples of every chunk, uncut, in the order of the table. Raises `DamagedBlock`, `UnsupportedChunks`."""
+    ends = table.starts + table.lengths
+    samples = decode(data, table.sources, table.starts, ends, table.encodings)
+    if (different := np.diff(samples.offsets) != table.counts).any():
+        raise DamagedBlock("chunk data", int(table.starts[different][0]), "the chunk has another number of samples")
+    return samples
 
 
 def merge_chunks(
@@ -156,38 +196,79 @@ def merge_chunks(
         table, data: chunks of a series in order of precedence; they may overlap each other and the range.
 
     Returns a table and its arrays: those given, and one with the chunks that were made. Series may be left without
-    any. Raises `DamagedBlock`, and `UnsupportedChunks` where chunks that are not XOR would have to be decoded.
+    any. Raises `DamagedBlock`, and `UnsupportedChunks` where chunks that are not known would have to be decoded.
     """
-    count = len(table)
-    clusters, series, whole = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.bool_)
-    found = cluster_chunks(table.offsets, table.mints, table.maxts, mint, maxt, clusters, series, whole)
-    if found == count and whole[:found].all() and (clusters[1:] > clusters[:-1]).all():
+    clusters, series, whole = _clusters(table, mint, maxt)
+    if len(whole) < len(table) and len(smaller := without_copies(table, data)) < len(table):
+        table = smaller
+        clusters, series, whole = _clusters(table, mint, maxt)
+    if len(whole) == len(table) and whole.all() and (clusters[1:] > clusters[:-1]).all():
         return table, list(data)
-    copied = np.flatnonzero(whole[clusters])
     merged = np.flatnonzero(~whole[clusters])
     merged = merged[np.argsort(clusters[merged], kind="stable")]
     numbers, sizes = np.unique(clusters[merged], return_counts=True)
     cuts = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
-    part = table.take(merged, cuts)
-    ends, timestamps, values = decode_table(part, data)
-    trimmed = np.empty(len(cuts), np.int64)
-    total = trim(mint, maxt, ends[cuts], sizes > 1, timestamps, values, trimmed)
-    made, bytes_made = encode_runs(trimmed, timestamps[:total], values[:total], samples_per_chunk)
+    samples = decode_table(table.take(merged, cuts), data).trimmed(cuts, sizes > 1, mint, maxt)
+    made, made_data = encode_runs(samples, samples_per_chunk)
+    copied = np.flatnonzero(whole[clusters])
+    return _joined(table, data, copied, clusters[copied], made, made_data, numbers, series)
+
+
+def _clusters(
+    table: ChunkTable, mint: int, maxt: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """As `cluster_chunks` writes them, the latter two of as many clusters as there are."""
+    count = len(table)
+    clusters, series, whole = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.bool_)
+    found = cluster_chunks(table.offsets, table.mints, table.maxts, mint, maxt, clusters, series, whole)
+    return clusters, series[:found], whole[:found]
+
+
+def without_deleted(
+    table: ChunkTable,
+    data: Data,
+    references: NDArray[np.int64],
+    stones: Tombstones,
+    samples_per_chunk: int = SAMPLES_PER_CHUNK,
+) -> tuple[ChunkTable, list[NDArray[np.uint8]]]:
+    """The chunks without what the tombstones delete; those that they touch are decoded and packed anew.
+
+    `references`: int64[S], of the series of the table, as tombstones name them. Returns as `merge_chunks`.
+    """
+    owners = np.repeat(references, np.diff(table.offsets))
+    touched = np.zeros(len(table), np.bool_)
+    for reference, mint, maxt in zip(
+        stones.references.tolist(), stones.mints.tolist(), stones.maxts.tolist(), strict=True
+    ):
+        touched |= (owners == reference) & (table.mints <= maxt) & (table.maxts >= mint)
+    if not touched.any():
+        return table, list(data)
+    rows = np.flatnonzero(touched)
+    samples = decode_table(table.take(rows, np.arange(len(rows) + 1)), data).without_deleted(owners[rows], stones)
+    made, made_data = encode_runs(samples, samples_per_chunk)
+    copied = np.flatnonzero(~touched)
+    series = np.repeat(np.arange(len(references)), np.diff(table.offsets))
+    return _joined(table, data, copied, copied, made, made_data, rows, series)
+
+
+def _joined(
+    table: ChunkTable,
+    data: Data,
+    copied: NDArray[np.int64],
+    copied_places: NDArray[np.int64],
+    made: ChunkTable,
+    made_data: NDArray[np.uint8],
+    made_places: NDArray[np.int64],
+    series: NDArray[np.int64],
+) -> tuple[ChunkTable, list[NDArray[np.uint8]]]:
+    """Copied chunks of a table, and runs of chunks that were made, in the order of their places.
+
+    `copied_places`, `made_places`: of each copied chunk and each run, different numbers; `series`: of each place.
+    """
     made.sources[:] = len(data)
-    made_clusters = np.repeat(numbers, np.diff(made.offsets))
-    all_clusters = np.concatenate((clusters[copied], made_clusters))
-    order = np.argsort(all_clusters, kind="stable")
-    kept = table.take(copied, table.offsets)
+    places = np.concatenate((copied_places, np.repeat(made_places, np.diff(made.offsets))))
+    order = np.argsort(places, kind="stable")
     offsets = np.zeros(len(table.offsets), np.int64)
-    np.cumsum(np.bincount(series[all_clusters], minlength=len(offsets) - 1), out=offsets[1:])
-    joined = ChunkTable(
-        offsets,
-        np.concatenate((kept.mints, made.mints))[order],
-        np.concatenate((kept.maxts, made.maxts))[order],
-        np.concatenate((kept.sources, made.sources))[order],
-        np.concatenate((kept.starts, made.starts))[order],
-        np.concatenate((kept.lengths, made.lengths))[order],
-        np.concatenate((kept.counts, made.counts))[order],
-        np.concatenate((kept.encodings, made.encodings))[order],
-    )
-    return joined, [*data, bytes_made]
+    np.cumsum(np.bincount(series[places], minlength=len(offsets) - 1), out=offsets[1:])
+    both = ChunkTable.concat((table.take(copied, np.array([0, len(copied)])), made))
+    return both.take(order, offsets), [*data, made_data]

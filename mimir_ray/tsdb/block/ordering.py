@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.encoding.bits import load64_be
-from mimir_ray.kernel import I64, U8, OutI64, device, kernel
+from mimir_ray.kernel import I64, U8, OutBool, OutI64, device, kernel
 
 
 @device
@@ -59,6 +59,23 @@ def merge_sort(arena: U8, cuts: I64, order: OutI64, scratch: OutI64) -> None:
                 left += 1
                 write += 1
         width *= 2
+
+
+@kernel
+def differs_from_previous(arena: U8, cuts: I64, order: I64, out: OutBool) -> None:
+    """out[i]: whether string order[i] is not the same as string order[i - 1]; strings arena[cuts[k]:cuts[k + 1]]."""
+    for i in range(len(order)):
+        size = cuts[order[i] + 1] - cuts[order[i]]
+        different = i == 0
+        if i > 0:
+            one, other = cuts[order[i]], cuts[order[i - 1]]
+            different = cuts[order[i - 1] + 1] - other != size
+            if not different:
+                for k in range(size):
+                    if arena[one + k] != arena[other + k]:
+                        different = True
+                        break
+        out[i] = different
 
 
 def bytewise_order(arena: NDArray[np.uint8], cuts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,18 +15,16 @@ from numpy.typing import NDArray
 
 from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
-from mimir_ray.tsdb.chunks.xor import chunk_counts, decode_chunks
-from mimir_ray.tsdb.head.reading import trim
 from mimir_ray.tsdb.index.interning import shard_filter
 from mimir_ray.tsdb.index.postings import Postings
 
-from .chunk_files import XOR, ChunkSegments
+from .chunk_files import ChunkSegments
 from .chunk_merge import ChunkTable
-from .errors import DamagedBlock, UnsupportedChunks
+from .decode import Samples, counts_of, decode
 from .index_format import INDEX_FILE
 from .index_reader import IndexFile, Series
 from .meta import read_meta
-from .tombstones import read_tombstones, remove_deleted
+from .tombstones import read_tombstones
 
 
 class Block:
@@ -85,7 +83,8 @@ class Block:
         given = 0
         for first in range(0, len(rows), max(1, selection.batch_series)):
             some = rows[first : first + max(1, selection.batch_series)]
-            offsets, timestamps, values = self._read(series, some, selection)
+            samples = self._read(series, some, selection)
+            offsets = samples.offsets
             found = offsets[1:] > offsets[:-1]
             some, offsets = some[found], np.append(offsets[:-1][found], offsets[-1])
             if selection.limit_series and given + len(some) > selection.limit_series:
@@ -96,62 +95,33 @@ class Block:
             given += len(some)
             if selection.labels_only:
                 offsets = np.zeros(len(some) + 1, np.int64)
-            yield SeriesBatch(view.labels(some), offsets, timestamps[: offsets[-1]], values[: offsets[-1]])
+            end = int(offsets[-1])
+            histograms = None if samples.histograms is None else samples.histograms[:end]
+            yield SeriesBatch(view.labels(some), offsets, samples.timestamps[:end], samples.values[:end], histograms)
             if selection.limit_series and given >= selection.limit_series:
                 return
 
-    def _read(
-        self, series: Series, rows: NDArray[np.int32], selection: Selection
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """(offsets, timestamps, values) of these series in range; for labels only, offsets count chunks instead."""
+    def _read(self, series: Series, rows: NDArray[np.int32], selection: Selection) -> Samples:
+        """Of these series in range; for labels only, offsets count chunks instead."""
         mint, maxt = selection.mint, selection.maxt
         cuts, _, _, references, overlapping = self._file.chunk_lists(series, rows, mint, maxt)
         if selection.labels_only:
-            return cuts, np.empty(0, np.int64), np.empty(0, np.float64)
-        ends, timestamps, values = self._decode(references)
-        offsets = np.empty(len(rows) + 1, np.int64)
-        total = trim(mint, maxt, ends[cuts], overlapping, timestamps, values, offsets)
-        stones = self.tombstones
-        if len(stones):
-            total = remove_deleted(
-                series.references[rows], stones.references, stones.mints, stones.maxts, offsets, timestamps, values
-            )
-        return offsets, timestamps[:total], values[:total]
-
-    def _decode(
-        self, references: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """(offsets int64[C + 1], timestamps, values) of chunks."""
+            return Samples(cuts, np.empty(0, np.int64), np.empty(0, np.float64))
         segments, starts, ends, encodings = self._segments.locate(references)
-        if (other := encodings != XOR).any():
-            raise UnsupportedChunks(str(self.directory), int(encodings[other][0]))
-        counts = self._counts(segments, starts, ends)
-        offsets = np.zeros(len(references) + 1, np.int64)
-        np.cumsum(counts, out=offsets[1:])
-        timestamps, values = np.empty(int(offsets[-1]), np.int64), np.empty(int(offsets[-1]), np.float64)
-        for segment in np.unique(segments).tolist():
-            rows = np.flatnonzero(segments == segment)
-            data = self._segments.view(segment)
-            code = decode_chunks(data, starts[rows], ends[rows], offsets[rows], timestamps, values)
-            if code < 0:
-                raise self._damaged_chunk(segment, int(starts[rows[-code - 1]]))
-        return offsets, timestamps, values
+        decoded = decode(self._data(segments), segments, starts, ends, encodings, self._names)
+        samples = decoded.trimmed(cuts, overlapping, mint, maxt)
+        return samples.without_deleted(series.references[rows], self.tombstones)
 
-    def _counts(
-        self, segments: NDArray[np.int32], starts: NDArray[np.int64], ends: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        counts = np.empty(len(starts), np.int64)
-        for segment in np.unique(segments).tolist():
-            rows = np.flatnonzero(segments == segment)
-            found = np.empty(len(rows), np.int64)
-            code = chunk_counts(self._segments.view(segment), starts[rows], ends[rows], found)
-            if code < 0:
-                raise self._damaged_chunk(segment, int(starts[rows[-code - 1]]))
-            counts[rows] = found
-        return counts
+    @property
+    def _names(self) -> list[str]:
+        return [str(path) for path in self._segments.paths]
 
-    def _damaged_chunk(self, segment: int, offset: int) -> DamagedBlock:
-        return DamagedBlock(str(self._segments.paths[segment]), offset, "the chunk cannot be decoded")
+    def _data(self, segments: NDArray[np.int32]) -> list[NDArray[np.uint8]]:
+        """The bytes of all segments, empty for those that are not needed."""
+        data = [np.empty(0, np.uint8)] * len(self._segments.paths)
+        for segment in np.unique(segments).tolist():
+            data[segment] = self._segments.view(segment)
+        return data
 
     def chunk_table(self, rows: NDArray[np.int32], mint: int, maxt: int) -> tuple[ChunkTable, list[NDArray[np.uint8]]]:
         """The chunks of these series (numbers in `series().index`) that touch [mint, maxt], undecoded.
@@ -160,9 +130,9 @@ class Block:
         """
         cuts, mints, maxts, references, _ = self._file.chunk_lists(self.series(), rows, mint, maxt)
         segments, starts, ends, encodings = self._segments.locate(references)
-        counts = self._counts(segments, starts, ends)
-        table = ChunkTable(cuts, mints, maxts, segments, starts, ends - starts, counts, encodings)
-        return table, [self._segments.view(segment) for segment in range(len(self._segments.paths))]
+        data = self._data(segments)
+        counts = counts_of(data, segments, starts, ends, self._names)
+        return ChunkTable(cuts, mints, maxts, segments, starts, ends - starts, counts, encodings), data
 
     def label_names(self, selection: Selection) -> list[str]:
         """Sorted names of all labels of the selected series, whatever their times."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ from mimir_ray.kernel import I64, U8, OutU8, kernel
 from mimir_ray.model.labels import LabelColumns
 from mimir_ray.tsdb.index.columns import IndexView
 
-from .ordering import bytewise_order
+from .ordering import bytewise_order, differs_from_previous
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,33 @@ class SeriesLabels:
         offsets, cells = take_ranges(self.offsets, rows)
         return SeriesLabels(self.symbols, offsets, self.names[cells], self.values[cells])
 
-    def order(self) -> NDArray[np.int64]:
-        """int64[S]: the rows from the first label set to the last."""
+    def keys(self) -> NDArray[np.uint8]:
+        """Set s as the string keys[8 * offsets[s]:8 * offsets[s + 1]]: they sort as the sets do."""
         # Symbols are sorted, so pairs compare as numbers, and sets as strings of big-endian ones.
         pairs = np.empty((len(self.names), 2), ">u4")
         pairs[:, 0], pairs[:, 1] = self.names, self.values
-        return bytewise_order(pairs.view(np.uint8).ravel(), self.offsets * 8)
+        return pairs.view(np.uint8).ravel()
+
+    def order(self) -> NDArray[np.int64]:
+        """int64[S]: the rows from the first label set to the last."""
+        return bytewise_order(self.keys(), self.offsets * 8)
+
+    def compacted(self) -> SeriesLabels:
+        """The same sets over only the symbols that they use."""
+        used = np.zeros(len(self.symbols), np.bool_)
+        used[self.names] = True
+        used[self.values] = True
+        if used.all():
+            return self
+        kept = np.flatnonzero(used)
+        numbers = (np.cumsum(used) - 1).astype(np.int32)
+        cuts = self.symbols.cuts
+        return SeriesLabels(
+            gathered(self.symbols.arena, cuts[kept], cuts[kept + 1]),
+            self.offsets,
+            numbers[self.names],
+            numbers[self.values],
+        )
 
 
 def take_ranges(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -128,3 +150,25 @@ def labels_of_index(view: IndexView, references: NDArray[np.int32]) -> SeriesLab
     used[values] = True
     symbols, ranks = _ranked(view.arena, view.symbol_cuts[: view.symbols + 1], np.flatnonzero(used))
     return SeriesLabels(symbols, offsets, ranks[names], ranks[values])
+
+
+def join_labels(parts: Sequence[SeriesLabels]) -> SeriesLabels:
+    """The rows of all parts one after another, over the symbols of all."""
+    sizes = [len(part.symbols) for part in parts]
+    firsts = np.cumsum([0, *sizes])
+    lengths = np.concatenate([np.diff(part.symbols.cuts) for part in parts])
+    cuts = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    arena = np.concatenate([part.symbols.arena for part in parts])
+    order = bytewise_order(arena, cuts)
+    different = np.empty(len(order), np.bool_)
+    differs_from_previous(arena, cuts, order, different)
+    chosen = order[different]
+    ranks = np.empty(len(order), np.int32)
+    ranks[order] = (np.cumsum(different) - 1).astype(np.int32)
+    rows = np.concatenate([np.diff(part.offsets) for part in parts])
+    return SeriesLabels(
+        gathered(arena, cuts[chosen], cuts[chosen + 1]),
+        np.concatenate(([0], np.cumsum(rows))).astype(np.int64),
+        np.concatenate([ranks[part.names + first] for part, first in zip(parts, firsts[:-1], strict=True)]),
+        np.concatenate([ranks[part.values + first] for part, first in zip(parts, firsts[:-1], strict=True)]),
+    )

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from mimir_ray.errors import Corruption
 from mimir_ray.model.labels import LabelColumns, Labels, labels_of
+from mimir_ray.testing.blocks import ALL, ULID, as_bits, content, make_block, name_is
 from mimir_ray.testing.contracts import SERIES_SOURCE_CHECKS, MakeSource, Series
 from mimir_ray.tsdb.block.chunk_merge import ChunkTable, encode_runs
+from mimir_ray.tsdb.block.decode import Samples
 from mimir_ray.tsdb.block.errors import DamagedBlock, UnsupportedChunks
 from mimir_ray.tsdb.block.meta import read_meta
 from mimir_ray.tsdb.block.reader import Block
 from mimir_ray.tsdb.block.series_labels import labels_of_columns
 from mimir_ray.tsdb.block.tombstones import Tombstones, tombstones_bytes
 from mimir_ray.tsdb.block.writer import BlockWriter, write_block
-
-from .blocks import ALL, ULID, as_bits, content, make_block, name_is
 
 A: Labels = (("__name__", "a"), ("x", "1"))
 B: Labels = (("__name__", "a"), ("x", "2"))
@@ -111,7 +111,7 @@ def test_deleted_samples_are_not_read(tmp_path: Path) -> None:
 
 
 def test_chunks_of_other_encodings_are_carried_and_not_decoded(tmp_path: Path) -> None:
-    table, data = encode_runs(np.array([0, 3]), np.array([1, 2, 3]), np.zeros(3))
+    table, data = encode_runs(Samples(np.array([0, 3]), np.array([1, 2, 3]), np.zeros(3)))
     table.encodings[:] = 2
     write_block(tmp_path, ULID, LabelColumns.from_labels([A]), table, [data], 1, 4)
     block = Block(tmp_path / ULID)
@@ -151,7 +151,9 @@ def test_damage_is_an_error_or_changes_nothing(tmp_path: Path, data: st.DataObje
 
 
 def test_overlapping_chunks_of_others_are_merged_when_read(tmp_path: Path) -> None:
-    table, data = encode_runs(np.array([0, 3, 6]), np.array([1, 5, 9, 3, 5, 7]), np.array([1.0, 5, 9, 3, 50, 7]))
+    table, data = encode_runs(
+        Samples(np.array([0, 3, 6]), np.array([1, 5, 9, 3, 5, 7]), np.array([1.0, 5, 9, 3, 50, 7]))
+    )
     one = ChunkTable(
         np.array([0, 2]), table.mints, table.maxts, table.sources, table.starts, table.lengths, table.counts,
         table.encodings,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mimir_ray.model.labels import Labels
 from mimir_ray.model.selection import Selection
+from mimir_ray.testing.blocks import ULID, content
 from mimir_ray.testing.writes import write_batch
 from mimir_ray.tsdb.block.errors import UnsupportedChunks
 from mimir_ray.tsdb.block.from_head import block_from_head
@@ -18,8 +19,6 @@ from mimir_ray.tsdb.block.reader import Block
 from mimir_ray.tsdb.chunks.files import ChunkFiles
 from mimir_ray.tsdb.head.head import Head
 from mimir_ray.tsdb.head.settings import HeadSettings, PushLimits
-
-from .blocks import ULID, content
 
 LIMITS = PushLimits(out_of_order_window_ms=1 << 40)
 

@@ -14,14 +14,14 @@ from mimir_ray.encoding.checksum import crc32c
 from mimir_ray.encoding.crc32c import crc32c_between
 from mimir_ray.kernel import U8, kernel
 from mimir_ray.model.labels import Labels, labels_of
+from mimir_ray.testing.blocks import ULID, make_block
 from mimir_ray.tsdb.block.chunk_merge import ChunkTable, decode_table, encode_runs, merge_chunks
+from mimir_ray.tsdb.block.decode import Samples
 from mimir_ray.tsdb.block.errors import DamagedBlock
 from mimir_ray.tsdb.block.index_reader import IndexFile
 from mimir_ray.tsdb.block.meta import BlockMeta, make_ulid
 from mimir_ray.tsdb.block.ordering import bytewise_order
 from mimir_ray.tsdb.block.tombstones import Tombstones, read_tombstones, tombstones_bytes
-
-from .blocks import ULID, make_block
 
 
 @kernel
@@ -163,10 +163,11 @@ def test_merged_chunks_hold_the_samples_of_the_first_chunk_that_has_them(
     cuts = np.concatenate(([0], np.cumsum([len(one) for one in flat]))).astype(np.int64)
     times = np.array([time for one in flat for time, _ in one], np.int64)
     values = np.array([value for one in flat for _, value in one], np.float64)
-    table, data = encode_runs(cuts, times, values)
+    table, data = encode_runs(Samples(cuts, times, values))
     table.offsets = np.concatenate(([0], np.cumsum([len(chunks) for chunks in series]))).astype(np.int64)
     merged, pieces = merge_chunks(table, [data], mint, maxt, samples_per_chunk)
-    ends, out_times, out_values = decode_table(merged, pieces)
+    found = decode_table(merged, pieces)
+    ends, out_times, out_values = found.offsets, found.timestamps, found.values
     assert (np.diff(ends) == merged.counts).all()
     for s, chunks in enumerate(series):
         expected: dict[int, float] = {}
@@ -180,7 +181,7 @@ def test_merged_chunks_hold_the_samples_of_the_first_chunk_that_has_them(
 
 
 def test_chunks_that_stay_whole_are_not_touched() -> None:
-    table, data = encode_runs(np.array([0, 4, 8]), np.arange(8), np.zeros(8), samples_per_chunk=2)
+    table, data = encode_runs(Samples(np.array([0, 4, 8]), np.arange(8), np.zeros(8)), samples_per_chunk=2)
     merged, pieces = merge_chunks(table, [data], 1, 7)
     assert isinstance(merged, ChunkTable)
     assert merged.sources.tolist() == [1, 0, 0, 0]

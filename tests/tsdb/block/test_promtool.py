@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from mimir_ray.model.labels import Labels, labels_of
+from mimir_ray.testing.blocks import ULID, Points, as_bits, content, make_block
 from mimir_ray.testing.writes import write_batch
 from mimir_ray.tsdb.block.from_head import block_from_head
 from mimir_ray.tsdb.block.reader import Block
+from mimir_ray.tsdb.block.verify import verify_block
 from mimir_ray.tsdb.chunks.files import ChunkFiles
 from mimir_ray.tsdb.head.head import Head
 from mimir_ray.tsdb.head.settings import PushLimits
-
-from .blocks import ULID, Points, as_bits, content, make_block
 
 ROOT = Path(__file__).parents[3]
 FOLDERS = [os.environ.get("MIMIR_RAY_PEERS", ""), str(ROOT / ".peers" / "bin"), str(ROOT.parent / ".peers" / "bin")]
@@ -90,6 +90,7 @@ def test_we_read_the_blocks_it_makes(tmp_path: Path) -> None:
     found: dict[Labels, list[tuple[int, int]]] = {}
     folders = sorted((tmp_path / "out").iterdir(), key=lambda folder: Block(folder).meta.min_time)
     for folder in folders:
+        verify_block(folder)
         for labels, points in content(Block(folder)).items():
             found.setdefault(labels, []).extend(points)
     assert found == as_bits(SERIES)

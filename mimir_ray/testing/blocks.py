@@ -12,6 +12,7 @@ from mimir_ray.model.labels import LabelColumns, Labels
 from mimir_ray.model.matchers import Matcher, MatchType
 from mimir_ray.model.selection import Selection
 from mimir_ray.tsdb.block.chunk_merge import encode_runs
+from mimir_ray.tsdb.block.decode import Samples
 from mimir_ray.tsdb.block.meta import BlockMeta
 from mimir_ray.tsdb.block.writer import write_block
 
@@ -32,7 +33,7 @@ def make_block(
     offsets = np.concatenate(([0], np.cumsum([len(points) for _, points in series]))).astype(np.int64)
     times = np.array([time for time, _ in flat], np.int64)
     values = np.array([value for _, value in flat], np.float64)
-    table, data = encode_runs(offsets, times, values, samples_per_chunk)
+    table, data = encode_runs(Samples(offsets, times, values), samples_per_chunk)
     mint, maxt = (int(times.min()), int(times.max()) + 1) if len(times) else (0, 0)
     labels = LabelColumns.from_labels([labels for labels, _ in series])
     return write_block(parent, ulid, labels, table, [data], mint, maxt, **more)
