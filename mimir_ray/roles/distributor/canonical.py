@@ -6,6 +6,7 @@ long as the section is plain: at most 64 labels, each a name and then a value.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,17 +21,20 @@ LABELS_MAX = 64
 
 
 def sort_sections(
-    data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]
+    data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64], removed: Sequence[bytes] = ()
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
     """(bytes, int64[M] starts, int64[M] ends) of the canonical sections; end -1 where a section is not plain.
 
-    Nothing is judged: names may repeat, or be empty.
+    Labels with a `removed` name are left out. Nothing is judged: names may repeat, or be empty.
     """
     offsets = np.zeros(len(starts) + 1, np.int64)
     np.cumsum(ends - starts, out=offsets[1:])
     out = np.empty(int(offsets[-1]), np.uint8)
     out_ends = np.empty(len(starts), np.int64)
-    _sort_sections(data, starts, ends, offsets, np.empty(4 * LABELS_MAX, np.int64), out, out_ends)
+    names = np.frombuffer(b"".join(removed), np.uint8)
+    name_offsets = np.cumsum([0, *map(len, removed)], dtype=np.int64)
+    scratch = np.empty(4 * LABELS_MAX, np.int64)
+    _sort_sections(data, starts, ends, names, name_offsets, offsets, scratch, out, out_ends)
     return out, offsets[:-1], out_ends
 
 
@@ -74,13 +78,39 @@ def _read_label(data: Any, at: Any, end: Any) -> Any:
     return name, name_end, value, stop
 
 
+@device
+def _is_removed(data: Any, name: Any, name_end: Any, removed: Any, removed_offsets: Any) -> Any:
+    """Whether data[name:name_end] is one of the names removed[removed_offsets[i]:removed_offsets[i + 1]]."""
+    for one in range(len(removed_offsets) - 1):
+        start = removed_offsets[one]
+        if removed_offsets[one + 1] - start != name_end - name:
+            continue
+        same = True
+        for place in range(name_end - name):
+            if data[name + place] != removed[start + place]:
+                same = False
+                break
+        if same:
+            return True
+    return False
+
+
 @kernel
 def _sort_sections(
-    data: U8, starts: I64, ends: I64, offsets: I64, scratch: OutI64, out: OutU8, out_ends: OutI64
+    data: U8,
+    starts: I64,
+    ends: I64,
+    removed: U8,
+    removed_offsets: I64,
+    offsets: I64,
+    scratch: OutI64,
+    out: OutU8,
+    out_ends: OutI64,
 ) -> None:
     """Writes section i in canonical form to out[offsets[i]:out_ends[i]]; it is never longer than it was.
 
     Args:
+        removed, removed_offsets: names of labels to leave out, back to back; int64, one more than there are names.
         scratch: int64[4 * LABELS_MAX].
         out_ends: -1 where the section is not plain.
     """
@@ -94,7 +124,7 @@ def _sort_sections(
                 plain = False
                 break
             at = stop
-            if value == stop:
+            if value == stop or _is_removed(data, name, name_end, removed, removed_offsets):
                 continue
             place = count
             while place > 0 and _greater(data, scratch[4 * place - 4], scratch[4 * place - 3], name, name_end):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from mimir_ray.config.limits import Limits
 from mimir_ray.roles.distributor.canonical import LABELS_MAX, sort_sections
-from mimir_ray.roles.distributor.validation import canonical_labels
 from mimir_ray.wire.protobuf import MalformedProtobuf, RawLabel, encode_labels, parse_labels
+from tests.roles.distributor.fakes import canonical_labels
 
 _labels = st.lists(
     st.tuples(st.binary(max_size=3), st.binary(max_size=2) | st.sampled_from([b"v" * 127, b"v" * 128, b"v" * 20_000])),
