@@ -3,7 +3,8 @@
     python -m mimir_ray.cli.promqltest SCRIPT...
 
 Samples go into a real head in a temporary folder. The engine runs in this process with the options that upstream's
-scripts expect: 5 minutes of lookback, subquery steps of 1 minute, names removed at the end of a query.
+scripts expect: 5 minutes of lookback, subquery steps of 1 minute, names removed at the end of a query, start timestamps
+used.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ OPTIONS = EngineOptions(
     default_step_ms=60_000,
     timeout_s=100.0,
     enable_delayed_name_removal=True,
+    use_start_timestamps=True,
     warnings_max=0,
     infos_max=0,
 )

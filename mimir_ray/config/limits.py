@@ -313,6 +313,10 @@ class Limits:
     enable_delayed_name_removal: bool = setting(
         False, flag="querier.enable-delayed-name-removal", category="experimental",
         help="Takes metric names away at the end of a query, not at each function, so functions can still see them.")
+    use_start_timestamps: bool = setting(
+        False, flag="querier.use-start-timestamps", category="experimental",
+        help="Has `rate`, `increase`, `irate`, `resets` and `start_timestamp` look at the start timestamps of samples, "
+        "as Prometheus' feature flag `use-start-timestamps` does.")
     prom2_range_compat: bool = setting(
         False, flag="query-frontend.prom2-range-compat", category="experimental",
         help="Rewrites subqueries like [1m:1m] so that they give what Prometheus 2 gave.")

@@ -130,13 +130,16 @@ class Timings:
 class SampleCounts:
     """Upstream: util/stats/query_stats.go querySamples.
 
-    `total`: samples that steps looked at (a window counts at every step it serves); `per_step`:
-    int64[T], the same step by step, or None if not asked for. `peak`: most points held at once.
+    `total`: samples that steps looked at (a window counts at every step it serves); `read`: those of them that the
+    step before had not seen; `per_step`, `read_per_step`: int64[T], the same step by step, or None if not asked for.
+    `peak`: most points held at once.
     """
 
     total: int = 0
+    read: int = 0
     peak: int = 0
     per_step: NDArray[np.int64] | None = None
+    read_per_step: NDArray[np.int64] | None = None
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ NaN: PromQL gives meaning to NaN, and one NaN bit pattern marks a stale series.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,18 @@ class SeriesBatch:
     @property
     def samples(self) -> int:
         return len(self.timestamps)
+
+
+def concat_starts(batches: Sequence[SeriesBatch]) -> NDArray[np.int64] | None:
+    """The start timestamps of all samples of all batches, or None where no batch has any."""
+    if all(batch.start_timestamps is None for batch in batches):
+        return None
+    return np.concatenate(
+        [
+            np.zeros(batch.samples, np.int64) if batch.start_timestamps is None else batch.start_timestamps
+            for batch in batches
+        ]
+    )
 
 
 @dataclass(slots=True)

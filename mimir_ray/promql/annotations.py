@@ -112,6 +112,21 @@ class ForcedMonotonicity(Annotation):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class StartTimeOverlap(Annotation):
+    """Samples of a counter claim time that others before them have counted; in how many windows."""
+
+    windows: int = 1
+
+    def merge(self, earlier: Annotation) -> Annotation:
+        assert isinstance(earlier, StartTimeOverlap)
+        return replace(earlier, windows=self.windows + earlier.windows)
+
+    def render(self, query: str) -> str:
+        many = f" ({self.windows} occurrences)" if self.windows > 1 else ""
+        return f"PromQL {self.kind}: {self.text}{many} ({position(query, self.span)})"
+
+
 def _rfc3339(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -198,6 +213,11 @@ class Annotations:
     def mixed_schemas(self, metric_name: str, span: Span) -> None:
         text = "vector contains a mix of histograms with exponential and custom buckets schemas for metric name"
         self.warn(f"{text} {quote(metric_name)}", span)
+
+    def start_time_overlap(self, metric_name: str, span: Span, windows: int) -> None:
+        """`windows`: how many of one or more series and steps saw such samples."""
+        text = "sample has start time that overlaps with previous sample timestamp for metric"
+        self.add(StartTimeOverlap("warning", f"{text} {quote(metric_name)}", span, windows))
 
     def histogram_not_counter(self, metric_name: str, span: Span) -> None:
         self.warn(f"this native histogram metric is not a counter: {quote(metric_name)}", span)

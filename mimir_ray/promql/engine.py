@@ -23,16 +23,16 @@ from mimir_ray.model.series import SeriesBatch, StepMatrix
 from .kernels.extended import extended_window
 from .kernels.steps import select_window
 from .kernels.windows import without_stale
-from .limits import DEFAULT_MAX_SAMPLES, Cancellation, EvaluationError, QueryLimits, ReadBudget, SampleBudget
+from .limits import DEFAULT_MAX_SAMPLES, Cancellation, EvaluationError, QueryLimits, ReadBudget, Reads, SampleBudget
 from .operators.execution import Execution
-from .operators.fragment import samples_by_step
 from .operators.labels import label_order, merge_same_labels, without_names
 from .operators.registry import SCALAR_OPERATORS, VECTOR_OPERATORS
+from .operators.sample_tally import SampleTally, sample_weights
 from .plan import nodes
 from .plan.builder import PlanOptions, build
 from .plan.durations import QueryTimes
 from .plan.explain import explain
-from .plan.rewrites import optimise
+from .plan.rewrites import THAT_READ_LESS, optimise
 from .source import SeriesSource
 from .syntax import ast
 from .syntax.ast import ValueType
@@ -46,6 +46,7 @@ class EngineOptions:
     `lookback_ms`: how far back an instant selector looks. `default_step_ms`: of subqueries without a step.
     `max_samples`: points that one query may hold at once. `timeout_s`: None for no limit.
     `enable_delayed_name_removal`: names go at the end of a query, not at each function.
+    `use_start_timestamps`: functions of counters look at them.
     `parsed_queries`: how many syntax trees are remembered.
     """
 
@@ -54,6 +55,7 @@ class EngineOptions:
     max_samples: int = DEFAULT_MAX_SAMPLES
     timeout_s: float | None = None
     enable_delayed_name_removal: bool = False
+    use_start_timestamps: bool = False
     parsed_queries: int = 1_000
     warnings_max: int = 10
     infos_max: int = 10
@@ -88,20 +90,24 @@ class Engine:
         *,
         lookback_ms: int | None = None,
         fragments: bool = False,
-        share: bool = True,
-        delayed_names: bool | None = None,
+        count_samples: bool = False,
+        limits: QueryLimits | None = None,
     ) -> nodes.Plan:
         """The optimised plan of a range query, or (step 0) of an instant query.
 
-        `fragments`: for a source that can run parts of it where its series are. `share`: evaluate equal parts once.
-        `delayed_names`: other than the engine's own.
+        `fragments`: for a source that can run parts of it where its series are. `count_samples`: looks at every sample
+        that upstream's engine looks at, and as often.
         """
         tree = self.parse(query) if isinstance(query, str) else query
-        options = PlanOptions(lookback_ms or self.options.lookback_ms, self.options.default_step_ms)
+        starts = None if limits is None else limits.start_timestamps
+        options = PlanOptions(
+            lookback_ms or self.options.lookback_ms,
+            self.options.default_step_ms,
+            self.options.use_start_timestamps if starts is None else starts,
+        )
         plan = build(tree, QueryTimes(start_ms, end_ms, step_ms), options)
-        if delayed_names is None:
-            delayed_names = self.options.enable_delayed_name_removal
-        return optimise(plan, fragments=fragments, delayed_names=delayed_names, share=share)
+        without = THAT_READ_LESS if count_samples else ()
+        return optimise(plan, fragments=fragments, delayed_names=self.delayed_names(limits), without=without)
 
     def explain(
         self,
@@ -115,10 +121,7 @@ class Engine:
         fragments: bool = False,
     ) -> str:
         """The optimised plan as text for people; nothing is run. Raises what `plan` raises."""
-        delayed_names = self.delayed_names(limits)
-        plan = self.plan(
-            query, start_ms, end_ms, step_ms, lookback_ms=lookback_ms, fragments=fragments, delayed_names=delayed_names
-        )
+        plan = self.plan(query, start_ms, end_ms, step_ms, lookback_ms=lookback_ms, fragments=fragments, limits=limits)
         return explain(plan)
 
     def delayed_names(self, limits: QueryLimits | None) -> bool:
@@ -149,7 +152,7 @@ class Engine:
         """
         run = _Run(self, query, source, cancel, limits, stats)
         plan = run.plan(time_ms, time_ms, 0, lookback_ms)
-        return run.finish(run.instant(plan), plan.steps)
+        return run.finish(run.instant(plan))
 
     def range(
         self,
@@ -169,7 +172,7 @@ class Engine:
             raise InvalidArgument("zero or negative query resolution step widths are not accepted")
         run = _Run(self, query, source, cancel, limits, stats)
         plan = run.plan(start_ms, end_ms, step_ms, lookback_ms, wants=(ValueType.VECTOR, ValueType.SCALAR))
-        return run.finish(run.range(plan), plan.steps)
+        return run.finish(run.range(plan))
 
     @property
     def monotonic_s(self) -> Callable[[], float]:
@@ -222,6 +225,7 @@ class _Run:
         options = engine.options
         limits = limits or QueryLimits()
         self._engine = engine
+        self._limits = limits
         self._query = query
         self._monotonic_s = engine.monotonic_s
         self._started_s = self._monotonic_s()
@@ -236,10 +240,10 @@ class _Run:
             SampleBudget(
                 options.max_samples if limits.max_samples is None else limits.max_samples, limits.max_memory_bytes
             ),
-            ReadBudget(limits.max_series, limits.max_chunks),
+            ReadBudget(Reads(limits.max_series, limits.max_chunks, limits.max_chunk_bytes)),
             cancellation=cancel,
             delayed_names=engine.delayed_names(limits),
-            samples_per_step={} if stats else None,
+            tally=SampleTally(0) if stats else None,
             fragments=getattr(source, "fragments", None),
         )
 
@@ -263,9 +267,10 @@ class _Run:
             step_ms,
             lookback_ms=lookback_ms,
             fragments=self._execution.fragments is not None,
-            share=self._execution.samples_per_step is None,  # every look at a sample is to be counted
-            delayed_names=self._execution.delayed_names,
+            count_samples=self._execution.tally is not None,
+            limits=self._limits,
         )
+        self._execution.tally = self._execution.new_tally(plan.steps)
         self._timings.queryPreparationTime = self._monotonic_s() - self._started_s
         self._execution.check()
         return plan
@@ -299,7 +304,7 @@ class _Run:
         matrix = self._named(execution.gather(root, steps))
         return self._sorted_matrix(matrix, steps)
 
-    def finish(self, value: Value, steps: nodes.Steps) -> QueryResult:
+    def finish(self, value: Value) -> QueryResult:
         execution, options = self._execution, self._engine.options
         query = self._query if isinstance(self._query, str) else ""
         warnings, infos = execution.annotations.as_strings(query, options.warnings_max, options.infos_max)
@@ -308,9 +313,9 @@ class _Run:
         timings.evalTotalTime = timings.execTotalTime = total_s
         timings.innerEvalTime = total_s - timings.queryPreparationTime - timings.resultSortTime
         samples = SampleCounts(peak=execution.budget.peak)
-        if execution.samples_per_step is not None:
-            samples.per_step = samples_by_step(execution.samples_per_step, steps)
-            samples.total = int(samples.per_step.sum())
+        if execution.tally is not None:
+            samples.per_step, samples.read_per_step = execution.tally.total, execution.tally.read
+            samples.total, samples.read = int(samples.per_step.sum()), int(samples.read_per_step.sum())
         return QueryResult(value, warnings, infos, QueryStats(timings, samples))
 
     def _named(self, matrix: StepMatrix) -> StepMatrix:
@@ -343,11 +348,22 @@ class _Run:
 
     def _subquery(self, root: nodes.Subquery, steps: nodes.Steps) -> Matrix:
         inner = root.inner_steps(steps)
+        execution = self._execution
+        tally = execution.new_tally(inner)
         if root.expr.type is ValueType.SCALAR:
-            values = self._execution.scalar(root.expr, inner)
+            values = execution.scalar_tallied(root.expr, inner, tally)
+            self._count_all(tally)
             offsets = np.array([0, inner.count], np.int64)
             return Matrix(LabelColumns.empty_sets(1, self._execution.table), offsets, inner.times, values)
-        return self._sorted_matrix(self._named(self._execution.gather(root.expr, inner)), inner)
+        batches = execution.tallied(execution.vector(root.expr, inner), tally)
+        matrix = execution.gather_batches(batches, inner.count)
+        self._count_all(tally)
+        return self._sorted_matrix(self._named(matrix), inner)
+
+    def _count_all(self, tally: SampleTally | None) -> None:
+        """Counts what a subquery that is the whole query looked at."""
+        if tally is not None and self._execution.tally is not None:
+            self._execution.tally.add_once(tally)
 
     def _raw(self, root: nodes.RangeSelect, steps: nodes.Steps) -> Matrix:
         execution = self._execution
@@ -359,7 +375,7 @@ class _Run:
                     raise EvaluationError(f"{root.extended} modifier is not supported with histograms")
                 part = _extended_window(without_stale(batch), root, steps)
                 execution.budget.take(part.samples)
-                execution.count_samples(steps, np.array([part.samples], np.int64))
+                self._count_samples(part)
                 parts.append(part)
                 continue
             offsets = np.empty_like(batch.offsets)
@@ -367,11 +383,16 @@ class _Run:
             bits = batch.values.view(np.uint64)
             count = select_window(batch.offsets, batch.timestamps, bits, mint - 1, maxt, offsets, keep)
             execution.budget.take(count)
-            execution.count_samples(steps, np.array([count], np.int64))
             keep = keep[:count]
             histograms = None if batch.histograms is None else batch.histograms[keep]
             parts.append(SeriesBatch(batch.labels, offsets, batch.timestamps[keep], batch.values[keep], histograms))
+            self._count_samples(parts[-1])
         return _sorted_samples(parts, execution)
+
+    def _count_samples(self, part: SeriesBatch) -> None:
+        if self._execution.tally is not None:
+            weights = sample_weights(part)
+            self._execution.tally.add(np.array([weights.sum() if len(weights) else part.samples], np.int64))
 
 
 def _extended_window(batch: SeriesBatch, root: nodes.RangeSelect, steps: nodes.Steps) -> SeriesBatch:

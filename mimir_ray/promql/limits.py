@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mimir_ray.errors import ClientError, LimitExceeded, MimirRayError, Unavailable
 from mimir_ray.model.matchers import Matcher
@@ -21,6 +22,9 @@ POINT_BYTES = 16
 CELL_BYTES = 9
 """What a cell of a dense matrix takes."""
 SAMPLES_PER_CHUNK = 120
+SAMPLE_CHUNK_BYTES = 3
+BUCKET_CHUNK_BYTES = 2
+"""What a sample, and each bucket of one that is a histogram, counts for in the chunk that it was read from."""
 EXPRESSION_EVALUATION = "expression evaluation"
 QUERY_EXECUTION = "query execution"
 
@@ -136,6 +140,14 @@ class TooManyChunks(TooMuchFetched):
         return f"the query exceeded the maximum number of chunks (limit: {self.allowed} chunks)"
 
 
+class TooManyChunkBytes(TooMuchFetched):
+    id = "max-chunks-bytes-per-query"
+    flags = ("querier.max-fetched-chunk-bytes-per-query",)
+
+    def describe(self) -> str:
+        return f"the query exceeded the aggregated chunks size limit (limit: {self.allowed} bytes)"
+
+
 @dataclass(eq=False)
 class TooMuchMemory(LimitExceeded):
     """A query holds more than its tenant may. Upstream: pkg/util/limiter/memory_consumption.go."""
@@ -155,15 +167,18 @@ class TooMuchMemory(LimitExceeded):
 class QueryLimits:
     """Of one query. None leaves the engine's own, 0 is no limit.
 
-    `delayed_names`: names go at the end of the query. `max_series`, `max_chunks`: what selectors may read.
+    `delayed_names`: names go at the end of the query. `start_timestamps`: functions of counters look at them.
+    `max_series`, `max_chunks`, `max_chunk_bytes`: what selectors may read.
     `max_memory_bytes`: what the query may hold at once, by estimate.
     """
 
     max_samples: int | None = None
     timeout_s: float | None = None
     delayed_names: bool | None = None
+    start_timestamps: bool | None = None
     max_series: int = 0
     max_chunks: int = 0
+    max_chunk_bytes: int = 0
     max_memory_bytes: int = 0
 
 
@@ -212,39 +227,49 @@ class SampleBudget:
         self.held_bytes -= size
 
 
+class Reads(NamedTuple):
+    """What was read of storage."""
+
+    series: int = 0
+    chunks: int = 0
+    chunk_bytes: int = 0
+
+    def plus(self, other: Reads) -> Reads:
+        return Reads(*(one + more for one, more in zip(self, other, strict=True)))
+
+
 class ReadBudget:
-    """Counts what the selectors of a query read.
+    """Counts what the selectors of a query read. `most`: the limits; 0 for none.
 
     Differs: a series is counted once for all selectors with the same matchers, however often they read it, but again
-    for others that select it too; and chunks are counted as if each held `SAMPLES_PER_CHUNK`.
+    for others that select it too; and chunks are counted as if each held `SAMPLES_PER_CHUNK`, their bytes by
+    `SAMPLE_CHUNK_BYTES` and `BUCKET_CHUNK_BYTES`.
     """
 
-    __slots__ = ("_read", "_told", "max_chunks", "max_series")
+    __slots__ = ("_read", "_told", "most")
 
-    def __init__(self, max_series: int = 0, max_chunks: int = 0) -> None:
-        self.max_series = max_series
-        self.max_chunks = max_chunks
-        self._read: dict[tuple[Matcher, ...], tuple[int, int]] = {}
-        self._told = 0, 0
+    def __init__(self, most: Reads = Reads()) -> None:  # noqa: B008  (immutable)
+        self.most = most
+        self._read: dict[tuple[Matcher, ...], Reads] = {}
+        self._told = Reads()
 
-    def take(self, matchers: tuple[Matcher, ...], series: int, chunks: int) -> None:
-        """Notes how much a selector has read so far. Raises `TooManySeries`, `TooManyChunks`."""
-        before = self._read.get(matchers, (0, 0))
-        self._read[matchers] = max(before[0], series), max(before[1], chunks)
-        if 0 < self.max_series < self.series:
-            raise TooManySeries(self.max_series)
-        if 0 < self.max_chunks < self.chunks:
-            raise TooManyChunks(self.max_chunks)
-
-    @property
-    def series(self) -> int:
-        return sum(series for series, _ in self._read.values())
+    def take(self, matchers: tuple[Matcher, ...], reads: Reads) -> None:
+        """Notes how much a selector has read so far. Raises `TooManySeries`, `TooManyChunks`, `TooManyChunkBytes`."""
+        before = self._read.get(matchers, Reads())
+        self._read[matchers] = Reads(*map(max, before, reads))
+        errors = (TooManySeries, TooManyChunks, TooManyChunkBytes)
+        for most, total, error in zip(self.most, self.total, errors, strict=True):
+            if 0 < most < total:
+                raise error(most)
 
     @property
-    def chunks(self) -> int:
-        return sum(chunks for _, chunks in self._read.values())
+    def total(self) -> Reads:
+        total = Reads()
+        for reads in self._read.values():
+            total = total.plus(reads)
+        return total
 
-    def news(self) -> tuple[int, int]:
-        """(series, chunks) read since the last call."""
-        before, self._told = self._told, (self.series, self.chunks)
-        return self._told[0] - before[0], self._told[1] - before[1]
+    def news(self) -> Reads:
+        """What was read since the last call."""
+        before, self._told = self._told, self.total
+        return Reads(*(now - then for now, then in zip(self._told, before, strict=True)))

@@ -52,7 +52,7 @@ class HeadStorage:
         values: NDArray[np.float64],
         starts: NDArray[np.int64] | None = None,
     ) -> None:
-        self._push(labels, timestamps, values, None)
+        self._push(labels, timestamps, values, None, starts)
 
     def _push(
         self,
@@ -60,6 +60,7 @@ class HeadStorage:
         timestamps: NDArray[np.int64],
         values: NDArray[np.float64],
         histograms: HistogramColumns | None,
+        starts: NDArray[np.int64] | None,
     ) -> None:
         section = label_section(labels)
         batch = WriteBatch(
@@ -74,6 +75,7 @@ class HeadStorage:
             new_timestamps=timestamps,
             new_values=values,
             histograms=histograms,
+            new_start_timestamps=starts,
         )
         now_ms = int(timestamps[-1])
         (result,) = self._head.push([batch], now_ms, _ANY_AGE)
@@ -83,10 +85,14 @@ class HeadStorage:
             raise SamplesRefused(f"refused: {result.refusals[0]}")
 
     def append_histograms(
-        self, labels: Labels, timestamps: NDArray[np.int64], histograms: Sequence[FloatHistogram]
+        self,
+        labels: Labels,
+        timestamps: NDArray[np.int64],
+        histograms: Sequence[FloatHistogram],
+        starts: NDArray[np.int64] | None = None,
     ) -> None:
         numbers = np.arange(len(timestamps), dtype=np.int64)
-        self._push(labels, timestamps, box(numbers), HistogramColumns.from_rows(histograms))
+        self._push(labels, timestamps, box(numbers), HistogramColumns.from_rows(histograms), starts)
 
     def clear(self) -> None:
         self._head = self._new_head()

@@ -70,7 +70,11 @@ class ScriptStorage(Protocol):
         """Float samples of one series, ascending by time; `starts`: their start timestamps (ms), 0 unknown."""
 
     def append_histograms(
-        self, labels: Labels, timestamps: NDArray[np.int64], histograms: Sequence[FloatHistogram]
+        self,
+        labels: Labels,
+        timestamps: NDArray[np.int64],
+        histograms: Sequence[FloatHistogram],
+        starts: NDArray[np.int64] | None = None,
     ) -> None:
         """Histogram samples of one series, after its float samples, or raises `HistogramsRefused`."""
 
@@ -82,7 +86,7 @@ class ScriptStorage(Protocol):
 
 
 class ListStorage:
-    """A `ScriptStorage` over `ListSource`: no start timestamps."""
+    """A `ScriptStorage` over `ListSource`."""
 
     def __init__(self) -> None:
         self._source = ListSource()
@@ -95,10 +99,16 @@ class ListStorage:
         values: NDArray[np.float64],
         starts: NDArray[np.int64] | None = None,
     ) -> None:
-        self._source.add(labels, list(zip(timestamps.tolist(), values.tolist(), strict=True)))
+        self._source.add(
+            labels, list(zip(timestamps.tolist(), values.tolist(), strict=True)), _points(timestamps, starts)
+        )
 
     def append_histograms(
-        self, labels: Labels, timestamps: NDArray[np.int64], histograms: Sequence[FloatHistogram]
+        self,
+        labels: Labels,
+        timestamps: NDArray[np.int64],
+        histograms: Sequence[FloatHistogram],
+        starts: NDArray[np.int64] | None = None,
     ) -> None:
         """With the hints that they would come out of chunks with."""
         known = self._source.series.get(labels, {})
@@ -112,7 +122,7 @@ class ListStorage:
             points.append((time, one.with_hint(stored_hint(previous, one))))
             before, previous = time, one
         self._newest[labels] = before, previous
-        self._source.add(labels, points)
+        self._source.add(labels, points, _points(timestamps, starts))
 
     def clear(self) -> None:
         self._source = ListSource()
@@ -166,21 +176,14 @@ class _Runner:
             histograms = [(row, value) for row, value in enumerate(series.values) if isinstance(value, HistogramValue)]
             if floats:
                 rows = [row for row, _ in floats]
-                starts = None
-                if series.starts is not None:
-                    offsets = [series.starts[row] for row in rows]
-                    known = [
-                        0 if offset is None else at + offset for at, offset in zip(times[rows], offsets, strict=True)
-                    ]
-                    starts = np.array(known, np.int64)
                 numbers = np.array([value for _, value in floats], np.float64)
                 with self.noting(series.labels):
-                    self.storage.append(series.labels, times[rows], numbers, starts)
+                    self.storage.append(series.labels, times[rows], numbers, _starts(series, times, rows))
             if histograms:
                 rows = [row for row, _ in histograms]
                 with self.noting(series.labels):
                     values = of_values([value for _, value in histograms])
-                    self.storage.append_histograms(series.labels, times[rows], values)
+                    self.storage.append_histograms(series.labels, times[rows], values, _starts(series, times, rows))
         if command.with_nhcb:
             for base, classic in classic_histograms(command.series).items():
                 with self.noting(base):
@@ -313,3 +316,15 @@ def _pin(node: Node, time_ms: int) -> Node:
     if isinstance(node, Call):
         changes["args"] = tuple(_pin(arg, time_ms) for arg in node.args)
     return replace(node, **changes) if changes else node
+
+
+def _starts(series: LoadSeries, times: NDArray[np.int64], rows: list[int]) -> NDArray[np.int64] | None:
+    """Start timestamps (ms) of the samples in these rows, 0 for those that have none."""
+    if series.starts is None:
+        return None
+    offsets = [series.starts[row] for row in rows]
+    return np.array([0 if one is None else at + one for at, one in zip(times[rows].tolist(), offsets, strict=True)])
+
+
+def _points(timestamps: NDArray[np.int64], starts: NDArray[np.int64] | None) -> list[tuple[int, int]]:
+    return [] if starts is None else list(zip(timestamps.tolist(), starts.tolist(), strict=True))

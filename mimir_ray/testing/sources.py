@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mimir_ray.model.float_histogram import FloatHistogram
 from mimir_ray.model.histogram import HistogramCells
@@ -24,12 +26,15 @@ class ListSource:
 
     def __init__(self, series: Iterable[tuple[Labels | Mapping[str, str], Points]] = ()) -> None:
         self.series: dict[Labels, dict[int, Value]] = {}
+        self.starts: dict[Labels, dict[int, int]] = {}
+        """Start timestamps of samples by their times (ms)."""
         for labels, points in series:
             self.add(labels, points)
 
-    def add(self, labels: Labels | Mapping[str, str], points: Points) -> None:
-        """More samples of one series."""
+    def add(self, labels: Labels | Mapping[str, str], points: Points, starts: Iterable[tuple[int, int]] = ()) -> None:
+        """More samples of one series; `starts`: (time, start timestamp) of some of them."""
         self.series.setdefault(labels_of(labels), {}).update(points)
+        self.starts.setdefault(labels_of(labels), {}).update(starts)
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         """Batches in the order of labels; a series without a sample in range is left out."""
@@ -43,7 +48,18 @@ class ListSource:
             found = found[: selection.limit_series]
         table = StringTable()
         for start in range(0, len(found), selection.batch_series):
-            yield batch_of(found[start : start + selection.batch_series], table)
+            batch = batch_of(found[start : start + selection.batch_series], table)
+            if selection.start_timestamps:
+                batch.start_timestamps = self._starts(batch)
+            yield batch
+
+    def _starts(self, batch: SeriesBatch) -> NDArray[np.int64] | None:
+        known = [
+            self.starts[labels].get(at, 0)
+            for labels, (low, high) in zip(batch.labels.to_labels(), itertools.pairwise(batch.offsets), strict=True)
+            for at in batch.timestamps[low:high].tolist()
+        ]
+        return np.array(known, np.int64) if any(known) else None
 
 
 def satisfies(labels: Labels, matchers: Sequence[Matcher]) -> bool:

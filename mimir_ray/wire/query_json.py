@@ -157,14 +157,22 @@ def encode_stats(stats: QueryStats, steps: NDArray[np.int64] | None = None) -> b
             "execTotalTime",
         )
     )
-    samples = f'"totalQueryableSamples":{stats.samples.total},"peakSamples":{stats.samples.peak}'
-    if steps is not None and stats.samples.per_step is not None and len(steps):
-        listed = ",".join(
-            f"[{encode_number(at / 1000)},{count}]"
-            for at, count in zip(steps.tolist(), stats.samples.per_step.tolist(), strict=True)
-        )
-        samples = f'"totalQueryableSamplesPerStep":[{listed}],{samples}'
+    counts = stats.samples
+    total = _encode_steps("totalQueryableSamplesPerStep", steps, counts.per_step)
+    read = _encode_steps("samplesReadPerStep", steps, counts.read_per_step)
+    samples = (
+        f'{total}"totalQueryableSamples":{counts.total},{read}"samplesRead":{counts.read},"peakSamples":{counts.peak}'
+    )
     return f'{{"timings":{{{timings}}},"samples":{{{samples}}}}}'.encode()
+
+
+def _encode_steps(name: str, steps: NDArray[np.int64] | None, counts: NDArray[np.int64] | None) -> str:
+    if steps is None or counts is None or not len(steps):
+        return ""
+    listed = ",".join(
+        f"[{encode_number(at / 1000)},{count}]" for at, count in zip(steps.tolist(), counts.tolist(), strict=True)
+    )
+    return f'"{name}":[{listed}],'
 
 
 def encode_value(value: Value) -> bytes:

@@ -301,7 +301,7 @@ def _scan(
     Args:
         symbol_start, symbol_end, words: the symbols, and _WORDS of each; should there be more than fit, they are
             counted and the second pass is left out.
-        lately: uint64[_LATELY], zeros: metadata that was seen, by its key; another of the same place makes it forgotten.
+        lately: uint64[_LATELY], zeros: metadata that was seen, by its key; another one may take its place.
         label_start, label_end: of the message of each series, as in `WriteScan`; `created`: its field of that name.
         hash_low, hash_high: of each series, from the hashes of its symbols in their order.
         sample_offsets: one longer than label_start.

@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+import zstandard
 
+from mimir_ray.wire.pb.prompb.io.prometheus.write.v2 import types_pb2 as v2
 from tests.integration.deployment import UNLIMITED, Deployment, free_port, peer, request, wait_for
 
 FLAGS = (*UNLIMITED, "-ingester.max-global-exemplars-per-user=10000")
@@ -210,3 +211,33 @@ def test_the_versions_are_told_apart(deployment: Deployment, sender: Sender) -> 
             and f'"{version}"' in one
         ]
         assert float(line.rpartition(" ")[2]) > 2
+
+
+def test_a_sender_is_told_what_was_written_of_a_request_that_is_refused_in_part(deployment: Deployment) -> None:
+    now = int(time.time() * 1000)
+
+    def push(*points: tuple[str, int]) -> tuple[int, list[str], str]:
+        message = v2.Request(symbols=["", "__name__", "partly", "n", "0", "1", "trace_id", "x"])
+        for n, at in points:
+            one = message.timeseries.add(labels_refs=[1, 2, 3, message.symbols.index(n)])
+            one.samples.add(timestamp=at, value=at / 7)
+            one.exemplars.add(labels_refs=[6, 7], timestamp=at, value=1.0)
+        headers = {
+            "X-Scope-OrgID": "partly",
+            "Content-Type": "application/x-protobuf;proto=io.prometheus.write.v2.Request",
+            "Content-Encoding": "zstd",
+            "X-Prometheus-Remote-Write-Version": "2.0.0",
+        }
+        body = zstandard.compress(message.SerializeToString())
+        answer = request(deployment.port, "POST", "/api/v1/push", body, headers)
+        counts = [
+            answer.headers[f"x-prometheus-remote-write-{one}-written"] for one in ("samples", "histograms", "exemplars")
+        ]
+        return answer.status, counts, answer.text
+
+    assert push(("0", now), ("1", now)) == (200, ["2", "0", "2"], "")
+    status, counts, text = push(("0", now - 1), ("1", now + 1))
+    assert (status, counts) == (400, ["1", "0", "1"])
+    assert "err-mimir-sample-out-of-order" in text
+    found = deployment.result("query_exemplars", "partly", query="partly")
+    assert [len(one["exemplars"]) for one in found] == [1, 2]

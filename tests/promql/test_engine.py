@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mimir_ray.errors import InvalidArgument
+from mimir_ray.model.float_histogram import FloatHistogram
 from mimir_ray.model.labels import Labels, labels_of
 from mimir_ray.model.result import Matrix, QueryResult, Scalar, String, Vector
 from mimir_ray.model.series import STALE_NAN, SeriesBatch
@@ -316,6 +317,51 @@ def test_statistics_count_what_each_step_looks_at() -> None:
     twice = engine.range("x + x", data, 0, MINUTE, MINUTE, stats=True)
     assert twice.stats.samples.total == 4
     assert engine.range("x @ 0", data, 0, 2 * MINUTE, MINUTE, stats=True).stats.samples.total == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "total", "read"),
+    [
+        ("x", [1, 1, 1], [1, 1, 1]),
+        ("sum_over_time(x[3m])", [1, 3, 3], [1, 2, 2]),
+        ("sum_over_time(x[3m] offset 2m)", [0, 1, 3], [0, 1, 2]),
+        ("sum_over_time(x[1m])", [1, 1, 1], [1, 1, 1]),
+        ("x @ 0 + 0", [1, 1, 1], [1, 0, 0]),
+        ("predict_linear(x[2m] @ 60, 1)", [2, 2, 2], [2, 0, 0]),
+        # Of a subquery the windows over its answers count, and what it looked at is read once.
+        ("max_over_time(x[3m:1m])", [1, 3, 3], [1, 2, 2]),
+        ("max_over_time(x[1m:30s])", [1, 2, 2], [1, 2, 2]),
+        ("max_over_time(sum_over_time(x[2m])[3m:1m])", [1, 3, 3], [1, 2, 2]),
+        ("max_over_time(vector(1)[3m:1m])", [3, 3, 3], [0, 0, 0]),
+        ("sum(x) + scalar(x @ 0)", [2, 2, 2], [2, 1, 1]),
+        # A histogram weighs as much as upstream's: (168 + 8 + 8 * (1 span + 2 buckets)) / 16.
+        ("h", [12, 12, 12], [12, 12, 12]),
+        ("rate(h[3m])", [12, 36, 36], [12, 24, 24]),
+        ("histogram_count(rate(h[3m]))", [11, 33, 33], [11, 22, 22]),
+        ("count(h)", [12, 12, 12], [12, 12, 12]),
+    ],
+)
+def test_samples_are_counted_as_upstream_counts_them(query: str, total: list[int], read: list[int]) -> None:
+    data = source(x=[1.0] * 10)
+    buckets = np.array([0, 1], np.int32), np.array([1.0, 1.0])
+    histogram = FloatHistogram(0, 0.001, 0.0, 2.0, 1.0, 0, *buckets)
+    data.add({"__name__": "h"}, [(at * MINUTE, histogram) for at in range(10)])
+    counted = Engine().range(query, data, 0, 4 * MINUTE, 2 * MINUTE, stats=True).stats.samples
+    assert counted.per_step is not None and counted.read_per_step is not None
+    assert (counted.per_step.tolist(), counted.read_per_step.tolist()) == (total, read)
+    assert (counted.total, counted.read) == (sum(total), sum(read))
+
+
+@pytest.mark.parametrize(("query", "total"), [("x[3m]", 3), ("x[3m:30s]", 6), ("h[3m]", 36), ("h[3m:1m]", 36)])
+def test_samples_of_a_range_vector_are_counted_once(query: str, total: int) -> None:
+    data = source(x=[1.0] * 10)
+    buckets = np.array([0, 1], np.int32), np.array([1.0, 1.0])
+    data.add(
+        {"__name__": "h"}, [(at * MINUTE, FloatHistogram(0, 0.001, 0.0, 2.0, 1.0, 0, *buckets)) for at in range(9)]
+    )
+    counted = Engine().instant(query, data, 4 * MINUTE, stats=True).stats.samples
+    assert counted.per_step is not None
+    assert counted.per_step.tolist() == [total] and counted.read == total
 
 
 def test_parsed_queries_are_remembered_and_forgotten() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from mimir_ray.cluster.transport.in_process import InProcessTransport
 from mimir_ray.config.limits import Limits
 from mimir_ray.config.overrides import RuntimeConfig, RuntimeConfigSettings, RuntimeDefaults
 from mimir_ray.config.units import Duration
+from mimir_ray.encoding.varint import encode_uvarint
 from mimir_ray.model.labels import Labels
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.result import Matrix, QueryResult, Scalar, Vector
@@ -49,7 +51,7 @@ from mimir_ray.roles.querier.fragments import ShardTasks
 from mimir_ray.roles.querier.querier import Querier
 from mimir_ray.roles.querier.source import ClusterSource, Ingesters
 from mimir_ray.testing.sources import ListSource
-from mimir_ray.wire.remote_write import encode_write_request
+from mimir_ray.wire.remote_write import encode_write_request, label_section
 
 NOW_MS = 1_700_000_000_000
 TENANT = TenantId("team-a")
@@ -236,6 +238,25 @@ class Cluster:
             for labels, points in series:
                 self.written.add(labels, points)
         return outcome
+
+    def push_counters(self, series: Series, created_ms: int) -> None:
+        """Pushes samples that count since then."""
+        series = list(series)
+        body = b""
+        for one in series:
+            content = label_section(one[0]) + b"".join(
+                b"\x12" + bytes((len(sample),)) + sample
+                for sample in (
+                    b"\x09" + struct.pack("<d", value) + b"\x10" + encode_uvarint(time) for time, value in one[1]
+                )
+            )
+            content += b"\x30" + encode_uvarint(created_ms)
+            body += b"\x0a" + encode_uvarint(len(content)) + content
+        outcome = self._loop.run_until_complete(self.distributor.push(TENANT, body))
+        self._loop.run_until_complete(self.distributor.drain())
+        assert outcome.error is None, outcome.error
+        for labels, points in series:
+            self.written.add(labels, points, [(time, created_ms) for time, _ in points])
 
     def push(self, series: Series, tenant: TenantId = TENANT) -> None:
         outcome = self.try_push(series, tenant)

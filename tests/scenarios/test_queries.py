@@ -182,6 +182,22 @@ def test_with_any_steps_push_down_does_not_change_an_answer(
     assert close_to(cluster.range(query, *span), cluster.expected_range(query, *span))
 
 
+@pytest.mark.parametrize(
+    "query",
+    ["rate(requests_total[5m])", "sum(rate(requests_total[5m]))", "rate(requests_total[1ms])", "sum(irate(load[15s]))",
+     "quantile_over_time(2, load[1m])", "sum(max_over_time(rate(load[1m])[5m:1m])) + sum(load @ 0)"],
+)  # fmt: skip
+def test_what_was_looked_at_and_warned_of_is_told_from_wherever_it_was(cluster: Cluster, query: str) -> None:
+    span = (BEGAN, NOW_MS, 47_000)
+    found = cluster.engine.range(query, cluster.source(), *span, stats=True)
+    wanted = cluster.engine.range(query, cluster.written, *span, stats=True)
+    counted, expected = found.stats.samples, wanted.stats.samples
+    assert counted.total == expected.total and counted.read == expected.read
+    for mine, theirs in ((counted.per_step, expected.per_step), (counted.read_per_step, expected.read_per_step)):
+        assert mine is not None and theirs is not None and mine.tolist() == theirs.tolist()
+    assert (found.warnings, found.infos) == (wanted.warnings, wanted.infos)
+
+
 def test_work_is_where_it_is_meant_to_be(cluster: Cluster) -> None:
     before = {name: cluster.calls(name) for name in ("evaluate", "select_page")}
     cluster.instant("sum(rate(requests_total[5m]))")

@@ -17,10 +17,11 @@ from mimir_ray.model.labels import Labels, labels_of
 from mimir_ray.model.matchers import Matcher, MatchType
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
+from mimir_ray.promql.engine import Engine, EngineOptions
 from mimir_ray.promql.source import Selection
 from mimir_ray.roles.ingester.ingester import IngesterNotReady
 from mimir_ray.testing.sources import ListSource
-from tests.scenarios.cluster import NOW_MS, TENANT, Cluster, read
+from tests.scenarios.cluster import NOW_MS, TENANT, Cluster, close_to, read
 
 EVERYTHING = Selection((Matcher(MatchType.REGEX, "__name__", ".+"),), NOW_MS - 10**8, NOW_MS + 10**8)
 STEP = 15_000
@@ -98,6 +99,27 @@ def test_labels_and_metadata_are_those_of_all_ingesters(cluster: Callable[..., C
         assert source.label_values("instance", only) == sorted(f"host-{n}" for n in range(40) if n % 3 == 1)
         assert source.metadata() == [entry]
         assert source.metadata("m1") == []
+
+
+@pytest.mark.parametrize(("ingesters", "replication_factor"), [(2, 1), (3, 3)])
+def test_counters_say_since_when_they_count_and_go_on_after_a_restart(
+    cluster: Callable[..., Cluster], ingesters: int, replication_factor: int
+) -> None:
+    with cluster(ingesters, replication_factor) as one:
+        one.engine = Engine(EngineOptions(use_start_timestamps=True))
+        counters = [(labels, points) for labels, points in series() if dict(labels)["__name__"] == "m0"]
+        one.push_counters([(labels, points[:3]) for labels, points in counters], NOW_MS - 130_000)
+        one.push_counters([(labels, points[3:]) for labels, points in counters], NOW_MS - 80_000)
+        for again in (False, True):
+            if again:
+                one.restart(0)
+            for query in ("start_timestamp(m0)", "increase(m0[3m])", "resets(m0[3m])", "sum by (job) (irate(m0[3m]))"):
+                assert close_to(one.instant(query), one.expected(query)) and one.expected(query), query
+            assert set(one.instant("start_timestamp(m0)").values()) == {(NOW_MS - 80_000) / 1000}
+            assert set(one.instant("resets(m0[3m])").values()) == {1.0}
+        one.engine = Engine()
+        assert one.instant("start_timestamp(m0)") == {}
+        assert set(one.instant("resets(m0[3m])").values()) == {0.0}
 
 
 # An ingester dies.

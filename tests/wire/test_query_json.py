@@ -242,18 +242,20 @@ def test_an_error_has_its_fields_in_order() -> None:
 
 
 def test_statistics_are_left_out_unless_asked_for() -> None:
-    result = QueryResult(Scalar(0, 1), stats=QueryStats(Timings(evalTotalTime=0.01), SampleCounts(120, 12)))
+    result = QueryResult(Scalar(0, 1), stats=QueryStats(Timings(evalTotalTime=0.01), SampleCounts(120, 80, 12)))
     assert b"stats" not in query_json.query_response(result)
     assert query_json.query_response(result, "true").endswith(
         b'"stats":{"timings":{"evalTotalTime":0.01,"resultSortTime":0,"queryPreparationTime":0,"innerEvalTime":0,'
-        b'"execQueueTime":0,"execTotalTime":0},"samples":{"totalQueryableSamples":120,"peakSamples":12}}}}'
+        b'"execQueueTime":0,"execTotalTime":0},"samples":{"totalQueryableSamples":120,"samplesRead":80,"peakSamples":12}}}}'
     )
 
 
 def test_statistics_of_steps_are_pairs_of_seconds_and_samples() -> None:
-    stats = QueryStats(samples=SampleCounts(3, 2, np.array([1, 2])))
+    stats = QueryStats(samples=SampleCounts(3, 2, 2, np.array([1, 2]), np.array([1, 1])))
     body = query_json.encode_stats(stats, np.array([1500, 2000]))
-    assert json.loads(body)["samples"]["totalQueryableSamplesPerStep"] == [[1.5, 1], [2, 2]]
+    samples = json.loads(body)["samples"]
+    assert samples["totalQueryableSamplesPerStep"] == [[1.5, 1], [2, 2]]
+    assert samples["samplesReadPerStep"] == [[1.5, 1], [2, 1]]
 
 
 def test_numbers_of_statistics_have_short_exponents() -> None:

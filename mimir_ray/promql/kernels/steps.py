@@ -50,8 +50,14 @@ def newest_samples(
 
 
 @kernel
-def window_sizes(offsets: I64, timestamps: I64, bits: U64, ends: I64, range_ms: int, sizes: OutI64) -> None:
-    """Adds to `sizes` (int64[T]) how many samples, markers not counted, all series have in each step's window."""
+def window_sizes(
+    offsets: I64, timestamps: I64, bits: U64, weights: I64, ends: I64, range_ms: int, sizes: OutI64
+) -> None:
+    """Adds to `sizes` (int64[T]) how many samples, markers not counted, all series have in each step's window.
+
+    `weights`: int64[N], for how many each counts; empty where each is one.
+    """
+    weighted = len(weights) > 0
     for s in range(len(offsets) - 1):
         low = offsets[s]
         at = low
@@ -59,10 +65,12 @@ def window_sizes(offsets: I64, timestamps: I64, bits: U64, ends: I64, range_ms: 
         count = 0
         for t in range(len(ends)):
             while at < high and timestamps[at] <= ends[t]:
-                count += bits[at] != _STALE
+                if bits[at] != _STALE:
+                    count += weights[at] if weighted else 1
                 at += 1
             while low < at and timestamps[low] <= ends[t] - range_ms:
-                count -= bits[low] != _STALE
+                if bits[low] != _STALE:
+                    count -= weights[low] if weighted else 1
                 low += 1
             sizes[t] += count
 

@@ -129,7 +129,7 @@ def without_stale(batch: SeriesBatch) -> SeriesBatch:
     bits = batch.values.view(np.uint64)
     if first_equal(bits, STALE_NAN_BITS) < 0:
         return batch
-    if batch.histograms is not None:
+    if batch.histograms is not None or batch.start_timestamps is not None:
         return chosen_samples(batch, bits != np.uint64(STALE_NAN_BITS))
     offsets = np.empty_like(batch.offsets)
     timestamps = np.empty(len(batch.timestamps), np.int64)
@@ -143,4 +143,7 @@ def chosen_samples(batch: SeriesBatch, chosen: NDArray[np.bool_], floats: bool =
     before = np.zeros(len(chosen) + 1, np.int64)
     np.cumsum(chosen, out=before[1:])
     histograms = None if floats or batch.histograms is None else batch.histograms[chosen]
-    return SeriesBatch(batch.labels, before[batch.offsets], batch.timestamps[chosen], batch.values[chosen], histograms)
+    starts = None if batch.start_timestamps is None else batch.start_timestamps[chosen]
+    return SeriesBatch(
+        batch.labels, before[batch.offsets], batch.timestamps[chosen], batch.values[chosen], histograms, starts
+    )

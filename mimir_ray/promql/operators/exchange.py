@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mimir_ray.model.series import StepMatrix
+from mimir_ray.promql.limits import Reads
 from mimir_ray.promql.plan import nodes
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
 
@@ -31,21 +32,21 @@ def _parts(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> It
         steps,
         execution.delayed_names,
         execution.budget.max_samples,
-        execution.samples_per_step is not None,
-        max_series=execution.reads.max_series,
-        max_chunks=execution.reads.max_chunks,
+        execution.tally is not None,
+        max_reads=execution.reads.most,
         max_bytes=execution.budget.max_bytes,
     )
     (matchers,) = {each.matchers for each in nodes.walk(node) if isinstance(each, nodes.Select | nodes.RangeSelect)}
-    series = chunks = 0
+    reads = Reads()
     for part in execution.fragments.run(fragment):
         execution.check()
-        series, chunks = series + part.series, chunks + part.chunks
-        execution.reads.take(matchers, series, chunks)
+        reads = reads.plus(part.reads)
+        execution.reads.take(matchers, reads)
         execution.annotations.merge(part.annotations)
-        if part.samples is not None:
-            execution.count_samples(steps, part.samples)
-        yield part
+        if part.samples is not None and execution.tally is not None:
+            execution.tally.add(*part.samples)
+        if len(part.labels):
+            yield part
 
 
 def _series(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,16 @@ from mimir_ray.model.histogram import HistogramPart
 from mimir_ray.model.labels import LabelColumns, StringTable
 from mimir_ray.model.series import SeriesBatch, StepMatrix
 from mimir_ray.promql.annotations import Annotations
-from mimir_ray.promql.limits import POINT_BYTES, SAMPLES_PER_CHUNK, Cancellation, ReadBudget, SampleBudget
+from mimir_ray.promql.limits import (
+    BUCKET_CHUNK_BYTES,
+    POINT_BYTES,
+    SAMPLE_CHUNK_BYTES,
+    SAMPLES_PER_CHUNK,
+    Cancellation,
+    ReadBudget,
+    Reads,
+    SampleBudget,
+)
 from mimir_ray.promql.operators.functions_base import FunctionContext
 from mimir_ray.promql.plan import nodes
 from mimir_ray.promql.plan.fragment import FragmentRunner
@@ -26,6 +35,7 @@ from mimir_ray.promql.source import SERIES_PER_BATCH, Selection, SeriesSource
 
 from .histograms_counts import counts_only
 from .labels import Intake
+from .sample_tally import SampleTally
 
 Scalar = NDArray[np.float64]
 VectorOperator = Callable[[Any, nodes.Steps, "Execution"], Iterator[StepMatrix]]
@@ -52,8 +62,8 @@ class Execution:
     annotations: Annotations = field(default_factory=Annotations)
     cancellation: Cancellation | None = None
     delayed_names: bool = False
-    samples_per_step: dict[nodes.Steps, NDArray[np.int64]] | None = None
-    """Samples that selectors looked at, by the steps they ran on; None if nobody wants to know."""
+    tally: SampleTally | None = None
+    """Samples that selectors look at, of the steps that are evaluated just now; None if nobody wants to know."""
     shared: dict[tuple[nodes.PlanNode, nodes.Steps], Any] = field(default_factory=dict)
     shared_points: int = 0
     """Cells of the vectors in `shared`."""
@@ -111,20 +121,19 @@ class Execution:
         guess = max(1, (maxt - mint) // _GUESSED_INTERVAL_MS)
         wanted = min(SERIES_PER_BATCH, max(64, SAMPLES_PER_BATCH // guess))
         rows = max(1, POINTS_PER_BATCH // max(1, steps.count))
-        series = chunks = 0
-        for batch in self.source.select(Selection(node.matchers, mint, maxt, batch_series=wanted)):
+        reads = Reads()
+        selection = Selection(node.matchers, mint, maxt, batch_series=wanted, start_timestamps=node.start_timestamps)
+        for batch in self.source.select(selection):
             self.check()
             if not len(batch):
                 continue
-            series += len(batch)
-            chunks += int((-(-np.diff(batch.offsets) // SAMPLES_PER_CHUNK)).sum())
-            self.reads.take(node.matchers, series, chunks)
+            reads = reads.plus(reads_of(batch))
+            self.reads.take(node.matchers, reads)
             held = batch.samples * POINT_BYTES + batch.labels.codes.nbytes
+            held += 0 if batch.start_timestamps is None else batch.start_timestamps.nbytes
             self.budget.hold(held)
             labels = batch.labels if node.labels is None else batch.labels.keep(node.labels)
-            batch = SeriesBatch(
-                self.intake.take(labels), batch.offsets, batch.timestamps, batch.values, batch.histograms
-            )
+            batch = replace(batch, labels=self.intake.take(labels))
             if batch.histograms is not None and node.counts_only:
                 batch = counts_only(batch)
             each = max(1, batch.samples // len(batch))
@@ -132,13 +141,45 @@ class Execution:
             self.budget.drop(held)
 
     def context(self, node: nodes.FunctionCall, steps: nodes.Steps) -> FunctionContext:
-        return FunctionContext(node.call, steps.times, self.table, self.annotations, self.delayed_names)
+        argument = node.args[0] if node.args else None
+        while isinstance(argument, nodes.Shared | nodes.StepInvariant):
+            argument = argument.expr
+        starts = isinstance(argument, nodes.Select) and argument.start_timestamps
+        return FunctionContext(node.call, steps.times, self.table, self.annotations, self.delayed_names, starts)
 
-    def count_samples(self, steps: nodes.Steps, sizes: NDArray[np.int64]) -> None:
-        """Adds to the statistics what each step looked at, int64[T]."""
-        if self.samples_per_step is not None:
-            known = self.samples_per_step.get(steps)
-            self.samples_per_step[steps] = sizes.copy() if known is None else known + sizes
+    def tallied(self, batches: Iterator[StepMatrix], tally: SampleTally | None) -> Iterator[StepMatrix]:
+        """The batches; what they look at while they are made is counted in `tally`."""
+        while True:
+            outer, self.tally = self.tally, tally
+            try:
+                batch = next(batches, None)
+            finally:
+                self.tally = outer
+            if batch is None:
+                return
+            yield batch
+
+    def scalar_tallied(self, node: nodes.PlanNode, steps: nodes.Steps, tally: SampleTally | None) -> Scalar:
+        """The same of a scalar node."""
+        outer, self.tally = self.tally, tally
+        try:
+            return self.scalar(node, steps)
+        finally:
+            self.tally = outer
+
+    def new_tally(self, steps: nodes.Steps) -> SampleTally | None:
+        """For other steps than those of now; None if nobody wants to know."""
+        return None if self.tally is None else SampleTally(steps.count)
+
+
+def reads_of(batch: SeriesBatch) -> Reads:
+    """About what storage read for a batch."""
+    chunks = int((-(-np.diff(batch.offsets) // SAMPLES_PER_CHUNK)).sum())
+    size = batch.samples * SAMPLE_CHUNK_BYTES
+    if batch.histograms is not None:
+        columns = batch.histograms.columns
+        size += (len(columns.positive) + len(columns.negative)) * BUCKET_CHUNK_BYTES
+    return Reads(len(batch), chunks, size)
 
 
 def extremes(param: Scalar) -> tuple[float, float]:
@@ -168,6 +209,7 @@ def slices(batch: SeriesBatch, rows: int) -> Iterator[SeriesBatch]:
             batch.timestamps[low:high],
             batch.values[low:high],
             None if batch.histograms is None else batch.histograms[low:high],
+            None if batch.start_timestamps is None else batch.start_timestamps[low:high],
         )
 
 

@@ -34,6 +34,7 @@ class FunctionContext:
 
     `times`: int64[T], ms, the evaluation times of the steps. `table`: of all label columns in the query.
     `delayed_names`: the engine removes metric names at the end of the query, not at each step.
+    `start_timestamps`: the values of the vector are start timestamps.
     """
 
     call: ast.Call
@@ -41,6 +42,7 @@ class FunctionContext:
     table: StringTable
     annotations: Annotations
     delayed_names: bool = False
+    start_timestamps: bool = False
 
 
 @dataclass(frozen=True, slots=True)

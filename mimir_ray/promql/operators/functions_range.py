@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mimir_ray.model.labels import METRIC_NAME
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.promql.kernels import extended as kernels_extended
-from mimir_ray.promql.kernels import over_time, quantile, rate, regression
+from mimir_ray.promql.kernels import over_time, quantile, rate, regression, start_timestamps
 from mimir_ray.promql.kernels.windows import Window
 
 from .functions_base import Dense, FunctionContext, InvalidFunctionArgument, RangeFunction, ScalarSteps
@@ -46,9 +46,65 @@ def counter(is_rate: bool) -> RangeFunction:
     """rate and increase: of counters, and telling so where the name speaks against it."""
 
     def run(batch: SeriesBatch, window: Window, params: tuple[ScalarSteps, ...], context: FunctionContext) -> Dense:
-        values, present = _call(rate.extrapolated_rate, batch, window, True, is_rate)
+        if batch.start_timestamps is None:
+            values, present = _call(rate.extrapolated_rate, batch, window, True, is_rate)
+        else:
+            values, present = _rate_from_starts(batch, window, is_rate, context)
         note_non_counters(batch, present, context)
         return values, present
+
+    return RangeFunction(run)
+
+
+def _rate_from_starts(batch: SeriesBatch, window: Window, is_rate: bool, context: FunctionContext) -> Dense:
+    assert batch.start_timestamps is not None
+    values, present = _dense(batch, window)
+    restarted, overlaps = restarts(batch)
+    start_timestamps.rate_from_starts(
+        batch.offsets, batch.timestamps, batch.values, batch.start_timestamps, restarted,
+        window.ends, window.range_ms, is_rate, values, present,
+    )  # fmt: skip
+    if overlaps is not None:
+        for row in np.unique(np.searchsorted(batch.offsets, np.flatnonzero(overlaps), side="right") - 1).tolist():
+            cut = slice(int(batch.offsets[row]), int(batch.offsets[row + 1]))
+            seen = windows_with(batch.timestamps[cut], overlaps[cut], window)
+            note_overlaps(batch, row, int(np.count_nonzero(seen)), context)
+    return values, present
+
+
+def restarts(batch: SeriesBatch) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
+    """(which samples begin anew, which overlap the one before them or None where none does): bool[N] each."""
+    assert batch.start_timestamps is not None
+    restarted, overlaps = np.empty(batch.samples, np.bool_), np.empty(batch.samples, np.bool_)
+    found = start_timestamps.find_restarts(batch.offsets, batch.timestamps, batch.start_timestamps, restarted, overlaps)
+    return restarted, overlaps if found else None
+
+
+def windows_with(timestamps: NDArray[np.int64], chosen: NDArray[np.bool_], window: Window) -> NDArray[np.bool_]:
+    """bool[T]: which windows hold one of the chosen samples of a series, and the sample before it."""
+    seen = np.zeros(len(window.ends), np.bool_)
+    for at in np.flatnonzero(chosen).tolist():
+        seen |= (timestamps[at] <= window.ends) & (timestamps[at - 1] > window.ends - window.range_ms)
+    return seen
+
+
+def note_overlaps(batch: SeriesBatch, row: int, windows: int, context: FunctionContext) -> None:
+    """Warns of a series whose start timestamps overlap in so many windows."""
+    if windows:
+        name = batch.labels.table.strings[int(batch.labels.column(METRIC_NAME)[row])]
+        context.annotations.start_time_overlap(name, context.call.args[0].span, windows)
+
+
+def _from_restarts(plain: RangeFunction, kernel: Callable[..., None]) -> RangeFunction:
+    """irate and resets: `kernel` where there are start timestamps, else `plain`."""
+
+    def run(batch: SeriesBatch, window: Window, params: tuple[ScalarSteps, ...], context: FunctionContext) -> Dense:
+        if batch.start_timestamps is None:
+            return plain.run(batch, window, params, context)
+        out, present = _dense(batch, window)
+        restarted, _ = restarts(batch)
+        kernel(batch.offsets, batch.timestamps, batch.values, restarted, window.ends, window.range_ms, out, present)
+        return out, present
 
     return RangeFunction(run)
 
@@ -146,9 +202,9 @@ RANGE_FUNCTIONS: dict[str, RangeFunction] = {
     "rate": counter(is_rate=True),
     "increase": counter(is_rate=False),
     "delta": simple(rate.extrapolated_rate, False, False),
-    "irate": simple(rate.last_difference, True),
+    "irate": _from_restarts(simple(rate.last_difference, True), start_timestamps.instant_rate_from_starts),
     "idelta": simple(rate.last_difference, False),
-    "resets": simple(rate.count_events, True),
+    "resets": _from_restarts(simple(rate.count_events, True), start_timestamps.resets_from_starts),
     "changes": simple(rate.count_events, False),
     "deriv": simple(regression.linear_regression, np.empty(0, np.int64), np.empty(0, np.float64)),
     "predict_linear": RangeFunction(_predict_linear),

@@ -96,9 +96,9 @@ def _timestamp(matrix: StepMatrix, params: tuple[ScalarSteps | str, ...], contex
     return _with_values(matrix, np.ascontiguousarray(np.broadcast_to(context.times / 1000.0, matrix.values.shape)))
 
 
-def _nothing(matrix: StepMatrix, params: tuple[ScalarSteps | str, ...], context: FunctionContext) -> StepMatrix:
-    """For functions of start timestamps: samples have none."""
-    return matrix.take(slice(0, 0))
+def _start_timestamp(matrix: StepMatrix, params: tuple[ScalarSteps | str, ...], context: FunctionContext) -> StepMatrix:
+    """Of a selector what the caller passes as values (s); where they are not used, or of anything else, nothing."""
+    return matrix if context.start_timestamps else matrix.take(slice(0, 0))
 
 
 VECTOR_FUNCTIONS: dict[str, VectorFunction] = {
@@ -138,7 +138,7 @@ VECTOR_FUNCTIONS: dict[str, VectorFunction] = {
     "days_in_month": by_kernel(dates.date_part, dates.DAYS_IN_MONTH, defaults_to_time=True),
     "hour": by_kernel(dates.date_part, dates.HOUR, defaults_to_time=True),
     "minute": by_kernel(dates.date_part, dates.MINUTE, defaults_to_time=True),
-    "start_timestamp": VectorFunction(_nothing),
+    "start_timestamp": VectorFunction(_start_timestamp, takes_histograms=True),
 }
 
 

@@ -34,7 +34,7 @@ from mimir_ray.promql.kernels.windows import Window, chosen_samples, without_sta
 from mimir_ray.promql.syntax.ast import Span
 
 from .functions_base import FunctionContext, RangeFunction, ScalarSteps
-from .functions_range import note_non_counters
+from .functions_range import note_non_counters, note_overlaps, restarts, windows_with
 from .histograms_dense import rates
 
 _OF_ANY_KIND = frozenset(
@@ -60,6 +60,7 @@ def with_histograms(
     assert part is not None
     if name in _OF_ANY_KIND:
         return _of_any_kind(name, function, batch, window, params, context)
+    restarted, overlaps = (None, None) if batch.start_timestamps is None else restarts(batch)
     is_counter = name in ("rate", "increase")
     of_floats = context if not is_counter else replace(context, annotations=Annotations())
     values, present = function(chosen_samples(batch, ~part.here, floats=True), window, params, of_floats)
@@ -67,16 +68,28 @@ def with_histograms(
     strings = context.table.strings
     names = batch.labels.column(METRIC_NAME)
     for row in np.flatnonzero(rows_with_histograms(batch, part)).tolist():
-        series = SeriesWindows(batch, part, row, window, strings[int(names[row])], context)
+        series = SeriesWindows(batch, part, row, window, strings[int(names[row])], context, restarted)
         if is_counter and (found := _plain_rates(series, name)) is not None:
             steps, columns = found
             cells.put_many((row, steps), columns)
             present[row, steps] = series.done[steps] = True
         _RULES[name](series, name, values[row], present[row], lambda t, one, row=row: cells.put((row, t), one))  # type: ignore[misc]
     histograms = cells.part()
+    if is_counter and overlaps is not None:
+        _note_overlaps(batch, overlaps, window, context)
     if is_counter:
         note_non_counters(batch, present if histograms is None else present & ~histograms.here, context)
     return values, present, histograms
+
+
+def _note_overlaps(batch: SeriesBatch, overlaps: Flags, window: Window, context: FunctionContext) -> None:
+    """Warns of start timestamps that overlap in windows of one kind of sample."""
+    assert batch.histograms is not None
+    for row in np.unique(np.searchsorted(batch.offsets, np.flatnonzero(overlaps), side="right") - 1).tolist():
+        cut = slice(int(batch.offsets[row]), int(batch.offsets[row + 1]))
+        times, here = batch.timestamps[cut], batch.histograms.here[cut]
+        mixed = windows_with(times, np.append(False, here[1:] != here[:-1]), window)
+        note_overlaps(batch, row, int(np.count_nonzero(windows_with(times, overlaps[cut], window) & ~mixed)), context)
 
 
 def rows_with_histograms(batch: SeriesBatch, part: HistogramPart) -> NDArray[np.bool_]:
@@ -111,12 +124,22 @@ class SeriesWindows:
     """One series with its windows: step t sees the samples first[t] .. last[t] - 1."""
 
     def __init__(
-        self, batch: SeriesBatch, part: HistogramPart, row: int, window: Window, name: str, context: FunctionContext
+        self,
+        batch: SeriesBatch,
+        part: HistogramPart,
+        row: int,
+        window: Window,
+        name: str,
+        context: FunctionContext,
+        restarted: NDArray[np.bool_] | None = None,
     ) -> None:
+        """`restarted`: bool, of all samples of the batch, which of them begin anew by their start timestamps."""
         low, high = int(batch.offsets[row]), int(batch.offsets[row + 1])
         self.timestamps = batch.timestamps[low:high]
         self.values = batch.values[low:high]
         self.which = part.which[low:high]
+        self.starts = None if batch.start_timestamps is None else batch.start_timestamps[low:high]
+        self.restarted = None if restarted is None else restarted[low:high]
         self.columns = part.columns
         self.window = window
         self.name = name
@@ -153,6 +176,8 @@ class SeriesWindows:
             unsure = both & (hints[1:] != RESET) & (hints[1:] != NOT_RESET)
             for at in (np.flatnonzero(unsure) + 1).tolist():
                 out[at] = detect_reset(self.histogram(at), self.histogram(at - 1))
+            if self.restarted is not None:
+                out[1:] |= self.restarted[1:] & (floats[1:] == floats[:-1])
             self._resets = out
         return self._resets
 
@@ -177,7 +202,7 @@ Rule = Callable[[SeriesWindows, str, Floats, Flags, Put], None]
 
 def _plain_rates(series: SeriesWindows, name: str) -> tuple[NDArray[np.intp], HistogramColumns] | None:
     """What histograms_dense.py can do of rate or increase: (steps, their results)."""
-    if (series.which < 0).any():
+    if (series.which < 0).any() or series.starts is not None:
         return None
     steps = np.flatnonzero(series.histograms >= 2)
     found = rates(
@@ -190,20 +215,25 @@ def _plain_rates(series: SeriesWindows, name: str) -> tuple[NDArray[np.intp], Hi
 def _rate(series: SeriesWindows, name: str, values: Floats, present: Flags, put: Put) -> None:
     series.mixed(present)
     times, window = series.timestamps, series.window
-    for t in series.pure(2):
+    for t in series.pure(2 if series.starts is None else 1):
         first, last = int(series.first[t]), int(series.last[t])
-        found = _difference(series, first, last, name != "delta")
+        end = int(window.ends[t])
+        zero_at = 0 if series.starts is None else int(series.starts[first])
+        if not end - window.range_ms < zero_at < times[first]:
+            zero_at = 0
+        found = _since(series, first, last, zero_at, name != "delta")
         if found is None:
             continue
-        end = int(window.ends[t])
         to_start = (int(times[first]) - (end - window.range_ms)) / 1000
         to_end = (end - int(times[last - 1])) / 1000
         sampled = (int(times[last - 1]) - int(times[first])) / 1000
-        average = sampled / (last - 1 - first)
+        average = sampled / (last - 1 - first) if last - 1 > first else 0.0
         threshold = average * 1.1
         if to_start >= threshold:
             to_start = average / 2
-        if name != "delta":
+        if zero_at:
+            to_start, sampled = 0.0, (int(times[last - 1]) - zero_at) / 1000
+        elif name != "delta":
             to_zero = to_start
             start_count = series.histogram(first).count
             if found.count > 0 and start_count >= 0:
@@ -216,6 +246,23 @@ def _rate(series: SeriesWindows, name: str, values: Floats, present: Flags, put:
             factor /= window.range_ms / 1000
         put(t, found.mul(factor))
         present[t] = True
+
+
+def _since(series: SeriesWindows, first: int, last: int, zero_at: int, is_counter: bool) -> FloatHistogram | None:
+    """What was observed between two samples or, where the counter was zero at a known time (ms, else 0), since then."""
+    if last - first == 1:
+        return series.histogram(first).with_hint(GAUGE) if zero_at else None
+    found = _difference(series, first, last, is_counter)
+    if found is None or not zero_at:
+        return found
+    try:
+        found, _, reconciled = add(found, series.histogram(first))
+    except IncompatibleSchemas:
+        series.annotations.mixed_schemas(series.name, series.span)
+        return None
+    if reconciled:
+        series.annotations.reconciled_buckets("addition", series.span)
+    return found.with_hint(GAUGE)
 
 
 def _difference(series: SeriesWindows, first: int, last: int, is_counter: bool) -> FloatHistogram | None:

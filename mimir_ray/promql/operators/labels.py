@@ -164,7 +164,7 @@ class DistinctLabels:
 def merge_same_labels(matrix: StepMatrix) -> StepMatrix:
     """Makes one series of those with equal labels; raises `EvaluationError` if two have a value at one step.
 
-    Keeps the order of first sight, and of `drop_name` what the first one has.
+    Keeps the order of first sight, and of `drop_name` what the one has that begins at the earliest step.
     Upstream: engine.go rangeEval, mergeSeriesWithSameLabelset.
     """
     if len(matrix) < 2:
@@ -189,7 +189,11 @@ def merge_same_labels(matrix: StepMatrix) -> StepMatrix:
         histograms = HistogramPart(matrix.histograms.which.ravel()[cells], matrix.histograms.columns)
     first = np.full(count, len(matrix), np.int64)
     np.minimum.at(first, of_row, np.arange(len(matrix)))
-    drop = None if matrix.drop_name is None else matrix.drop_name[first]
+    drop = None
+    if matrix.drop_name is not None:
+        begins = np.where(matrix.present.any(axis=1), matrix.present.argmax(axis=1), values.shape[1])
+        order = np.lexsort((begins, of_row))
+        drop = matrix.drop_name[order[np.searchsorted(of_row[order], np.arange(count))]]
     return StepMatrix(matrix.labels.take(first), values, present, drop, histograms)
 
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from mimir_ray.model.histogram import HistogramPart
 from mimir_ray.model.series import SeriesBatch, StepMatrix
 from mimir_ray.promql.functions import EXTENDED_FUNCTIONS, RANGE_FUNCTIONS, absent_series
-from mimir_ray.promql.kernels.steps import window_sizes
 from mimir_ray.promql.kernels.windows import Window
 from mimir_ray.promql.plan import nodes
 from mimir_ray.promql.syntax.ast import ValueType
@@ -91,11 +90,10 @@ def _evaluate(
     context = execution.context(node, steps)
     for batch, drop in range_batches(argument, steps, execution):
         execution.check()
-        if execution.samples_per_step is not None:
-            sizes = np.zeros(steps.count, np.int64)
-            bits = batch.values.view(np.uint64)
-            window_sizes(batch.offsets, batch.timestamps, bits, looked_at, range_ms, sizes)
-            execution.count_samples(steps, sizes)
+        if execution.tally is not None:
+            execution.tally.add_windows(
+                batch, looked_at, range_ms, steps, from_storage=isinstance(argument, nodes.RangeSelect)
+            )
         if batch.histograms is None:
             values, present = function(batch, window, params, context)
             yield batch, values, present, drop, None

@@ -18,7 +18,8 @@ keeping them must not fail a query that would pass without."""
 
 def step_invariant(node: nodes.StepInvariant, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
     """The first step's values at every step."""
-    for batch in execution.vector(node.expr, steps.first):
+    tally = execution.new_tally(steps.first)
+    for batch in execution.tallied(execution.vector(node.expr, steps.first), tally):
         if steps.count == 1:
             yield batch
             continue
@@ -32,6 +33,8 @@ def step_invariant(node: nodes.StepInvariant, steps: nodes.Steps, execution: Exe
             None if batch.histograms is None else batch.histograms[:, np.zeros(steps.count, np.intp)],
         )
         execution.budget.release(found)
+    if tally is not None and execution.tally is not None:
+        execution.tally.add_once(tally)
 
 
 def shared(node: nodes.Shared, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:

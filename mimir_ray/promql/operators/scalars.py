@@ -35,7 +35,11 @@ def scalar_call(node: nodes.FunctionCall, steps: nodes.Steps, execution: Executi
 
 
 def scalar_step_invariant(node: nodes.StepInvariant, steps: nodes.Steps, execution: Execution) -> Scalar:
-    return np.full(steps.count, execution.scalar(node.expr, steps.first)[0])
+    tally = execution.new_tally(steps.first)
+    value = execution.scalar_tallied(node.expr, steps.first, tally)[0]
+    if tally is not None and execution.tally is not None:
+        execution.tally.add_once(tally)
+    return np.full(steps.count, value)
 
 
 def shared_scalar(node: nodes.Shared, steps: nodes.Steps, execution: Execution) -> Scalar:

@@ -16,6 +16,7 @@ from mimir_ray.promql.plan import nodes
 
 from .execution import Execution
 from .histograms_extended import smoothed_with_histograms
+from .sample_tally import cell_weights
 
 
 def select(node: nodes.Select, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
@@ -29,9 +30,12 @@ def select(node: nodes.Select, steps: nodes.Steps, execution: Execution) -> Iter
         values = np.empty(shape, np.float64)
         present = np.empty(shape, np.bool_)
         samples = batch.values
-        picks = batch.histograms is not None and not node.sample_times
+        picks = batch.histograms is not None and not (node.sample_times or node.start_timestamps)
         if picks:
             samples = np.arange(len(samples), dtype=np.float64)  # which sample, rather than what is in it
+        elif node.start_timestamps:
+            known = batch.start_timestamps
+            samples = np.zeros(batch.samples) if known is None else known / 1000.0
         found = newest_samples(
             batch.offsets, batch.timestamps, samples, batch.values.view(np.uint64), ends, node.lookback_ms,
             node.sample_times, values, present,
@@ -41,8 +45,9 @@ def select(node: nodes.Select, steps: nodes.Steps, execution: Execution) -> Iter
         histograms = None
         if picks:
             values, histograms = _picked(batch, values, present)
-        if execution.samples_per_step is not None:
-            execution.count_samples(steps, present.sum(axis=0))
+        if execution.tally is not None:
+            weights = present if histograms is None else present * cell_weights(histograms)
+            execution.tally.add(weights.sum(axis=0))
         execution.budget.take(found)
         yield StepMatrix(batch.labels, values, present, histograms=histograms)
         execution.budget.release(found)

@@ -17,6 +17,7 @@ from mimir_ray.promql.plan import nodes
 from mimir_ray.promql.syntax.ast import ValueType
 
 from .execution import POINTS_PER_BATCH, Execution, slices
+from .sample_tally import SampleTally
 
 RangeBatch = tuple[SeriesBatch, NDArray[np.bool_] | None]
 """Samples of some series, and which of them lose their name at the end (bool[S] or None)."""
@@ -31,12 +32,14 @@ def range_batches(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution
     assert isinstance(node, nodes.Subquery), node
     inner = node.inner_steps(steps)
     rows = max(1, POINTS_PER_BATCH // max(1, steps.count))
+    tally = execution.new_tally(inner)
     if node.expr.type is ValueType.SCALAR:
-        values = execution.scalar(node.expr, inner)
+        values = execution.scalar_tallied(node.expr, inner, tally)
+        _count(tally, inner, node, steps, execution)
         labels = LabelColumns.empty_sets(1, execution.table)
         yield SeriesBatch(labels, np.array([0, len(values)], np.int64), inner.times, values), None
         return
-    for matrix in execution.vector(node.expr, inner):
+    for matrix in execution.tallied(execution.vector(node.expr, inner), tally):
         samples = Matrix.from_steps(matrix, inner.times)
         if samples.histograms is not None:
             samples.histograms = _without_reset_hints(samples.histograms)
@@ -48,6 +51,14 @@ def range_batches(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution
             at += len(part)
             yield part, drop
         execution.budget.release(held)
+    _count(tally, inner, node, steps, execution)
+
+
+def _count(
+    tally: SampleTally | None, inner: nodes.Steps, node: nodes.Subquery, steps: nodes.Steps, execution: Execution
+) -> None:
+    if tally is not None and execution.tally is not None:
+        execution.tally.add_subquery(tally, inner, steps, node)
 
 
 def _without_reset_hints(part: HistogramPart) -> HistogramPart:

@@ -19,15 +19,21 @@ from . import nodes
 from .durations import QueryTimes
 
 SET_OPERATORS = frozenset(("and", "or", "unless"))
+_FROM_STARTS = frozenset(("rate", "increase", "irate", "resets"))
+"""Functions of counters that look at start timestamps, but in windows that see beyond their edges."""
 COMPARISONS = frozenset(("==", "!=", "<", "<=", ">", ">="))
 
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """Durations in ms: `lookback_ms` of instant selectors, `default_step_ms` of subqueries without a step."""
+    """Durations in ms: `lookback_ms` of instant selectors, `default_step_ms` of subqueries without a step.
+
+    `start_timestamps`: functions of counters look at them, and `start_timestamp` gives them.
+    """
 
     lookback_ms: int = 300_000
     default_step_ms: int = 60_000
+    start_timestamps: bool = False
 
 
 def build(tree: ast.Node, times: QueryTimes, options: PlanOptions | None = None) -> nodes.Plan:
@@ -127,12 +133,19 @@ class _Builder:
         for argument in args:
             if isinstance(argument, nodes.RangeSelect) and argument.extended is not None:
                 _check_extended(argument.extended, tree.name)
-        if tree.name == "timestamp" and isinstance(args[0], nodes.Select):
-            select = args[0]
-            args = (nodes.Select(
-                select.matchers, select.lookback_ms, select.offset_ms, select.at_ms, True, span=select.span
-            ),)  # fmt: skip
+        if isinstance(args[0] if args else None, nodes.Select | nodes.RangeSelect):
+            args = (self._argument(tree.name, args[0]), *args[1:])
         return nodes.FunctionCall(tree.name, args, tree.returns, _as_annotated(tree), span=tree.span)
+
+    def _argument(self, function: str, select: nodes.PlanNode) -> nodes.PlanNode:
+        """The selector that is a function's first argument, told what is wanted of its samples."""
+        if isinstance(select, nodes.Select):
+            times, starts = function == "timestamp", function == "start_timestamp" and self._options.start_timestamps
+            if times or starts:
+                return replace(select, sample_times=times, start_timestamps=starts, smoothed=False)
+        elif isinstance(select, nodes.RangeSelect) and select.extended is None and function in _FROM_STARTS:
+            return replace(select, start_timestamps=self._options.start_timestamps)
+        return select
 
     def _info(self, tree: ast.Call) -> nodes.PlanNode:
         expr = self.node(tree.args[0])

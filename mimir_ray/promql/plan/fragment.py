@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mimir_ray.model.labels import LabelColumns
 from mimir_ray.promql.annotations import Annotation
+from mimir_ray.promql.limits import Reads
 from mimir_ray.promql.source import Shard
 
 from .nodes import PlanNode, Steps
@@ -27,7 +28,7 @@ class Fragment:
     """`node` at these steps, of the series in `shard`.
 
     `delayed_names`, `max_samples`: as in the engine that asks. `count_samples`: report what steps look at.
-    `max_series`, `max_chunks`, `max_bytes`: the limits of the query, for each owner by itself; 0 for none.
+    `max_reads`, `max_bytes`: the limits of the query, for each owner by itself; 0 for none.
     """
 
     node: PlanNode
@@ -36,8 +37,7 @@ class Fragment:
     max_samples: int = 0
     count_samples: bool = False
     shard: Shard | None = None
-    max_series: int = 0
-    max_chunks: int = 0
+    max_reads: Reads = Reads()
     max_bytes: int = 0
 
 
@@ -45,12 +45,14 @@ class Fragment:
 class FragmentPart:
     """Some series, or (under an aggregation) what one owner holds of some groups.
 
-    `labels`: S series or groups. `arrays`: [S, T] each; values and presence of series, or the arrays of
+    `labels`: S series or groups; a part with none has only reports.
+    `arrays`: [S, T] each; values and presence of series, or the arrays of
     the aggregation's accumulator (operators/accumulators.py) in its order. `drop_name`: bool[S] or None.
-    `series`, `chunks`: what was read since the last part.
+    `reads`: what was read since the last part.
     `histograms`: which cells of the series are histograms, or what the aggregation holds of them
     (operators/histograms_aggregate.py HistogramGroups), or None. `annotations`: what came
-    up since the last part. `samples`: int64[T], counted since the last part, or None.
+    up since the last part. `samples`: int64[2, T], in total and read (operators/sample_tally.py) since the last part,
+    or None.
     """
 
     labels: LabelColumns
@@ -58,8 +60,7 @@ class FragmentPart:
     drop_name: NDArray[np.bool_] | None = None
     annotations: tuple[Annotation, ...] = ()
     samples: NDArray[np.int64] | None = None
-    series: int = 0
-    chunks: int = 0
+    reads: Reads = Reads()
     histograms: Any = None
 
 

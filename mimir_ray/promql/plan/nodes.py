@@ -143,6 +143,7 @@ class Select(PlanNode):
     `labels`: what anybody will read of the series' labels, so series may come out equal; None: all.
     `counts_only`: of histograms only counts and sums are read.
     `smoothed`: instead the value on the line between the samples around r, not further away than lookback_ms.
+    `start_timestamps`: the answer is since when the samples count, in seconds, not their values (`start_timestamp(x)`).
     """
 
     matchers: tuple[Matcher, ...]
@@ -153,6 +154,7 @@ class Select(PlanNode):
     labels: tuple[str, ...] | None = None
     smoothed: bool = False
     counts_only: bool = False
+    start_timestamps: bool = False
 
     def ends(self, steps: Steps) -> NDArray[np.int64]:
         """int64[T]: where each step's window ends, in sample time."""
@@ -170,7 +172,7 @@ class RangeSelect(PlanNode):
 
     `labels`, `counts_only`: as of `Select`. `extended`: the window is `anchored` (it begins with the sample
     before its left edge) or `smoothed` (its edges lie on lines between samples) and looks beyond the edges by
-    lookback_ms; see kernels/extended.
+    lookback_ms; see kernels/extended. `start_timestamps`: those of the samples are looked at too.
     """
 
     matchers: tuple[Matcher, ...]
@@ -181,6 +183,7 @@ class RangeSelect(PlanNode):
     extended: Extended | None = None
     lookback_ms: int = 0
     counts_only: bool = False
+    start_timestamps: bool = False
 
     @property
     def type(self) -> ValueType:

@@ -40,6 +40,7 @@ def sound_exemplars(
     Raises `MalformedProtobuf`.
     """
     wanted = ids[found.series] >= 0
+    _refuse_broken_texts(found, wanted)
     refusals: list[tuple[ClientError, int]] = []
     bad = np.flatnonzero(wanted & (found.problems != wire.OK))
     for problem in dict.fromkeys(found.problems[bad].tolist()):
@@ -69,6 +70,23 @@ def sound_exemplars(
         refusals,
         dropped,
     )
+
+
+def _refuse_broken_texts(found: ExemplarScan, wanted: NDArray[np.bool_]) -> None:
+    """Labels that are no UTF-8 are no valid labels: nobody could be shown them."""
+    if _is_utf8(found.labels):
+        return  # tags and short lengths are ASCII
+    for row in np.flatnonzero(wanted & (found.problems == wire.OK)).tolist():
+        if not all(_is_utf8(text) for label in _raw_labels(found, row) for text in label):
+            found.problems[row] = wire.LABELS_MISSING
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _drop(dropped: dict[str, int], reason: str, which: NDArray[np.bool_], kept: NDArray[np.bool_]) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mimir_ray.kernel import F64, I64, OutF64, OutI64, kernel
 from mimir_ray.model.histogram import HistogramPart
 from mimir_ray.model.labels import LabelColumns, StringTable
-from mimir_ray.model.series import SeriesBatch
+from mimir_ray.model.series import SeriesBatch, concat_starts
 
 
 def merge_batches(holders: Sequence[Sequence[SeriesBatch]]) -> Iterator[SeriesBatch]:
@@ -30,24 +30,28 @@ def merge_batches(holders: Sequence[Sequence[SeriesBatch]]) -> Iterator[SeriesBa
     timestamps = np.concatenate([part.timestamps for part in parts])
     values = np.concatenate([part.values for part in parts])
     histograms = HistogramPart.concat([(part.histograms, part.values.shape) for part in parts])
+    began = concat_starts(parts)
     if len(groups) - 1 == len(labels):
         offsets = np.append(starts, ends[-1])
-        yield SeriesBatch(labels, offsets, timestamps, values, histograms)
+        yield SeriesBatch(labels, offsets, timestamps, values, histograms, began)
         return
     first = order[groups[:-1]]
     offsets = np.zeros(len(first) + 1, np.int64)
     merged_timestamps = np.empty_like(timestamps)
     merged_values = np.empty_like(values)
-    # Of histograms the kernel is told which sample it is, not what is in it.
-    merged = values if histograms is None else np.arange(len(values), dtype=np.float64)
+    # Where a sample is more than a float, the kernel is told which sample it is, not what is in it.
+    plain = histograms is None and began is None
+    merged = values if plain else np.arange(len(values), dtype=np.float64)
     count = merge_groups(
         starts[order], ends[order], groups, timestamps, merged, offsets, merged_timestamps, merged_values
     )
     merged_values = merged_values[:count]
-    if histograms is not None:
+    if not plain:
         samples = merged_values.astype(np.int64)
-        merged_values, histograms = values[samples], histograms[samples]
-    yield SeriesBatch(labels.take(first), offsets, merged_timestamps[:count], merged_values, histograms)
+        merged_values = values[samples]
+        histograms = None if histograms is None else histograms[samples]
+        began = None if began is None else began[samples]
+    yield SeriesBatch(labels.take(first), offsets, merged_timestamps[:count], merged_values, histograms, began)
 
 
 def _groups(codes: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:

@@ -51,6 +51,7 @@ from .memory import SampleMemory
 from .reading import Look, read_samples
 from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX, NO_TIME_MIN
 from .settings import NO_LIMITS, HeadSettings, PushLimits
+from .start_timestamps import StartsLook, StartTimestamps
 
 _REASONS = {
     sample_log.REFUSED_OUT_OF_ORDER: "sample-out-of-order",
@@ -95,6 +96,7 @@ class Head:
         self._postings = Postings(self._index)
         self._memory = SampleMemory(files, settings)
         self._histograms = HistogramStore()
+        self._starts = StartTimestamps()
         self._counts = np.zeros(sample_log.STATUSES, np.int64)
         self._metadata = FamilyMetadata(settings.metadata_families_max)
         self._exemplars = ExemplarStore(settings.exemplars_max)
@@ -138,6 +140,11 @@ class Head:
             len(batch.new_series) == len(batch.new_timestamps) == len(batch.new_values)
         ):
             return WriteResult(self.incarnation, error=MalformedBatch("columns of different lengths"))
+        starts, new_starts = batch.start_timestamps, batch.new_start_timestamps
+        if (starts is not None and len(starts) != known) or (
+            new_starts is not None and len(new_starts) != len(batch.new_series)
+        ):
+            return WriteResult(self.incarnation, error=MalformedBatch("start timestamps of other samples"))
         if len(batch.new_series) and not (
             batch.new_series.min() >= 0 and batch.new_series.max() < len(batch.label_offsets) - 1
         ):
@@ -155,7 +162,7 @@ class Head:
                 return WriteResult(self.incarnation, error=error)
         if known and not stale:
             statuses = self._append(
-                batch.references, batch.timestamps, batch.values, batch.histograms, limits, records, True
+                batch.references, batch.timestamps, batch.values, batch.histograms, starts, limits, records, True
             )
             if statuses is not None:
                 self._refuse(statuses, batch, batch.references, batch.timestamps, 0, limits, refusals)
@@ -164,7 +171,7 @@ class Head:
         if len(batch.new_series):
             references = new_references[batch.new_series]
             statuses = self._append(
-                references, batch.new_timestamps, batch.new_values, batch.histograms, limits, records, False
+                references, batch.new_timestamps, batch.new_values, batch.histograms, new_starts, limits, records, False
             )
             if statuses is not None:
                 self._refuse(statuses, batch, references, batch.new_timestamps, known, limits, refusals)
@@ -206,6 +213,7 @@ class Head:
         timestamps: NDArray[np.int64],
         values: NDArray[np.float64],
         histograms: HistogramColumns | None,
+        starts: NDArray[np.int64] | None,
         limits: PushLimits,
         records: list[wal_records.Record],
         known: bool,
@@ -240,6 +248,11 @@ class Head:
             counts,
         )
         self._counts += counts
+        if starts is not None or len(self._starts):
+            changes = self._starts.take(references, timestamps, starts, statuses, len(self._index))
+            if changes is not None:
+                # Before the samples: one that is sent again since it was not acknowledged brings nothing new.
+                records.append(wal_records.encode_start_timestamps(*changes))
         taken = int(counts[sample_log.IN_ORDER] + counts[sample_log.OUT_OF_ORDER])
         if taken == len(references):
             records.append(wal_records.encode_samples(references, timestamps, values))
@@ -336,7 +349,8 @@ class Head:
             references = self._references(selection)
             view = self._index.view()
             look = None if selection.labels_only else self._memory.look(references)
-        return self._batches(selection, references, view, look)
+            starts = self._starts.look() if selection.start_timestamps else None
+        return self._batches(selection, references, view, look, starts)
 
     def snapshot(self, selection: Selection) -> tuple[NDArray[np.int32], IndexView, Look]:
         """(references, labels, chunks) of the selected series, flushed: both logs of the look are empty."""
@@ -346,7 +360,12 @@ class Head:
             return references, self._index.view(), self._memory.look(references)
 
     def _batches(
-        self, selection: Selection, references: NDArray[np.int32], view: Any, look: Look | None
+        self,
+        selection: Selection,
+        references: NDArray[np.int32],
+        view: Any,
+        look: Look | None,
+        starts: StartsLook | None,
     ) -> Iterator[SeriesBatch]:
         size = max(1, selection.batch_series)
         given = 0
@@ -368,7 +387,8 @@ class Head:
             if len(some):
                 given += len(some)
                 values, histograms = resolve(values, self._histograms)
-                yield SeriesBatch(view.labels(some), offsets, timestamps, values, histograms)
+                began = None if starts is None else starts.of(some, offsets, timestamps)
+                yield SeriesBatch(view.labels(some), offsets, timestamps, values, histograms, began)
             if selection.limit_series and given >= selection.limit_series:
                 return
 
@@ -454,7 +474,8 @@ class Head:
                 + self._index.bytes
                 + self._postings.bytes
                 + self._histograms.bytes
-                + self._exemplars.nbytes,
+                + self._exemplars.nbytes
+                + self._starts.bytes,
                 appended=int(self._counts[sample_log.IN_ORDER] + self._counts[sample_log.OUT_OF_ORDER]),
                 appended_late=int(self._counts[sample_log.OUT_OF_ORDER]),
                 flushes=self._memory.flushes,
@@ -492,10 +513,12 @@ class Head:
         """Forgets full chunks whose samples are all older, once they are a quarter of all; returns how many."""
         with self._lock:
             self._histograms.drop_before(time_ms)
+            self._starts.drop_before(time_ms)
             return self._memory.drop_chunks_before(time_ms)
 
     def _drop(self, references: NDArray[np.int32]) -> None:
         self._memory.drop(references)
+        self._starts.drop(references)
         self._index.drop(references)
         self._postings.note_dropped(len(references))
         self._exemplars.forget(references)
@@ -515,6 +538,7 @@ class Head:
             self.flush()
             self._write_journal([])
             parts = self._index.state() | self._memory.state() | self._histograms.state()
+            parts |= self._starts.state()
             parts["metadata"] = wal_records.encode_metadata(self._metadata.of())[1][0]
             parts["exemplars"] = b"".join(
                 bytes(one) for one in wal_records.encode_exemplars(*self._exemplars.export())[1]
@@ -530,6 +554,7 @@ class Head:
             self._index.restore(parts)
             self._memory.restore(parts, len(self._index))
             self._histograms.restore(parts)
+            self._starts.restore(parts, len(self._index))
             self._metadata.restore(wal_records.decode_metadata(parts["metadata"]))
             if "exemplars" in parts:  # checkpoints of earlier versions have none
                 self._exemplars.add(*wal_records.decode_exemplars(parts["exemplars"]))
@@ -556,6 +581,11 @@ class Head:
                 if first != self._histograms.end:
                     raise wal_records.InvalidRecord(kind, f"first number {first}")
                 self._histograms.append(unpack(packed), newest)
+            elif kind == wal_records.START_TIMESTAMPS:
+                changes = wal_records.decode_start_timestamps(payload)
+                if len(changes[0]) and int(changes[0].max()) >= len(self._index):
+                    raise wal_records.InvalidRecord(kind, "a reference that does not exist")
+                self._starts.add(changes, len(self._index))
             elif kind == wal_records.METADATA:
                 self._metadata.restore(wal_records.decode_metadata(payload))
             elif kind == wal_records.EXEMPLARS:

@@ -14,6 +14,8 @@ Payloads, little-endian:
 - EXEMPLARS: count u64, label offsets i64[count + 1], times i64[count], values f64[count], references i32[count],
   label bytes.
 - HISTOGRAMS: first number u64, newest time i64 (ms), packed histograms (head/histogram_store.py).
+- START_TIMESTAMPS: count u64, times i64[count], start timestamps i64[count], references i32[count]
+  (head/start_timestamps.py Changes).
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ SAMPLES = 2
 METADATA = 3
 DROPPED = 4
 HISTOGRAMS = 5
+START_TIMESTAMPS = 6
 EXEMPLARS = 7
 
 Record = tuple[int, list[Any]]
@@ -45,6 +48,7 @@ _SAMPLES_HEADER = struct.Struct("<IIq")
 _DROPPED_HEADER = struct.Struct("<Q")
 _HISTOGRAMS_HEADER = struct.Struct("<Qq")
 _EXEMPLARS_HEADER = struct.Struct("<Q")
+_STARTS_HEADER = struct.Struct("<Q")
 _SHORT_TIMES = 1
 
 
@@ -163,6 +167,35 @@ def decode_exemplars(payload: bytes) -> Exemplars:
 def encode_histograms(first: int, newest_ms: int, packed: bytes) -> Record:
     """Histograms that later records of samples refer to by their numbers, which go up from `first`."""
     return HISTOGRAMS, [_HISTOGRAMS_HEADER.pack(first, newest_ms), packed]
+
+
+def encode_start_timestamps(
+    references: NDArray[np.int32], times: NDArray[np.int64], starts: NDArray[np.int64]
+) -> Record:
+    """From when on (ms) samples of a series count since when (ms), in the order in which that became known."""
+    assert len(references) == len(times) == len(starts)
+    header = _STARTS_HEADER.pack(len(references))
+    return START_TIMESTAMPS, [
+        header,
+        _column(times, np.int64),
+        _column(starts, np.int64),
+        _column(references, np.int32),
+    ]
+
+
+def decode_start_timestamps(payload: bytes) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    """As given to `encode_start_timestamps`."""
+    if len(payload) < _STARTS_HEADER.size:
+        raise InvalidRecord(START_TIMESTAMPS, "too short")
+    (count,) = _STARTS_HEADER.unpack_from(payload)
+    if len(payload) != _STARTS_HEADER.size + 20 * count:
+        raise InvalidRecord(START_TIMESTAMPS, f"{count} changes in {len(payload)} bytes")
+    times = np.frombuffer(payload, np.int64, count, _STARTS_HEADER.size)
+    starts = np.frombuffer(payload, np.int64, count, _STARTS_HEADER.size + 8 * count)
+    references = np.frombuffer(payload, np.int32, count, _STARTS_HEADER.size + 16 * count)
+    if count and references.min() < 0:
+        raise InvalidRecord(START_TIMESTAMPS, "negative reference")
+    return references, times, starts
 
 
 def decode_histograms(payload: bytes) -> tuple[int, int, bytes]:

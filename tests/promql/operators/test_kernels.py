@@ -59,13 +59,16 @@ def test_a_step_sees_the_newest_sample_of_its_lookback_unless_it_is_a_marker(sam
     assert found == present.sum()
 
 
-@given(ragged(), ends, st.integers(1, 30))
-def test_window_sizes_count_samples_but_no_markers(samples, ends, range_ms) -> None:
+@given(ragged(), ends, st.integers(1, 30), st.booleans())
+def test_window_sizes_weigh_samples_but_no_markers(samples, ends, range_ms, weighted) -> None:
     offsets, timestamps, values = samples
     sizes = np.zeros(len(ends), np.int64)
-    window_sizes(offsets, timestamps, values.view(np.uint64), ends, range_ms, sizes)
-    real = [not is_marker(value) for value in values]
-    wanted = [sum(ok and end - range_ms < at <= end for at, ok in zip(timestamps, real, strict=True)) for end in ends]
+    weights = np.arange(len(values) if weighted else 0, dtype=np.int64)
+    window_sizes(offsets, timestamps, values.view(np.uint64), weights, ends, range_ms, sizes)
+    counts = [0 if is_marker(value) else at if weighted else 1 for at, value in enumerate(values)]
+    wanted = [
+        sum(count for at, count in zip(timestamps, counts, strict=True) if end - range_ms < at <= end) for end in ends
+    ]
     assert sizes.tolist() == wanted
 
 

@@ -73,6 +73,16 @@ def test_equal_series_that_never_meet_become_one() -> None:
     assert merged.values[0].tolist() == [1, 2]
 
 
+def test_of_equal_series_the_one_that_begins_first_says_whether_the_name_goes() -> None:
+    twin, other = labels_of({"a": "1"}), labels_of({"b": "1"})
+    both = matrix([twin, other, twin], [[None, 1, None], [5, 5, 5], [0, None, 2]])
+    both.drop_name = np.array([True, True, False])
+    merged = merge_same_labels(both)
+    assert merged.labels.to_labels() == [twin, other]
+    assert merged.drop_name is not None
+    assert merged.drop_name.tolist() == [False, True]
+
+
 def test_equal_series_that_meet_are_refused() -> None:
     twin = labels_of({"a": "1"})
     with pytest.raises(EvaluationError, match="vector cannot contain metrics with the same labelset"):

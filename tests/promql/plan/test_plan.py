@@ -33,7 +33,7 @@ def shape(node: nodes.PlanNode) -> str:
 
 def windows(query: str, times: QueryTimes = TIMES) -> list[tuple[int, int]]:
     """(mint, maxt) of each selector, in minutes and ms over."""
-    built = optimise(plan(query, times), share=False)
+    built = optimise(plan(query, times), without=["common_subexpressions"])
     return [(mint, maxt) for _, mint, maxt in nodes.selections(built.root, built.steps)]
 
 

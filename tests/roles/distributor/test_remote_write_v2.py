@@ -144,6 +144,16 @@ def test_labels_are_sent_again_to_an_ingester_that_was_started_anew(way: Way) ->
     assert setup.only.exemplars == [(UP, labels_of(TRACE), NOW_MS, 3.0)]
 
 
+def test_start_timestamps_of_samples_and_series_travel_along() -> None:
+    setup = Setup()
+    request = Both().series(UP, [(NOW_MS, 1.0)]).series(DOWN, [(NOW_MS, 1.0)])
+    request.second.message.timeseries[0].samples[0].start_timestamp = 5
+    request.second.message.timeseries[1].created_timestamp = 6
+    push(setup, by_version_2, request)
+    ((batch,),) = setup.only.calls
+    assert batch.new_start_timestamps is not None and batch.new_start_timestamps.tolist() == [5, 6]
+
+
 @WAYS
 def test_labels_in_another_order_are_sorted(way: Way) -> None:
     setup = Setup(max_global_exemplars_per_user=10)
@@ -245,7 +255,7 @@ def test_written_counts_leave_out_what_was_refused_here_and_by_ingesters(way: Wa
     setup.only.refusal = Refusal("sample-out-of-order", 0, NOW_MS, 1)
     setup.only.refused, setup.only.refused_exemplars = (0, 3), (0,)
     (outcome,) = push(setup, way, request)
-    # Stored: up (its second one; the repeated one counts as its equal), down; of the histograms the ingester refused one.
+    # Stored: up (its second one; the repeated one counts as its equal), down. The ingester refused the histogram.
     assert outcome.written == Written(3, 0, 0)
     assert isinstance(outcome.error, ClientError)
 
@@ -291,6 +301,23 @@ def test_metadata_that_did_not_arrive_goes_again() -> None:
     assert setup.only.metadata == ["up"]
 
 
+@WAYS
+def test_an_exemplar_whose_labels_are_no_text_is_refused(way: Way) -> None:
+    setup = Setup(max_global_exemplars_per_user=10)
+    long = {"a": "é" * 126}  # its length is no ASCII
+    request = Both().series(UP, [(NOW_MS, 1.0)], [({"a": "mark"}, 1.0, NOW_MS), (long, 2.0, NOW_MS)])
+
+    async def work() -> PushOutcome:
+        if way is by_version_1:
+            return await setup.distributor.push(TENANT, request.first.SerializeToString().replace(b"mark", b"m\xffrk"))
+        body = request.second.bytes().replace(b"mark", b"m\xffrk")
+        return await setup.distributor.push(TENANT, body, scan_write_request_v2, "2.0")
+
+    outcome = asyncio.run(work())
+    assert isinstance(outcome.error, ClientError) and outcome.error.id == "exemplar-labels-missing"
+    assert setup.only.exemplars == [(UP, labels_of(long), NOW_MS, 2.0)]
+
+
 def test_requests_are_counted_by_version() -> None:
     setup = Setup()
     request = Both().series(UP, [(NOW_MS, 1.0)])
@@ -324,13 +351,18 @@ def test_damaged_requests_are_written_or_refused_as_the_senders_fault(data: st.D
     setup = Setup(max_global_exemplars_per_user=10, native_histograms_ingestion_enabled=True)
     request = Both().series(UP, [(NOW_MS, 1.0)], [(TRACE, 1.0, NOW_MS)], type=2, help="Up.", unit="s")
     request.histogram(DOWN, NOW_MS).series([("job", "x"), ("__name__", "y")], [(NOW_MS, 1.0), (NOW_MS + 1, 2.0)])
-    outcomes = []
-    for whole, arguments in (
-        (request.first.SerializeToString(), ()),
-        (request.second.bytes(), (scan_write_request_v2, "2.0")),
-    ):
+    bodies = []
+    for whole in (request.first.SerializeToString(), request.second.bytes()):
         damaged = bytearray(whole)
         for _ in range(data.draw(st.integers(1, 3))):
             damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-        outcomes.append(asyncio.run(setup.distributor.push(TENANT, bytes(damaged), *arguments)))  # type: ignore[arg-type]
-    assert all(outcome.error is None or isinstance(outcome.error, ClientError) for outcome in outcomes)
+        bodies.append(bytes(damaged))
+
+    async def work() -> list[PushOutcome]:
+        return [
+            await setup.distributor.push(TENANT, bodies[0]),
+            await setup.distributor.push(TENANT, bodies[1], scan_write_request_v2, "2.0"),
+        ]
+
+    for outcome in asyncio.run(work()):
+        assert outcome.error is None or isinstance(outcome.error, ClientError), str(outcome.error)

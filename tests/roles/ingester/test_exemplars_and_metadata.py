@@ -168,12 +168,14 @@ def test_metadata_is_forgotten_when_nobody_sends_it(tmp_path: Path) -> None:
         (
             {"max_global_metadata_per_user": 1},
             "per-user metric metadata limit of 1 exceeded (err-mimir-max-metadata-per-user). To adjust the related "
-            "per-tenant limit, configure -ingester.max-global-metadata-per-user, or contact your service administrator.",
+            "per-tenant limit, configure -ingester.max-global-metadata-per-user, or contact your service "
+            "administrator.",
         ),
         (
             {"max_global_metadata_per_metric": 1},
             "per-metric metadata limit of 1 exceeded (err-mimir-max-metadata-per-metric). To adjust the related "
-            "per-tenant limit, configure -ingester.max-global-metadata-per-metric, or contact your service administrator. "
+            "per-tenant limit, configure -ingester.max-global-metadata-per-metric, or contact your service "
+            "administrator. "
             'This is for series {__name__="a"}',
         ),
     ],

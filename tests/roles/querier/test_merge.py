@@ -145,3 +145,22 @@ def test_what_came_in_is_not_changed() -> None:
         array.flags.writeable = False
     list(merge_batches([[first], [second]]))
     assert first.labels.to_labels() == second.labels.to_labels()
+
+
+def test_start_timestamps_go_with_the_samples_that_stay() -> None:
+    def holder(name: str, points: list[tuple[int, float]], starts: list[int] | None) -> SeriesBatch:
+        batch = batch_of([(labels_of({"__name__": name}), points)])
+        batch.start_timestamps = None if starts is None else np.array(starts, np.int64)
+        return batch
+
+    one = holder("x", [(1, 1.0), (3, 3.0)], [10, 30])
+    other = holder("x", [(1, 1.0), (2, 2.0)], [99, 20])
+    bare = holder("x", [(4, 4.0)], None)
+    (merged,) = merge_batches([[one], [other], [bare]])
+    assert merged.start_timestamps is not None
+    assert merged.timestamps.tolist() == [1, 2, 3, 4] and merged.values.tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert merged.start_timestamps.tolist() == [10, 20, 30, 0]
+    (apart,) = merge_batches([[one], [holder("y", [(1, 1.0)], None)]])
+    assert apart.start_timestamps is not None and apart.start_timestamps.tolist() == [10, 30, 0]
+    (plain,) = merge_batches([[bare], [holder("x", [(5, 1.0)], None)]])
+    assert plain.start_timestamps is None

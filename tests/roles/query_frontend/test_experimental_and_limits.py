@@ -15,7 +15,14 @@ from mimir_ray.model.labels import labels_of
 from mimir_ray.model.result import Matrix, Vector
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.engine import Engine
-from mimir_ray.promql.limits import Cancellation, TooManyChunks, TooManySeries, TooMuchMemory
+from mimir_ray.promql.limits import (
+    SAMPLE_CHUNK_BYTES,
+    Cancellation,
+    TooManyChunkBytes,
+    TooManyChunks,
+    TooManySeries,
+    TooMuchMemory,
+)
 from mimir_ray.promql.source import SeriesSource
 from mimir_ray.roles.query_frontend.experimental import NotEnabled
 from mimir_ray.roles.query_frontend.metrics import QueryFrontendMetrics
@@ -24,6 +31,7 @@ from mimir_ray.testing.sources import ListSource
 
 TENANT = TenantId("team")
 MINUTE = 60_000
+CHUNK_BYTES = 5 * 300 * SAMPLE_CHUNK_BYTES
 
 
 class OneSource:
@@ -93,6 +101,11 @@ def test_what_is_stable_needs_nobodys_permission() -> None:
             "the query exceeded the maximum number of chunks (limit: 14 chunks) (err-mimir-max-chunks-per-query)",
         ),
         (
+            {"max_fetched_chunk_bytes_per_query": Bytes(CHUNK_BYTES - 1)}, "sum(x)", TooManyChunkBytes,
+            f"the query exceeded the aggregated chunks size limit (limit: {CHUNK_BYTES - 1} bytes) "
+            "(err-mimir-max-chunks-bytes-per-query)",
+        ),
+        (
             {"max_estimated_memory_consumption_per_query": Bytes(10_000)}, "sum(x)", TooMuchMemory,
             "the query exceeded the maximum allowed estimated amount of memory consumed by a single query "
             "(limit: 10000 bytes) (err-mimir-max-estimated-memory-consumption-per-query). To adjust the related "
@@ -114,6 +127,7 @@ def test_a_query_beyond_its_limits_is_told_so(
     [
         {"max_fetched_series_per_query": 5},
         {"max_fetched_chunks_per_query": 15},
+        {"max_fetched_chunk_bytes_per_query": Bytes(CHUNK_BYTES)},
         {"max_estimated_memory_consumption_per_query": Bytes(100_000)},
     ],
 )

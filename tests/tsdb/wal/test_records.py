@@ -17,6 +17,7 @@ from mimir_ray.tsdb.wal.records import (
     METADATA,
     SAMPLES,
     SERIES,
+    START_TIMESTAMPS,
     InvalidRecord,
     Record,
     decode_dropped,
@@ -24,14 +25,23 @@ from mimir_ray.tsdb.wal.records import (
     decode_metadata,
     decode_samples,
     decode_series,
+    decode_start_timestamps,
     encode_dropped,
     encode_exemplars,
     encode_metadata,
     encode_samples,
     encode_series,
+    encode_start_timestamps,
 )
 
-DECODERS = [decode_series, decode_samples, decode_metadata, decode_dropped, decode_exemplars]
+DECODERS = [
+    decode_series,
+    decode_samples,
+    decode_metadata,
+    decode_dropped,
+    decode_exemplars,
+    decode_start_timestamps,
+]
 
 
 def payload(record: Record) -> bytes:
@@ -113,6 +123,16 @@ def test_exemplars_come_back(drawn: list[tuple[int, int, float, bytes]]) -> None
     assert list(zip(*(one.tolist() for one in numbers), pieces, strict=True)) == drawn
 
 
+@given(st.lists(st.tuples(references, st.integers(-(1 << 63), (1 << 63) - 1)), max_size=20))
+def test_start_timestamps_come_back(drawn: list[tuple[int, int]]) -> None:
+    of_series = np.array([one for one, _ in drawn], np.int32)
+    moments = np.array([time for _, time in drawn], np.int64)
+    record = encode_start_timestamps(of_series, moments, moments[::-1])
+    assert record[0] == START_TIMESTAMPS
+    found = decode_start_timestamps(payload(record))
+    assert [column.tolist() for column in found] == [of_series.tolist(), moments.tolist(), moments[::-1].tolist()]
+
+
 EXAMPLES = [
     (decode_series, payload(encode_series(5, np.array([0, 3, 3, 9]), b"aaabbbbbb"))),
     (decode_samples, payload(encode_samples(np.arange(3, dtype=np.int32), np.arange(3), np.ones(3)))),
@@ -125,6 +145,7 @@ EXAMPLES = [
             )
         ),
     ),
+    (decode_start_timestamps, payload(encode_start_timestamps(np.arange(3, dtype=np.int32), np.arange(3), np.ones(3)))),
     (decode_metadata, payload(encode_metadata([Metadata("a", "counter", "help", "s")]))),
 ]
 

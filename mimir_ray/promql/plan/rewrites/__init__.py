@@ -19,6 +19,8 @@ REWRITES = (
     "common_subexpressions", "label_pruning",
 )  # fmt: skip
 """The modules of this package, in the order in which they help each other."""
+THAT_READ_LESS = ("matcher_propagation", "common_subexpressions")
+"""Those with which a query looks at fewer samples than upstream's does."""
 
 
 def optimise(
@@ -26,14 +28,12 @@ def optimise(
     *,
     fragments: bool = False,
     delayed_names: bool = False,
-    share: bool = True,
     without: Collection[str] = (),
 ) -> nodes.Plan:
     """All rewrites but those named in `without`.
 
     `fragments`: the source can run parts of the plan where its series are. Parts are moved before they are
     shared: what travels should be groups, not the series that several aggregations have in common.
-    `share`: evaluate equal parts once.
     """
     root = plan.root
     if "histogram_counts" not in without:
@@ -46,7 +46,7 @@ def optimise(
         root = hoist_step_invariant(root)
     if fragments and "push_down" not in without:
         root = push_down(root, delayed_names)
-    if share and "common_subexpressions" not in without:
+    if "common_subexpressions" not in without:
         root = share_common(root)
     if "label_pruning" not in without:
         root = prune_labels(root, delayed_names)
