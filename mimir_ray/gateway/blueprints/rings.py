@@ -14,7 +14,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import redirect
 
 from mimir_ray.cluster.ring.lookup import RingView
-from mimir_ray.cluster.ring.model import InstanceId, RingName
+from mimir_ray.cluster.ring.model import DISTRIBUTOR, InstanceId, RingName
 from mimir_ray.gateway.answers import JSON, wants_json
 from mimir_ray.gateway.errors import as_text
 from mimir_ray.gateway.pages import page, table
@@ -24,11 +24,16 @@ from mimir_ray.gateway.services import services_of
 def blueprint() -> Blueprint:
     routes = Blueprint("rings")
     routes.add_route(ingesters, "/ingester/ring", methods=("GET", "POST"), name="ingester")
+    routes.add_route(distributors, "/distributor/ring", methods=("GET", "POST"), name="distributor")
     return routes
 
 
 async def ingesters(request: Request) -> HTTPResponse:
     return await ring_page(request, RingName("ingester"), "Ingester")
+
+
+async def distributors(request: Request) -> HTTPResponse:
+    return await ring_page(request, DISTRIBUTOR, "Distributor")
 
 
 async def ring_page(request: Request, ring: RingName, title: str) -> HTTPResponse:
