@@ -23,6 +23,7 @@ from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.api import Refusal, WriteBatch, WriteResult
 from mimir_ray.roles.distributor.config import DistributorConfig
 from mimir_ray.roles.distributor.distributor import Distributor
+from mimir_ray.roles.distributor.ha_tracker import HaTracker
 from mimir_ray.roles.distributor.label_rules import LabelRules
 from mimir_ray.roles.distributor.metrics import DistributorMetrics
 from mimir_ray.wire.protobuf import RawLabel, parse_labels
@@ -156,6 +157,8 @@ class Setup:
         replication_factor: int = 1,
         config: DistributorConfig | None = None,
         distributors: Callable[[], int] = lambda: 1,
+        ha_tracker: HaTracker | None = None,
+        instance_limits: Callable[[], DistributorInstanceLimits] | None = None,
         **limits: object,
     ) -> None:
         names = [f"ingester-{at}" for at in range(ingesters)]
@@ -173,12 +176,18 @@ class Setup:
             DistributorMetrics(self.registry),
             distributors,
             np.array([3, 5, 7, 9], np.uint64),
+            instance_limits,
+            ha_tracker,
+            self._sleep,
         )
 
     @property
     def only(self) -> FakeIngester:
         (fake,) = self.fakes.values()
         return fake
+
+    async def _sleep(self, seconds: float) -> None:
+        self.clock.sleep(seconds)
 
     def limits(self, tenant: str) -> Limits:
         return self.tenant_limits
