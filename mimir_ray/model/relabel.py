@@ -138,7 +138,7 @@ def _replace(rule: Rule, utf8: bool) -> Step:
 def _template(text: str) -> Callable[[Any], str]:
     """What `$1`, `${1}`, `$name` and `$$` of a text stand for, given a match. Go's Regexp.Expand."""
     if "$" not in text:
-        return lambda match: text
+        return lambda _: text
     whole = _VARIABLE.fullmatch(text)
     if whole and (whole.group(2) or whole.group(3)):
         name = whole.group(2) or whole.group(3)

@@ -75,7 +75,7 @@ class Node:
             20 * 60_000,
             cluster.clock,
             IngesterMetrics(self.registry),
-            lambda tenant: cluster.limits,
+            cluster.limits_of,
             lambda: self.watcher.view(INGESTER),
             self.id,
         )
@@ -173,6 +173,9 @@ class Cluster:
         self._loop.run_until_complete(self.distributor.drain())
         self._loop.close()
         self._executor.shutdown(cancel_futures=True)
+
+    def limits_of(self, tenant: str) -> Limits:
+        return self.limits
 
     # The cluster's life
 

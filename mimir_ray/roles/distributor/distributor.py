@@ -75,8 +75,8 @@ class Written:
 class PushOutcome:
     """What became of a request. With an `error`, the samples counted may be stored nevertheless.
 
-    `samples`, `metadata`: passed validation and the rate limits. `written`: what a sender may count on. `delay_s`: for so
-    long the answer was held back; None: the tenant's answers are not.
+    `samples`, `metadata`: passed validation and the rate limits. `written`: what a sender may count on. `delay_s`: for
+    so long the answer was held back; None: the tenant's answers are not.
     """
 
     samples: int = 0
@@ -161,8 +161,8 @@ class Distributor:
     ) -> PushOutcome:
         """Writes a decompressed request, by default a prometheus.WriteRequest.
 
-        Whatever is wrong with it is the outcome's `error`. `version`: the protocol, for the metrics. `form`: which checks
-        the sender asks to skip.
+        Whatever is wrong with it is the outcome's `error`. `version`: the protocol, for the metrics. `form`: which
+        checks the sender asks to skip.
 
         Errors: `MalformedProtobuf`, those of errors.py, and of cluster.ring.replication (`EmptyRing`,
         `TooFewLiveReplicas`).

@@ -4,7 +4,8 @@ In Mimir's order: the replica label of an HA pair goes, relabelling, `drop_label
 over-long values; then validation (validation.py). All of it happens once a series and a distributor: the series cache
 knows the outcome afterwards, so everything that decides is part of `decisive` or of the `Form`.
 
-Upstream: pkg/distributor/distributor.go prePushHaDedupeMiddleware, prePushRelabelMiddleware, prePushSortAndFilterMiddleware.
+Upstream: pkg/distributor/distributor.go prePushHaDedupeMiddleware, prePushRelabelMiddleware,
+prePushSortAndFilterMiddleware.
 """
 
 from __future__ import annotations
