@@ -7,7 +7,7 @@ thousands: senders repeat those too, and judging one costs as much as passing a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,9 @@ Owners = Callable[[NDArray[np.uint32]], NDArray[np.int16]]
 """From tokens uint32[M] to owners int16[M, RF], under the ring that the cache uses."""
 
 
+_Sections = tuple[NDArray[np.intp], NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]
+"""Series, and where in the bytes their labels begin and end."""
+
 Refused = dict[tuple[int, int], str]
 """Hash of a refused series → the reason under which it is counted."""
 REFUSED_MAX = 10_000
@@ -41,18 +44,18 @@ PAUSE_AFTER = 256
 @dataclass(slots=True)
 class _Verdicts:
     """Of S series: whether they were judged, are sound, came in the form in which they are stored, are dropped without
-    a word (bool[S]); tokens, uint32[S]."""
+    a word, have labels in the request as they are stored now (bool[S]); tokens, uint32[S]."""
 
     judged: NDArray[np.bool_]
     good: NDArray[np.bool_]
     canonical: NDArray[np.bool_]
     dropped: NDArray[np.bool_]
+    rewritten: NDArray[np.bool_]
     tokens: NDArray[np.uint32]
 
     @classmethod
     def of_nothing(cls, series: int) -> _Verdicts:
-        nothing = np.zeros((4, series), np.bool_)
-        return cls(nothing[0], nothing[1], nothing[2], nothing[3], np.zeros(series, np.uint32))
+        return cls(*np.zeros((5, series), np.bool_), np.zeros(series, np.uint32))
 
 
 @dataclass(slots=True)
@@ -109,20 +112,27 @@ class Admission:
         rows, timestamps, values, start_timestamps = self._sound_samples(ids, some_without)
         starts, ends = scan.label_start, scan.label_end
         exemplars = self._sound_exemplars(ids)
+        rewritten = None if self._verdicts is None else self._verdicts.rewritten
         if rows is not None:
-            used = np.unique(rows if exemplars is None else np.concatenate((rows, exemplars.series)))
+            used = np.zeros(len(ids), np.bool_)
+            used[rows] = True
             if exemplars is not None:
-                exemplars.series = np.searchsorted(used, exemplars.series)
-            if len(used) < len(ids):
+                used[exemplars.series] = True
+            if not used.all():
+                places = np.cumsum(used, dtype=np.int32) - np.int32(1)
+                if exemplars is not None:
+                    exemplars.series = places[exemplars.series].astype(np.int64)
                 ids, starts, ends = ids[used], starts[used], ends[used]
-                rows = np.searchsorted(used, rows).astype(np.int32)
+                rows = places[rows]
+                rewritten = None if rewritten is None else rewritten[used]
+        canonical = cache.canonical[ids]
         return PreparedWrite(
             self.tenant,
             self.rules,
             scan.data,
             starts,
             ends,
-            cache.canonical[ids],
+            canonical if rewritten is None else canonical | rewritten,
             ids,
             cache.generation,
             cache.ring_version,
@@ -181,14 +191,29 @@ class Admission:
         else:
             good, tokens = self.rules.judge(data, starts, ends, self.token_seed)
         verdicts.canonical[rows] = good
-        self._judge_sorted(data, starts, ends, good, tokens)
         verdicts.good[rows], verdicts.tokens[rows] = good, tokens
-        for count, row in enumerate(rows[~good].tolist(), 1):
+        rest = rows[~good]
+        kept: list[_Sections] = []
+        if self.rules.only_removes:
+            kept.append(self._take_sections(rest, *self.rules.sort(data, starts[~good], ends[~good])))
+        elif self.rules.changes_sound_labels:
+            if self.refused:
+                low, high = scan.hash_low[rest].tolist(), scan.hash_high[rest].tolist()
+                rest = rest[[key not in self.refused for key in zip(low, high, strict=True)]]
+            for first in range(0, len(rest), PAUSE_AFTER):
+                part = rest[first : first + PAUSE_AFTER]
+                sections, offsets = self.rules.rewrite(scan.data, scan.label_start[part], scan.label_end[part])
+                verdicts.dropped[part] = offsets[1:] == offsets[:-1]
+                kept.append(self._take_sections(part, np.frombuffer(sections, np.uint8), offsets[:-1], offsets[1:]))
+                yield
+        rest = rows[~(verdicts.good[rows] | verdicts.dropped[rows])]
+        for count, row in enumerate(rest.tolist(), 1):
             token = self._judge_one(row)
             if token is not None:
                 verdicts.good[row], verdicts.tokens[row] = True, token
             if count % PAUSE_AFTER == 0:
                 yield
+        self._keep_sections(kept)
 
     def _judge_one(self, row: int) -> int | None:
         """The token of a series, or None if it is refused (which is noted)."""
@@ -213,24 +238,35 @@ class Admission:
             return None
         return validation.series_token(self.tenant, labels)
 
-    def _judge_sorted(
-        self,
-        data: NDArray[np.uint8],
-        starts: NDArray[np.int64],
-        ends: NDArray[np.int64],
-        good: NDArray[np.bool_],
-        tokens: NDArray[np.uint32],
-    ) -> None:
-        """Marks those as good, and sets their tokens, that only had to be sorted and rid of labels."""
-        others = np.flatnonzero(~good)
-        if not len(others) or not self.rules.only_removes:
-            return
-        sections, sorted_starts, sorted_ends = self.rules.sort(data, starts[others], ends[others])
-        plain = sorted_ends > sorted_starts
-        others = others[plain]
-        good[others], tokens[others] = self.rules.judge(
-            sections, sorted_starts[plain], sorted_ends[plain], self.token_seed
-        )
+    def _take_sections(
+        self, rows: NDArray[np.intp], data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> _Sections:
+        """Judges these series by their labels as they would be stored; the sections of the sound ones.
+
+        `ends` below or at `starts`: there are none.
+        """
+        verdicts = self._verdicts
+        assert verdicts is not None
+        there = ends > starts
+        rows, starts, ends = rows[there], starts[there], ends[there]
+        good, tokens = self.rules.judge(data, starts, ends, self.token_seed)
+        rows = rows[good]
+        verdicts.good[rows], verdicts.tokens[rows] = True, tokens[good]
+        return rows, data, starts[good], ends[good]
+
+    def _keep_sections(self, kept: Iterable[_Sections]) -> None:
+        """From here on, these labels are those of their series in this request."""
+        scan, verdicts = self.scan, self._verdicts
+        assert verdicts is not None
+        pieces, size = [scan.data], len(scan.data)
+        for rows, data, starts, ends in kept:
+            if len(rows):
+                scan.label_start[rows], scan.label_end[rows] = starts + size, ends + size
+                verdicts.rewritten[rows] = True
+                pieces.append(data.tobytes())
+                size += len(data)
+        if len(pieces) > 1:
+            scan.data = b"".join(pieces)
 
     def _sound_samples(
         self, ids: NDArray[np.int32], some_without: bool

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mimir_ray.encoding.bits import copy_bytes
 from mimir_ray.encoding.varint import write_uvarint
 from mimir_ray.kernel import I64, U8, OutI64, OutU8, device, kernel
-from mimir_ray.wire.protobuf import read_length
+from mimir_ray.wire.protobuf import RawLabel, parse_labels, read_length
 
 LABELS_MAX = 64
 
@@ -36,6 +36,25 @@ def sort_sections(
     scratch = np.empty(4 * LABELS_MAX, np.int64)
     _sort_sections(data, starts, ends, names, name_offsets, offsets, scratch, out, out_ends)
     return out, offsets[:-1], out_ends
+
+
+def split_sections(data: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> list[list[RawLabel]]:
+    """The labels of each section as they stand there. Raises `MalformedProtobuf`."""
+    counts = np.empty(len(starts), np.int64)
+    # No plain label is shorter than its tags and lengths.
+    spans = np.empty(4 * (int((ends - starts).sum()) // 6 + 1), np.int64)
+    _split_sections(np.frombuffer(data, np.uint8), starts, ends, counts, spans)
+    cuts = spans[: 4 * int(counts[counts > 0].sum())].tolist()
+    found: list[list[RawLabel]] = []
+    at = 0
+    for row, count in enumerate(counts.tolist()):
+        if count < 0:
+            found.append(parse_labels(data, int(starts[row]), int(ends[row])))
+            continue
+        stop = at + 4 * count
+        found.append([(data[cuts[i] : cuts[i + 1]], data[cuts[i + 2] : cuts[i + 3]]) for i in range(at, stop, 4)])
+        at = stop
+    return found
 
 
 @device
@@ -93,6 +112,34 @@ def _is_removed(data: Any, name: Any, name_end: Any, removed: Any, removed_offse
         if same:
             return True
     return False
+
+
+@kernel
+def _split_sections(data: U8, starts: I64, ends: I64, counts: OutI64, spans: OutI64) -> None:
+    """Finds the labels of sections.
+
+    Args:
+        counts: int64[M], written: how many labels a section has, -1 if one of them is not plain.
+        spans: for every label of the sections that are plain: where its name begins and ends, and its value.
+    """
+    filled = np.int64(0)
+    for row in range(len(starts)):
+        at, end = starts[row], ends[row]
+        first = filled
+        counts[row] = 0
+        while at < end:
+            name, name_end, value, stop = _read_label(data, at, end)
+            if stop < 0:
+                counts[row] = -1
+                filled = first
+                break
+            spans[filled] = name
+            spans[filled + 1] = name_end
+            spans[filled + 2] = value
+            spans[filled + 3] = stop
+            filled += 4
+            counts[row] += 1
+            at = stop
 
 
 @kernel

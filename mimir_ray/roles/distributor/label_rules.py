@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,9 @@ from numpy.typing import NDArray
 from mimir_ray.config.limits import Limits
 from mimir_ray.model.relabel import Relabelling, relabelling
 from mimir_ray.model.tenant import TenantId
-from mimir_ray.roles.distributor.canonical import sort_sections
+from mimir_ray.roles.distributor.canonical import sort_sections, split_sections
 from mimir_ray.roles.distributor.validation import judge_sections, validate_labels
-from mimir_ray.wire.protobuf import RawLabel
+from mimir_ray.wire.protobuf import RawLabel, encode_labels
 
 META_TENANT = "__meta_tenant_id"
 """There while rules are applied. Upstream: metaLabelTenantID."""
@@ -95,7 +96,7 @@ class LabelRules:
             if relabelled is None:
                 return None
             labels = relabelled
-        kept = sorted((one for one in labels if one[1] and one[0] not in self._dropped), key=lambda pair: pair[0])
+        kept = sorted([one for one in labels if one[1] and one[0] not in self._dropped], key=itemgetter(0))
         strategy, longest = (
             self.limits.label_value_length_over_limit_strategy,
             self.limits.max_label_value_length,
@@ -103,6 +104,18 @@ class LabelRules:
         if strategy == "error":
             return kept
         return [(name, value if len(value) <= longest else _hashed(value, longest, strategy)) for name, value in kept]
+
+    def rewrite(
+        self, data: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> tuple[bytes, NDArray[np.int64]]:
+        """(sections back to back, int64[M + 1] offsets): `canonical` for many sections; empty ones are dropped.
+
+        Raises `MalformedProtobuf`.
+        """
+        pieces = [encode_labels(self.canonical(raw) or ()) for raw in split_sections(data, starts, ends)]
+        offsets = np.zeros(len(pieces) + 1, np.int64)
+        np.cumsum([len(one) for one in pieces], out=offsets[1:])
+        return b"".join(pieces), offsets
 
     def sort(
         self, data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]

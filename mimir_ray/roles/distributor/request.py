@@ -21,7 +21,6 @@ from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.api import WriteBatch
 from mimir_ray.roles.distributor.label_rules import LabelRules
 from mimir_ray.roles.distributor.series_cache import NOBODY, SeriesCache
-from mimir_ray.wire.protobuf import encode_labels, parse_labels
 from mimir_ray.wire.write_scan import Symbols, build_sections
 
 _NONE = np.zeros(0, np.int32)
@@ -93,13 +92,12 @@ class PreparedWrite:
             self.starts[rows[plain]], self.ends[rows[plain]] = starts[plain] + size, ends[plain] + size
             self.canonical[rows[plain]] = True
             size += len(sections)
-        for row in rows[~self.canonical[rows]].tolist():
-            raw = parse_labels(self.data, int(self.starts[row]), int(self.ends[row]))
-            section = encode_labels(self.rules.canonical(raw) or ())
-            self.starts[row], self.ends[row] = size, size + len(section)
-            self.canonical[row] = True
-            pieces.append(section)
-            size += len(section)
+        rows = rows[~self.canonical[rows]]
+        if len(rows):
+            rewritten, offsets = self.rules.rewrite(self.data, self.starts[rows], self.ends[rows])
+            pieces.append(rewritten)
+            self.starts[rows], self.ends[rows] = offsets[:-1] + size, offsets[1:] + size
+            self.canonical[rows] = True
         self.data = b"".join(pieces)
 
 

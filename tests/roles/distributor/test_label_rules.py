@@ -14,7 +14,6 @@ from mimir_ray.config.tenant_rules import RelabelConfig
 from mimir_ray.errors import ClientError
 from mimir_ray.model.labels import Labels, labels_of
 from mimir_ray.model.tenant import TenantId
-from mimir_ray.roles.distributor.admission import Admission
 from mimir_ray.roles.distributor.canonical import sort_sections
 from mimir_ray.roles.distributor.distributor import PushOutcome
 from mimir_ray.roles.distributor.label_rules import FORMS, USUAL, Form, LabelRules
@@ -72,8 +71,8 @@ def test_relabelling_can_be_turned_off() -> None:
 
 def test_dropped_series_cost_no_error_and_are_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
     setup, judged = Setup(metric_relabel_configs=(DROP_DOWN,)), []
-    one = Admission._judge_one
-    monkeypatch.setattr(Admission, "_judge_one", lambda self, row: (judged.append(row), one(self, row))[1])
+    one = LabelRules.canonical
+    monkeypatch.setattr(LabelRules, "canonical", lambda self, raw: (judged.append(raw), one(self, raw))[1])
     for at in range(3):
         outcome = push(setup, named("down"), named("up"), named("down", job="a"), at=at)
         assert (outcome.error, outcome.samples) == (None, 1)
