@@ -11,8 +11,8 @@ import numpy as np
 from mimir_ray.model.labels import LabelColumns, Labels
 from mimir_ray.model.matchers import Matcher, MatchType
 from mimir_ray.model.selection import Selection
-from mimir_ray.tsdb.block.chunk_merge import encode_runs
 from mimir_ray.tsdb.block.decode import Samples
+from mimir_ray.tsdb.block.encode import encode_runs
 from mimir_ray.tsdb.block.meta import BlockMeta
 from mimir_ray.tsdb.block.writer import write_block
 

@@ -67,8 +67,8 @@ class Prometheus:
 
 
 @contextmanager
-def running_prometheus(program: str, folder: Path, *features: str) -> Iterator[Prometheus]:
-    """One that answers; it ends with the block."""
+def running_prometheus(program: str, folder: Path, *features: str, flags: Sequence[str] = ()) -> Iterator[Prometheus]:
+    """One that answers, on the blocks of `folder / "data"` if there are any; it ends with the block."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -81,6 +81,7 @@ def running_prometheus(program: str, folder: Path, *features: str) -> Iterator[P
         "--web.enable-remote-write-receiver",
         "--log.level=error",
         *([f"--enable-feature={','.join(features)}"] if features else []),
+        *flags,
     ]
     with open(folder / "prometheus.log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)

@@ -128,11 +128,11 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         stack.callback(files.close)
         ours = Head(files, HeadSettings())
         for body in bodies:
-            _push(ours, body)
+            push_body(ours, body)
         yield Both(theirs, ours, Engine(EngineOptions(warnings_max=0, infos_max=0)))
 
 
-def _push(head: Head, body: bytes) -> None:
+def push_body(head: Head, body: bytes) -> None:
     scan = scan_write_request(body, (1, 2, 3, 4))
     scan, refusals = admit_histograms(scan, Limits())
     assert not refusals

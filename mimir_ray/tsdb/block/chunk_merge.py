@@ -8,72 +8,18 @@ chunk is a cluster of its own and keeps its bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.kernel import I64, U8, OutBool, OutI64, kernel
-from mimir_ray.tsdb.chunks.open_chunks import OpenChunks
 from mimir_ray.tsdb.chunks.xor import SAMPLES_PER_CHUNK
 
-from .chunk_files import XOR
-from .decode import Data, Samples, decode
+from .chunk_table import ChunkTable, Data
+from .decode import Samples, decode, name_of
+from .encode import encode_runs
 from .errors import DamagedBlock
 from .tombstones import Tombstones
-
-_ANY_RANGE = 1 << 62
-_COLUMNS: tuple[tuple[str, Any], ...] = (
-    ("mints", np.int64),
-    ("maxts", np.int64),
-    ("sources", np.int32),
-    ("starts", np.int64),
-    ("lengths", np.int64),
-    ("counts", np.int64),
-    ("encodings", np.uint8),
-)
-
-
-@dataclass(slots=True)
-class ChunkTable:
-    """C chunks of S series: series s has rows offsets[s]:offsets[s + 1] (int64[S + 1]).
-
-    `mints`, `maxts` int64 (ms, both included); the bytes are data[sources[c]][starts[c]:starts[c] + lengths[c]] of a
-    list of arrays that goes with the table (int32, int64, int64); `counts` int64 samples; `encodings` uint8.
-    """
-
-    offsets: NDArray[np.int64]
-    mints: NDArray[np.int64]
-    maxts: NDArray[np.int64]
-    sources: NDArray[np.int32]
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    encodings: NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.mints)
-
-    def take(self, rows: NDArray[np.int64], offsets: NDArray[np.int64]) -> ChunkTable:
-        """These chunks, cut into series by new offsets."""
-        return ChunkTable(
-            offsets, self.mints[rows], self.maxts[rows], self.sources[rows], self.starts[rows],
-            self.lengths[rows], self.counts[rows], self.encodings[rows],
-        )  # fmt: skip
-
-    @classmethod
-    def concat(cls, tables: Sequence[ChunkTable]) -> ChunkTable:
-        """The series of all tables one after another."""
-        sizes = [np.diff(table.offsets) for table in tables]
-        offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(np.concatenate((np.zeros(0, np.int64), *sizes)))))
-        return cls(
-            offsets,
-            *(
-                np.concatenate((np.zeros(0, kind), *(getattr(table, name) for table in tables)))
-                for name, kind in _COLUMNS
-            ),
-        )
 
 
 @kernel
@@ -151,49 +97,30 @@ def without_copies(table: ChunkTable, data: Data) -> ChunkTable:
     return table.take(np.flatnonzero(kept), offsets)
 
 
-def encode_runs(samples: Samples, samples_per_chunk: int = SAMPLES_PER_CHUNK) -> tuple[ChunkTable, NDArray[np.uint8]]:
-    """Packs the samples of S series into chunks: the table (source 0) and its bytes."""
-    offsets, timestamps, values = samples.offsets, samples.timestamps, samples.values
-    count = len(offsets) - 1
-    rows = np.arange(count, dtype=np.int32)
-    packer = OpenChunks(_ANY_RANGE, samples_per_chunk)
-    packer.reserve(count)
-    timestamps, values = np.ascontiguousarray(timestamps, np.int64), np.ascontiguousarray(values, np.float64)
-    offsets = np.ascontiguousarray(offsets, np.int64)
-    full = packer.append(rows, offsets[:-1].copy(), offsets[1:].copy(), timestamps, values)
-    rest = packer.close(rows)
-    series = np.concatenate((full.series, rest.series))
-    order = np.argsort(series, kind="stable")
-    starts = np.concatenate((full.starts, rest.starts + len(full.data)))
-    table = ChunkTable(
-        np.concatenate((np.zeros(1, np.int64), np.cumsum(np.bincount(series, minlength=count)))),
-        np.concatenate((full.mints, rest.mints))[order],
-        np.concatenate((full.maxts, rest.maxts))[order],
-        np.zeros(len(series), np.int32),
-        starts[order],
-        np.concatenate((full.lengths, rest.lengths)).astype(np.int64)[order],
-        np.concatenate((full.counts, rest.counts)).astype(np.int64)[order],
-        np.full(len(series), XOR, np.uint8),
-    )
-    return table, np.concatenate((full.data, rest.data))
-
-
-def decode_table(table: ChunkTable, data: Data) -> Samples:
+def decode_table(table: ChunkTable, data: Data, names: Sequence[str] = ()) -> Samples:
     """The samples of every chunk, uncut, in the order of the table. Raises `DamagedBlock`, `UnsupportedChunks`."""
     ends = table.starts + table.lengths
-    samples = decode(data, table.sources, table.starts, ends, table.encodings)
+    samples = decode(data, table.sources, table.starts, ends, table.encodings, names)
     if (different := np.diff(samples.offsets) != table.counts).any():
-        raise DamagedBlock("chunk data", int(table.starts[different][0]), "the chunk has another number of samples")
+        row = int(np.flatnonzero(different)[0])
+        name = name_of(names, int(table.sources[row]))
+        raise DamagedBlock(name, int(table.starts[row]), "the chunk has another number of samples")
     return samples
 
 
 def merge_chunks(
-    table: ChunkTable, data: Data, mint: int, maxt: int, samples_per_chunk: int = SAMPLES_PER_CHUNK
+    table: ChunkTable,
+    data: Data,
+    mint: int,
+    maxt: int,
+    samples_per_chunk: int = SAMPLES_PER_CHUNK,
+    names: Sequence[str] = (),
 ) -> tuple[ChunkTable, list[NDArray[np.uint8]]]:
     """The chunks of the samples in [mint, maxt]: in every series ascending in time and disjoint.
 
     Args:
         table, data: chunks of a series in order of precedence; they may overlap each other and the range.
+        names: of the arrays, for errors.
 
     Returns a table and its arrays: those given, and one with the chunks that were made. Series may be left without
     any. Raises `DamagedBlock`, and `UnsupportedChunks` where chunks that are not known would have to be decoded.
@@ -208,7 +135,7 @@ def merge_chunks(
     merged = merged[np.argsort(clusters[merged], kind="stable")]
     numbers, sizes = np.unique(clusters[merged], return_counts=True)
     cuts = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
-    samples = decode_table(table.take(merged, cuts), data).trimmed(cuts, sizes > 1, mint, maxt)
+    samples = decode_table(table.take(merged, cuts), data, names).trimmed(cuts, sizes > 1, mint, maxt)
     made, made_data = encode_runs(samples, samples_per_chunk)
     copied = np.flatnonzero(whole[clusters])
     return _joined(table, data, copied, clusters[copied], made, made_data, numbers, series)
@@ -230,21 +157,26 @@ def without_deleted(
     references: NDArray[np.int64],
     stones: Tombstones,
     samples_per_chunk: int = SAMPLES_PER_CHUNK,
+    names: Sequence[str] = (),
 ) -> tuple[ChunkTable, list[NDArray[np.uint8]]]:
     """The chunks without what the tombstones delete; those that they touch are decoded and packed anew.
 
-    `references`: int64[S], of the series of the table, as tombstones name them. Returns as `merge_chunks`.
+    `references`: int64[S], of the series of the table, as tombstones name them. Returns and raises as `merge_chunks`.
     """
     owners = np.repeat(references, np.diff(table.offsets))
+    firsts = np.searchsorted(stones.references, owners)
+    counts = np.searchsorted(stones.references, owners, side="right") - firsts
+    # Every chunk beside every tombstone of its series.
+    chunks = np.repeat(np.arange(len(table)), counts)
+    ranges = np.arange(len(chunks)) - np.repeat(np.cumsum(counts) - counts - firsts, counts)
+    both = (table.mints[chunks] <= stones.maxts[ranges]) & (table.maxts[chunks] >= stones.mints[ranges])
     touched = np.zeros(len(table), np.bool_)
-    for reference, mint, maxt in zip(
-        stones.references.tolist(), stones.mints.tolist(), stones.maxts.tolist(), strict=True
-    ):
-        touched |= (owners == reference) & (table.mints <= maxt) & (table.maxts >= mint)
+    touched[chunks[both]] = True
     if not touched.any():
         return table, list(data)
     rows = np.flatnonzero(touched)
-    samples = decode_table(table.take(rows, np.arange(len(rows) + 1)), data).without_deleted(owners[rows], stones)
+    samples = decode_table(table.take(rows, np.arange(len(rows) + 1)), data, names)
+    samples = samples.without_deleted(owners[rows], stones)
     made, made_data = encode_runs(samples, samples_per_chunk)
     copied = np.flatnonzero(~touched)
     series = np.repeat(np.arange(len(references)), np.diff(table.offsets))

@@ -5,21 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.model.histogram import HistogramPart
+from mimir_ray.tsdb.chunks.histogram import FLOAT_HISTOGRAM_ST, HISTOGRAM_ST, ST_COUNT_MASK, HistogramsMade
 from mimir_ray.tsdb.chunks.xor import chunk_counts, decode_chunks
+from mimir_ray.tsdb.chunks.xor2 import XOR2, decode_xor2
 from mimir_ray.tsdb.head.reading import trim
 
 from .chunk_files import XOR
+from .chunk_table import Data
 from .errors import DamagedBlock, UnsupportedChunks
 from .tombstones import Tombstones, remove_deleted
-
-Data = Sequence[NDArray[np.uint8]]
 
 
 @dataclass(slots=True)
@@ -35,6 +36,16 @@ class Samples:
     values: NDArray[np.float64]
     histograms: HistogramPart | None = None
     start_timestamps: NDArray[np.int64] | None = None
+
+    def take(self, rows: NDArray[np.int64], offsets: NDArray[np.int64]) -> Samples:
+        """These samples, cut into runs by new offsets."""
+        return Samples(
+            offsets,
+            self.timestamps[rows],
+            self.values[rows],
+            None if self.histograms is None else self.histograms[rows],
+            None if self.start_timestamps is None else self.start_timestamps[rows],
+        )
 
     @property
     def _plain(self) -> bool:
@@ -86,17 +97,17 @@ def counts_of(
     sources: NDArray[np.int32],
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
+    encodings: NDArray[np.uint8],
     names: Sequence[str] = (),
 ) -> NDArray[np.int64]:
     """Samples of C chunks, from their headers; arguments and errors as of `decode`."""
     counts = np.empty(len(starts), np.int64)
-    for source in np.unique(sources).tolist():
-        rows = np.flatnonzero(sources == source)
+    chunks = _Chunks(data, sources, starts, ends, encodings, names)
+    for source, rows in chunks.by_source(np.ones(len(starts), np.bool_)):
         found = np.empty(len(rows), np.int64)
-        code = chunk_counts(data[source], starts[rows], ends[rows], found)
-        if code < 0:
-            raise _damaged(names, source, int(starts[rows[-code - 1]]))
+        chunks.check(chunk_counts(data[source], starts[rows], ends[rows], found), source, rows)
         counts[rows] = found
+    counts[encodings >= HISTOGRAM_ST] &= ST_COUNT_MASK
     return counts
 
 
@@ -119,24 +130,79 @@ def decode(
 
     Raises `DamagedBlock`, and `UnsupportedChunks` for an encoding that is not known.
     """
-    if (other := encodings != XOR).any():
-        row = int(np.flatnonzero(other)[0])
-        raise UnsupportedChunks(_name(names, int(sources[row])), int(encodings[row]))
-    counts = counts_of(data, sources, starts, ends, names)
+    known = (encodings >= XOR) & (encodings <= FLOAT_HISTOGRAM_ST)
+    if not known.all():
+        row = int(np.flatnonzero(~known)[0])
+        raise UnsupportedChunks(name_of(names, int(sources[row])), int(encodings[row]))
+    counts = counts_of(data, sources, starts, ends, encodings, names)
     offsets = np.zeros(len(starts) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
-    timestamps, values = np.empty(int(offsets[-1]), np.int64), np.empty(int(offsets[-1]), np.float64)
-    for source in np.unique(sources).tolist():
-        rows = np.flatnonzero(sources == source)
-        code = decode_chunks(data[source], starts[rows], ends[rows], offsets[rows], timestamps, values)
+    total = int(offsets[-1])
+    samples = Samples(offsets, np.empty(total, np.int64), np.empty(total, np.float64))
+    chunks = _Chunks(data, sources, starts, ends, encodings, names)
+    if (encodings >= XOR2).any():
+        start_timestamps = samples.start_timestamps = np.zeros(total, np.int64)
+        for source, rows in chunks.by_source(encodings == XOR2):
+            code = decode_xor2(
+                data[source], starts[rows], ends[rows], offsets[rows],
+                samples.timestamps, samples.values, start_timestamps,
+            )  # fmt: skip
+            chunks.check(code, source, rows)
+    for source, rows in chunks.by_source(encodings == XOR):
+        code = decode_chunks(data[source], starts[rows], ends[rows], offsets[rows], samples.timestamps, samples.values)
+        chunks.check(code, source, rows)
+    histograms = (encodings != XOR) & (encodings != XOR2)
+    if histograms.any():
+        samples.histograms = _histograms(chunks, histograms, counts, samples)
+    return samples
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunks:
+    """The arguments of `decode`."""
+
+    data: Data
+    sources: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    encodings: NDArray[np.uint8]
+    names: Sequence[str]
+
+    def by_source(self, chosen: NDArray[np.bool_]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """(array, chunks in it) of the chosen chunks."""
+        for source in np.unique(self.sources[chosen]).tolist():
+            yield source, np.flatnonzero(chosen & (self.sources == source))
+
+    def check(self, code: int, source: int, rows: NDArray[np.int64]) -> None:
+        """Raises for what a kernel said about these chunks."""
         if code < 0:
-            raise _damaged(names, source, int(starts[rows[-code - 1]]))
-    return Samples(offsets, timestamps, values)
+            offset = int(self.starts[rows[-code - 1]])
+            raise DamagedBlock(name_of(self.names, source), offset, "the chunk cannot be decoded")
 
 
-def _name(names: Sequence[str], source: int) -> str:
+def _histograms(
+    chunks: _Chunks, chosen: NDArray[np.bool_], counts: NDArray[np.int64], samples: Samples
+) -> HistogramPart | None:
+    """Decodes the chosen chunks, which are of histograms, into the samples."""
+    made = HistogramsMade()
+    for source, rows in chunks.by_source(chosen):
+        chunks.check(made.measure(chunks.data[source], chunks.starts[rows], chunks.ends[rows]), source, rows)
+    made.reserve(int(counts[chosen].sum()), int(chosen.sum()))
+    which = np.full(len(samples.timestamps), -1, np.int32)
+    start_timestamps = samples.start_timestamps
+    if start_timestamps is None:
+        start_timestamps = np.empty(0, np.int64)
+    for source, rows in chunks.by_source(chosen):
+        code = made.decode(
+            chunks.data[source], chunks.starts[rows], chunks.ends[rows], chunks.encodings[rows],
+            samples.offsets[rows], samples.timestamps, samples.values, start_timestamps, which,
+        )  # fmt: skip
+        chunks.check(code, source, rows)
+    sums = np.empty(int(which.max()) + 1 if len(which) else 0, np.float64)
+    sums[which[which >= 0]] = samples.values[which >= 0]
+    return HistogramPart(which, made.columns(sums)) if len(sums) else None
+
+
+def name_of(names: Sequence[str], source: int) -> str:
+    """Of an array of bytes, for errors."""
     return names[source] if source < len(names) else "chunk data"
-
-
-def _damaged(names: Sequence[str], source: int, offset: int) -> DamagedBlock:
-    return DamagedBlock(_name(names, source), offset, "the chunk cannot be decoded")

@@ -1,7 +1,9 @@
 """Cuts a time range of a head into a block.
 
-Chunks of a head are Prometheus' XOR chunks already, so those inside the range are copied; those at its edges, and
-those that late samples overlap, are merged (chunk_merge.py).
+Chunks of a head are XOR chunks. Of series of floats those are Prometheus' already, so those inside the range are
+copied; those at its edges, and those that late samples overlap, are merged (chunk_merge.py). Native histograms stand in
+them as numbers in NaNs (model/boxed.py), start timestamps beside them: series that have some are decoded and packed in
+the encodings for that.
 """
 
 from __future__ import annotations
@@ -12,18 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.kernel import I32, I64, OutI32, OutI64, kernel
+from mimir_ray.model.boxed import is_boxed
 from mimir_ray.model.selection import Selection
 from mimir_ray.tsdb.head.head import Head
 from mimir_ray.tsdb.head.reading import ARENA, Look
+from mimir_ray.tsdb.head.start_timestamps import StartsLook
 
 from .chunk_files import SEGMENT_BYTES, XOR
-from .chunk_merge import ChunkTable, merge_chunks
-from .errors import UnsupportedChunks
+from .chunk_merge import decode_table, merge_chunks
+from .chunk_table import ChunkTable, Data
+from .encode import encode_runs
 from .meta import BlockMeta, Compaction
-from .series_labels import labels_of_index
+from .series_labels import labels_of_index, take_ranges
 from .writer import SERIES_PER_BATCH, BlockWriter
 
-HISTOGRAM_ENCODING = 2
+SAMPLES_PER_BATCH = 1 << 17
+"""Histograms, and samples with start timestamps, that are packed at a time, unless a single series has more."""
 
 
 @kernel
@@ -99,6 +105,61 @@ def _table(look: Look, rows: NDArray[np.int64], mint: int, maxt: int) -> ChunkTa
     return ChunkTable(offsets, *times, sources, *rest, np.full(count, XOR, np.uint8))
 
 
+def _packed(
+    head: Head,
+    references: NDArray[np.int32],
+    starts: StartsLook | None,
+    table: ChunkTable,
+    data: Data,
+    mint: int,
+    maxt: int,
+) -> tuple[ChunkTable, list[NDArray[np.uint8]]]:
+    """The chunks of the samples in [mint, maxt] of these series, as a block has them."""
+    samples_per_chunk = head.settings.samples_per_chunk
+    if starts is None and not head.has_histograms:
+        return merge_chunks(table, data, mint, maxt, samples_per_chunk)
+    samples = decode_table(table, data)
+    cuts = samples.offsets[table.offsets]
+    if starts is not None:
+        samples.start_timestamps = _start_timestamps(starts, references, cuts, samples.timestamps)
+    others = is_boxed(samples.values)
+    if samples.start_timestamps is not None:
+        others |= samples.start_timestamps != 0
+    weights = np.diff(np.concatenate((np.zeros(1, np.int64), np.cumsum(others)))[cuts])
+    if not weights.any():
+        return merge_chunks(table, data, mint, maxt, samples_per_chunk)
+    plain, anew = np.flatnonzero(weights == 0), np.flatnonzero(weights)
+    offsets, chunks = take_ranges(table.offsets, plain)
+    copied, pieces = merge_chunks(table.take(chunks, offsets), data, mint, maxt, samples_per_chunk)
+    tables, series = [copied], [plain]
+    batches = np.cumsum(weights[anew]) // SAMPLES_PER_BATCH
+    for batch in np.split(anew, np.flatnonzero(np.diff(batches)) + 1):
+        sample_offsets, rows = take_ranges(cuts, batch)
+        runs = np.arange(len(batch) + 1)
+        part = samples.take(rows, sample_offsets).trimmed(runs, np.ones(len(batch), np.bool_), mint, maxt)
+        part.values, part.histograms = head.resolve(part.values)
+        made, made_data = encode_runs(part, samples_per_chunk)
+        made.sources[:] = len(pieces)
+        tables.append(made)
+        series.append(batch)
+        pieces.append(made_data)
+    return ChunkTable.interleave(tables, series, len(weights)), pieces
+
+
+def _start_timestamps(
+    starts: StartsLook, references: NDArray[np.int32], offsets: NDArray[np.int64], timestamps: NDArray[np.int64]
+) -> NDArray[np.int64] | None:
+    """Of samples whose order inside a series is that of chunks, which may overlap."""
+    series = np.repeat(np.arange(len(references)), np.diff(offsets))
+    order = np.lexsort((timestamps, series))
+    found = starts.of(references, offsets, timestamps[order])
+    if found is None:
+        return None
+    out = np.empty_like(found)
+    out[order] = found
+    return out
+
+
 def block_from_head(
     head: Head,
     mint: int,
@@ -108,17 +169,18 @@ def block_from_head(
     source: str = "receive",
     labels: dict[str, str] | None = None,
     hints: tuple[str, ...] = (),
+    start_timestamps: bool = True,
     segment_bytes: int = SEGMENT_BYTES,
 ) -> BlockMeta | None:
     """Writes the samples of [mint, maxt) (ms) as block `<parent>/<ulid>`; None, and no block, where there are none.
 
     Flushes the head and looks at it at one moment; pushes go on meanwhile, and what they bring is not in the block.
-    Nothing is removed from the head. Raises `StorageFailed` and `DamagedBlock`, and `UnsupportedChunks` where the
-    head has native histograms: it keeps them in a form of its own, not in Prometheus' chunks.
+    Nothing is removed from the head. Without `start_timestamps` they are left out: their encodings are read by
+    Prometheus from 3.11 (floats) and 3.14 (histograms) on. Raises `StorageFailed` and `DamagedBlock`.
     """
-    if head.has_histograms:
-        raise UnsupportedChunks("the head", HISTOGRAM_ENCODING)
-    references, view, look = head.snapshot(Selection((), mint, maxt - 1))
+    references, view, look, starts = head.snapshot(Selection((), mint, maxt - 1))
+    if not start_timestamps:
+        starts = None
     rows = labels_of_index(view, references)
     order = rows.order()
     numbers = sorted(look.segments)
@@ -130,8 +192,7 @@ def block_from_head(
             some = order[first : first + SERIES_PER_BATCH]
             table = _table(look, some, mint, maxt - 1)
             table.sources = source_of[table.sources - ARENA]
-            merged, pieces = merge_chunks(table, data, mint, maxt - 1, head.settings.samples_per_chunk)
-            writer.append(rows.take(some), merged, pieces)
+            writer.append(rows.take(some), *_packed(head, references[some], starts, table, data, mint, maxt - 1))
         if not writer.stats.samples:
             return None
         return writer.finish(mint, maxt, Compaction(1, [ulid], hints=list(hints)), source, labels)

@@ -7,6 +7,8 @@ import struct
 INDEX_FILE = "index"
 MAGIC = 0xBAAAD700
 VERSION = 2
+READABLE_VERSIONS = (2, 3)
+"""Upstream reads 3 as it reads 2, and writes 2."""
 HEADER = struct.pack(">IB", MAGIC, VERSION)
 TOC = struct.Struct(">6Q")
 """Offsets of symbols, series, label indices, label offset table, postings, postings offset table."""

@@ -20,7 +20,7 @@ from mimir_ray.tsdb.index import interning
 from mimir_ray.tsdb.index.series_index import SeriesIndex
 
 from .errors import DamagedBlock
-from .index_format import HEADER, MAGIC, TOC, TOC_BYTES
+from .index_format import HEADER, MAGIC, READABLE_VERSIONS, TOC, TOC_BYTES
 from .mapping import map_file
 from .series_labels import Symbols, gathered
 
@@ -266,7 +266,7 @@ class IndexFile:
             raise self._damaged(len(data), "too short for an index")
         if int.from_bytes(data[:4].tobytes(), "big") != MAGIC:
             raise self._damaged(0, "no index file")
-        if data[4] != HEADER[4]:
+        if data[4] not in READABLE_VERSIONS:
             raise self._damaged(4, f"index version {data[4]} is not supported")
         self._end = len(data) - TOC_BYTES
         raw = data[self._end : -4].tobytes()

@@ -19,7 +19,7 @@ from mimir_ray.tsdb.index.interning import shard_filter
 from mimir_ray.tsdb.index.postings import Postings
 
 from .chunk_files import ChunkSegments
-from .chunk_merge import ChunkTable
+from .chunk_table import ChunkTable
 from .decode import Samples, counts_of, decode
 from .index_format import INDEX_FILE
 from .index_reader import IndexFile, Series
@@ -31,7 +31,7 @@ class Block:
     """Thread-safe. Files that are removed while somebody reads stay readable until that is over.
 
     The constructor and every method raise `DamagedBlock` where the files are not what they should be, and
-    `StorageFailed` where they cannot be opened; `select` raises `UnsupportedChunks` for samples that are not floats.
+    `StorageFailed` where they cannot be opened; `select` raises `UnsupportedChunks` for encodings nobody knows yet.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -97,7 +97,11 @@ class Block:
                 offsets = np.zeros(len(some) + 1, np.int64)
             end = int(offsets[-1])
             histograms = None if samples.histograms is None else samples.histograms[:end]
-            yield SeriesBatch(view.labels(some), offsets, samples.timestamps[:end], samples.values[:end], histograms)
+            starts = samples.start_timestamps
+            yield SeriesBatch(
+                view.labels(some), offsets, samples.timestamps[:end], samples.values[:end],
+                histograms, None if starts is None else starts[:end],
+            )  # fmt: skip
             if selection.limit_series and given >= selection.limit_series:
                 return
 
@@ -108,12 +112,15 @@ class Block:
         if selection.labels_only:
             return Samples(cuts, np.empty(0, np.int64), np.empty(0, np.float64))
         segments, starts, ends, encodings = self._segments.locate(references)
-        decoded = decode(self._data(segments), segments, starts, ends, encodings, self._names)
+        decoded = decode(self._data(segments), segments, starts, ends, encodings, self.segment_names)
+        if not selection.start_timestamps:
+            decoded.start_timestamps = None
         samples = decoded.trimmed(cuts, overlapping, mint, maxt)
         return samples.without_deleted(series.references[rows], self.tombstones)
 
     @property
-    def _names(self) -> list[str]:
+    def segment_names(self) -> list[str]:
+        """Paths of the arrays that `chunk_table` gives, for errors."""
         return [str(path) for path in self._segments.paths]
 
     def _data(self, segments: NDArray[np.int32]) -> list[NDArray[np.uint8]]:
@@ -131,7 +138,7 @@ class Block:
         cuts, mints, maxts, references, _ = self._file.chunk_lists(self.series(), rows, mint, maxt)
         segments, starts, ends, encodings = self._segments.locate(references)
         data = self._data(segments)
-        counts = counts_of(data, segments, starts, ends, self._names)
+        counts = counts_of(data, segments, starts, ends, encodings, self.segment_names)
         return ChunkTable(cuts, mints, maxts, segments, starts, ends - starts, counts, encodings), data
 
     def label_names(self, selection: Selection) -> list[str]:

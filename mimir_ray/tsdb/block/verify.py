@@ -283,7 +283,7 @@ class _Samples:
         """How many samples they have."""
         segments, starts, ends, encodings = self._segments.locate(references)
         data = [self._segments.view(segment) for segment in range(len(self._names))]
-        counts = counts_of(data, segments, starts, ends, self._names)
+        counts = counts_of(data, segments, starts, ends, encodings, self._names)
         unknown = ~np.isin(encodings, list(ENCODINGS))
         for wrong, reason in ((unknown, "a chunk of an unknown encoding"), (counts == 0, "a chunk without samples")):
             if wrong.any():

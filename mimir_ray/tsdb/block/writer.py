@@ -15,9 +15,10 @@ import numpy as np
 
 from mimir_ray.model.labels import LabelColumns
 from mimir_ray.tsdb.append_file import storage_error, sync_directory
+from mimir_ray.tsdb.chunks.xor2 import XOR2
 
 from .chunk_files import SEGMENT_BYTES, XOR, ChunkSegmentWriter
-from .chunk_merge import ChunkTable, Data
+from .chunk_table import ChunkTable, Data
 from .index_format import INDEX_FILE
 from .index_writer import IndexWriter
 from .meta import META_FILE, BlockMeta, Compaction, Stats, Thanos, is_ulid, write_meta
@@ -76,7 +77,8 @@ class BlockWriter:
         stats.series += len(labels)
         stats.chunks += len(table)
         stats.samples += int(table.counts.sum())
-        stats.float_samples += int(table.counts[table.encodings == XOR].sum())
+        floats = (table.encodings == XOR) | (table.encodings == XOR2)
+        stats.float_samples += int(table.counts[floats].sum())
         stats.histogram_samples = stats.samples - stats.float_samples
 
     def finish(

@@ -30,30 +30,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.encoding.bits import (
-    bits_to_float,
-    copy_bytes,
-    float_to_bits,
-    leading_zeros,
-    load64_be,
-    store64_be,
-    trailing_zeros,
-)
+from mimir_ray.encoding.bits import bits_to_float, copy_bytes, float_to_bits, leading_zeros, load64_be, store64_be
 from mimir_ray.encoding.varint import read_uvarint, read_varint, write_uvarint, write_varint
 from mimir_ray.kernel import F64, I32, I64, U8, OutF64, OutI32, OutI64, OutU8, device, kernel
+
+from .bitstream import NO_WINDOW, READ_AHEAD_BYTES, append_xor, put_bits, put_long, read_bits
 
 SAMPLES_PER_CHUNK = 120
 """Upstream: tsdb/db.go DefaultSamplesPerChunk."""
 SAMPLES_MAX = 65_535
 """What the header can count."""
-NO_WINDOW = 0xFF
-"""State `leading` while no value has changed yet."""
 HEADER_BYTES = 2
 SAMPLE_BYTES_MAX = 20
 """No sample takes more: 2 + 10 + 8 for the first with its header, less for the others."""
 SLACK_BYTES = 8
 """Room that writing needs behind the last byte of an arena."""
-_READ_AHEAD_BYTES = 32
 
 DONE = 0
 ARENA_FULL = 1
@@ -94,18 +85,8 @@ def chunk_counts(data: U8, starts: I64, ends: I64, counts: OutI64) -> int:
 
 
 @device
-def _read_bits(data: Any, bit: Any, count: Any) -> Any:
-    """`count` (1..64) bits from absolute position `bit`, as uint64. Reads nine bytes."""
-    at = bit >> 3
-    skip = np.uint64(bit & 7)
-    word = load64_be(data, at) << skip
-    word |= np.uint64(data[at + 8]) >> (np.uint64(8) - skip)
-    return word >> np.uint64(64 - count)
-
-
-@device
 def _decode(data: Any, start: Any, end: Any, count: Any, timestamps: Any, values: Any, out: Any) -> Any:
-    """Decodes one chunk to timestamps[out:], values[out:]; `_READ_AHEAD_BYTES` after `end` are readable.
+    """Decodes one chunk to timestamps[out:], values[out:]; `READ_AHEAD_BYTES` after `end` are readable.
 
     Returns whether the bytes were valid. At most 158 bits (20 bytes) are looked at between two checks of `limit`.
     """
@@ -160,7 +141,7 @@ def _decode(data: Any, start: Any, end: Any, count: Any, timestamps: Any, values
                     size = 20
                     bit += 24
                 else:
-                    change = np.int64(_read_bits(data, bit + 4, 64))
+                    change = np.int64(read_bits(data, bit + 4, 64))
                     size = 0
                     bit += 68
                 # The ranges lean to the positive side: 2^(size-1) itself is positive.
@@ -183,7 +164,7 @@ def _decode(data: Any, start: Any, end: Any, count: Any, timestamps: Any, values
                 bit += 13
             else:
                 bit += 2
-            value ^= _read_bits(data, bit, significant) << trailing
+            value ^= read_bits(data, bit, significant) << trailing
             bit += significant
         if bit > limit:
             return False
@@ -218,64 +199,17 @@ def decode_chunks(data: U8, starts: I64, ends: I64, out_starts: I64, timestamps:
             continue
         if out < 0 or out + count > min(len(timestamps), len(values)):
             return -(c + 1)
-        if end + _READ_AHEAD_BYTES <= len(data):
+        if end + READ_AHEAD_BYTES <= len(data):
             valid = _decode(data, start, end, count, timestamps, values, out)
         else:
             # Only the last chunks of an array: reading ahead would leave it.
-            padded = np.zeros(end - start + _READ_AHEAD_BYTES, np.uint8)
+            padded = np.zeros(end - start + READ_AHEAD_BYTES, np.uint8)
             copy_bytes(padded, 0, data, start, end - start)
             valid = _decode(padded, 0, end - start, count, timestamps, values, out)
         if not valid:
             return -(c + 1)
         total += count
     return total
-
-
-@device
-def _put(out: Any, bit: Any, word: Any, count: Any) -> Any:
-    """Writes the low `count` (1..56) bits of `word` at absolute position `bit`; zeroes what follows in 8 bytes."""
-    used = np.uint64(bit & 7)
-    at = bit >> 3
-    kept = (np.uint64(out[at]) << np.uint64(56)) & ~(~np.uint64(0) >> used)
-    store64_be(out, at, kept | (word << np.uint64(64 - count)) >> used)
-    return bit + count
-
-
-@device
-def _put_long(out: Any, bit: Any, word: Any, count: Any) -> Any:
-    """As `_put` for up to 64 bits."""
-    if count <= 56:
-        return _put(out, bit, word, count)
-    bit = _put(out, bit, word >> np.uint64(32), count - 32)
-    return _put(out, bit, word & np.uint64(0xFFFFFFFF), 32)
-
-
-@device
-def _append_value(out: Any, bit: Any, head: Any, size: Any, changed: Any, leading: Any, trailing: Any) -> Any:
-    """Writes `size` (<= 24) bits of `head`, then a value that differs from the last one by the bits `changed`.
-
-    Returns (bit position, leading, trailing).
-    """
-    if changed == np.uint64(0):
-        return _put(out, bit, head << np.uint64(1), size + 1), leading, trailing
-    zeros_before = min(leading_zeros(changed), 31)
-    zeros_after = trailing_zeros(changed)
-    if leading != NO_WINDOW and zeros_before >= leading and zeros_after >= trailing:
-        head = head << np.uint64(2) | np.uint64(0b10)
-        size += 2
-    else:
-        leading = zeros_before
-        trailing = zeros_after
-        head = head << np.uint64(13) | np.uint64(0b11 << 11 | leading << 6 | (64 - leading - trailing) & 63)
-        size += 13
-    significant = 64 - leading - trailing
-    payload = changed >> np.uint64(trailing)
-    if size + significant <= 56:
-        bit = _put(out, bit, head << np.uint64(significant) | payload, size + significant)
-    else:
-        bit = _put(out, bit, head, size)
-        bit = _put_long(out, bit, payload, significant)
-    return bit, leading, trailing
 
 
 @device
@@ -289,8 +223,8 @@ def _append_interval(out: Any, bit: Any, change: Any) -> Any:
         return bit, np.uint64(0b110 << 17 | change & 0x1FFFF), 20
     if -524287 <= change <= 524288:
         return bit, np.uint64(0b1110 << 20 | change & 0xFFFFF), 24
-    bit = _put(out, bit, np.uint64(0b1111), 4)
-    return _put_long(out, bit, np.uint64(change), 64), np.uint64(0), 0
+    bit = put_bits(out, bit, np.uint64(0b1111), 4)
+    return put_long(out, bit, np.uint64(change), 64), np.uint64(0), 0
 
 
 @kernel
@@ -418,7 +352,7 @@ def append_runs(
                 else:
                     bit, head, size = _append_interval(arena, bit, new_delta - delta)
                 delta = new_delta
-                bit, before, after = _append_value(arena, bit, head, size, new_value ^ value, before, after)
+                bit, before, after = append_xor(arena, bit, head, size, new_value ^ value, before, after)
             t = new_t
             value = new_value
             count += 1
@@ -475,7 +409,7 @@ def _encode(timestamps: I64, values: F64, out: OutU8) -> int:
             bit, head, size = _append_interval(out, bit, new_delta - delta)
         delta = new_delta
         changed = value ^ float_to_bits(values[n - 1])
-        bit, before, after = _append_value(out, bit, head, size, changed, before, after)
+        bit, before, after = append_xor(out, bit, head, size, changed, before, after)
     return (bit + 7) >> 3
 
 

@@ -15,17 +15,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.tsdb.block.chunk_files import SEGMENT_BYTES
-from mimir_ray.tsdb.block.chunk_merge import ChunkTable, Data, merge_chunks, without_deleted
+from mimir_ray.tsdb.block.chunk_files import SEGMENT_BYTES, XOR
+from mimir_ray.tsdb.block.chunk_merge import merge_chunks, without_deleted
+from mimir_ray.tsdb.block.chunk_table import ChunkTable, Data
 from mimir_ray.tsdb.block.meta import OUT_OF_ORDER_HINT, BlockMeta, Compaction
 from mimir_ray.tsdb.block.ordering import bytewise_order, differs_from_previous
 from mimir_ray.tsdb.block.reader import Block
 from mimir_ray.tsdb.block.series_labels import SeriesLabels, join_labels, labels_of_index, take_ranges
 from mimir_ray.tsdb.block.writer import SERIES_PER_BATCH, BlockWriter
 from mimir_ray.tsdb.chunks.xor import SAMPLES_PER_CHUNK
+from mimir_ray.tsdb.chunks.xor2 import XOR2
 
-SAMPLES_PER_BATCH = 2 << 20
-"""Merged at a time, unless a single series has more."""
+WEIGHT_PER_BATCH = 4 << 20
+"""Samples, and bits of histograms (each bucket takes one at least), merged at a time, unless a series has more."""
+_HINTS_OF_ANY = ("from-stale-series", "from-selected-series")
+"""Upstream: tsdb/block.go: hints of blocks that are only merged with their like."""
 
 
 def merge_blocks(
@@ -78,11 +82,14 @@ def split_blocks(
 
 def merged_compaction(metas: Sequence[BlockMeta]) -> Compaction:
     """What the meta.json of a block made of these says. Upstream: tsdb/compact.go CompactBlockMetas."""
+    hints = {hint for meta in metas for hint in meta.compaction.hints if hint in _HINTS_OF_ANY}
+    if all(meta.out_of_order for meta in metas):
+        hints.add(OUT_OF_ORDER_HINT)
     return Compaction(
         level=max(meta.compaction.level for meta in metas) + 1,
         sources=sorted({one for meta in metas for one in meta.compaction.sources}),
         parents=[{"ulid": meta.ulid, "minTime": meta.min_time, "maxTime": meta.max_time} for meta in metas],
-        hints=[OUT_OF_ORDER_HINT] if all(meta.out_of_order for meta in metas) else [],
+        hints=sorted(hints),
     )
 
 
@@ -168,39 +175,45 @@ def _batches(
     """(first label set, merged chunks of it and the following ones, their bytes)."""
     for low in range(0, len(union.labels), SERIES_PER_BATCH):
         high = min(low + SERIES_PER_BATCH, len(union.labels))
-        table, data = _gather(blocks, union, low, high, mint, maxt)
-        samples = np.concatenate((np.zeros(1, np.int64), np.cumsum(table.counts)))[table.offsets]
+        table, data, names = _gather(blocks, union, low, high, mint, maxt)
+        floats = (table.encodings == XOR) | (table.encodings == XOR2)
+        weights = table.counts + np.where(floats, 0, 8 * table.lengths)
+        weight = np.concatenate((np.zeros(1, np.int64), np.cumsum(weights)))[table.offsets]
         first, end = 0, high - low
         while first < end:
-            last = int(np.searchsorted(samples, samples[first] + SAMPLES_PER_BATCH, side="right")) - 1
+            last = int(np.searchsorted(weight, weight[first] + WEIGHT_PER_BATCH, side="right")) - 1
             last = min(max(last, first + 1), end)
             chunks = np.arange(table.offsets[first], table.offsets[last])
             part = table.take(chunks, table.offsets[first : last + 1] - table.offsets[first])
-            yield low + first, *merge_chunks(part, data, mint, maxt, samples_per_chunk)
+            yield low + first, *merge_chunks(part, data, mint, maxt, samples_per_chunk, names)
             first = last
 
 
 def _gather(
     blocks: Sequence[Block], union: _Union, low: int, high: int, mint: int, maxt: int
-) -> tuple[ChunkTable, list[NDArray[np.uint8]]]:
-    """All chunks of the label sets low..high - 1, without what is deleted; of a set in the order of the blocks."""
+) -> tuple[ChunkTable, list[NDArray[np.uint8]], list[str]]:
+    """All chunks of the label sets low..high - 1, without what is deleted, of a set in the order of the blocks; their
+    bytes, and whose those are."""
     cuts = union.cuts[low : high + 1]
     members = slice(int(cuts[0]), int(cuts[-1]))
     owners, rows = union.blocks[members], union.rows[members]
     tables: list[ChunkTable] = []
     data: list[NDArray[np.uint8]] = []
+    names: list[str] = []
     places = []
     for number in np.unique(owners).tolist():
         mine = np.flatnonzero(owners == number)
         block = blocks[number]
         table, pieces = block.chunk_table(rows[mine], mint, maxt)
-        table, pieces = without_deleted(table, pieces, block.series().references[rows[mine]], block.tombstones)
+        references = block.series().references[rows[mine]]
+        table, pieces = without_deleted(table, pieces, references, block.tombstones, names=block.segment_names)
         table.sources = table.sources + np.int32(len(data))
         tables.append(table)
         data += pieces
+        names += [*block.segment_names, str(block.directory)][: len(pieces)]
         places.append(mine)
     joined = ChunkTable.concat(tables)
     # Series are block after block now; `back` puts them into the order of the label sets.
     back = np.argsort(np.concatenate((np.zeros(0, np.int64), *places)), kind="stable")
     offsets, chunks = take_ranges(joined.offsets, back)
-    return joined.take(chunks, offsets[cuts - cuts[0]]), data
+    return joined.take(chunks, offsets[cuts - cuts[0]]), data, names

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from mimir_ray.errors import ClientError, MimirRayError
 from mimir_ray.model.exemplars import ExemplarColumns, SeriesExemplars
-from mimir_ray.model.histogram import HistogramColumns
+from mimir_ray.model.histogram import HistogramColumns, HistogramPart
 from mimir_ray.model.matchers import Matcher, quote
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.selection import Selection
@@ -352,12 +352,14 @@ class Head:
             starts = self._starts.look() if selection.start_timestamps else None
         return self._batches(selection, references, view, look, starts)
 
-    def snapshot(self, selection: Selection) -> tuple[NDArray[np.int32], IndexView, Look]:
-        """(references, labels, chunks) of the selected series, flushed: both logs of the look are empty."""
+    def snapshot(self, selection: Selection) -> tuple[NDArray[np.int32], IndexView, Look, StartsLook | None]:
+        """(references, labels, chunks, start timestamps if any is known) of the selected series, flushed: both logs of
+        the look are empty."""
         with self._lock:
             self._memory.flush()
             references = self._references(selection)
-            return references, self._index.view(), self._memory.look(references)
+            starts = self._starts.look() if len(self._starts) else None
+            return references, self._index.view(), self._memory.look(references), starts
 
     def _batches(
         self,
@@ -451,6 +453,10 @@ class Head:
         """uint32: ring tokens of the series from reference `first` on; `seed`: the hash state after the tenant's id."""
         with self._lock:
             return series_tokens(self._index, first, seed)
+
+    def resolve(self, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], HistogramPart | None]:
+        """Values as they are in chunks of a snapshot, as readers want them: histograms are numbers in NaNs there."""
+        return resolve(values, self._histograms)
 
     @property
     def has_histograms(self) -> bool:

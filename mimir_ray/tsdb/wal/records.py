@@ -38,7 +38,7 @@ METADATA = 3
 DROPPED = 4
 HISTOGRAMS = 5
 START_TIMESTAMPS = 6
-EXEMPLARS = 7
+EXEMPLARS = 9
 
 Record = tuple[int, list[Any]]
 """Type and payload buffers; the buffers must not change until the record is written."""

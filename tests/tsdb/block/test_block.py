@@ -15,8 +15,9 @@ from mimir_ray.errors import Corruption
 from mimir_ray.model.labels import LabelColumns, Labels, labels_of
 from mimir_ray.testing.blocks import ALL, ULID, as_bits, content, make_block, name_is
 from mimir_ray.testing.contracts import SERIES_SOURCE_CHECKS, MakeSource, Series
-from mimir_ray.tsdb.block.chunk_merge import ChunkTable, encode_runs
+from mimir_ray.tsdb.block.chunk_table import ChunkTable
 from mimir_ray.tsdb.block.decode import Samples
+from mimir_ray.tsdb.block.encode import encode_runs
 from mimir_ray.tsdb.block.errors import DamagedBlock, UnsupportedChunks
 from mimir_ray.tsdb.block.meta import read_meta
 from mimir_ray.tsdb.block.reader import Block
@@ -112,16 +113,15 @@ def test_deleted_samples_are_not_read(tmp_path: Path) -> None:
 
 def test_chunks_of_other_encodings_are_carried_and_not_decoded(tmp_path: Path) -> None:
     table, data = encode_runs(Samples(np.array([0, 3]), np.array([1, 2, 3]), np.zeros(3)))
-    table.encodings[:] = 2
+    table.encodings[:] = 9
     write_block(tmp_path, ULID, LabelColumns.from_labels([A]), table, [data], 1, 4)
     block = Block(tmp_path / ULID)
-    assert block.meta.stats.histogram_samples == 3
-    with pytest.raises(UnsupportedChunks, match="histogram"):
+    with pytest.raises(UnsupportedChunks, match="encoding 9"):
         content(block)
     again, pieces = block.chunk_table(np.zeros(1, np.int32), 0, 9)
     start = int(again.starts[0])
     assert pieces[0][start : start + int(again.lengths[0])].tobytes() == data.tobytes()
-    assert again.encodings.tolist() == [2]
+    assert again.encodings.tolist() == [9]
 
 
 @given(st.data())
@@ -167,3 +167,17 @@ def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
     (tmp_path / ULID / "index").write_bytes(b"")
     with pytest.raises(DamagedBlock):
         Block(tmp_path / ULID)
+
+
+@pytest.mark.parametrize(("version", "readable"), [(1, False), (2, True), (3, True), (4, False)])
+def test_index_versions_that_prometheus_reads_are_read(tmp_path: Path, version: int, readable: bool) -> None:
+    make_block(tmp_path, [(A, LONG)])
+    path = tmp_path / ULID / "index"
+    raw = bytearray(path.read_bytes())
+    raw[4] = version
+    path.write_bytes(raw)
+    if readable:
+        assert content(Block(tmp_path / ULID)) == as_bits([(A, LONG)])
+    else:
+        with pytest.raises(DamagedBlock, match=f"index version {version} is not supported"):
+            Block(tmp_path / ULID)

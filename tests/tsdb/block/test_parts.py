@@ -15,8 +15,10 @@ from mimir_ray.encoding.crc32c import crc32c_between
 from mimir_ray.kernel import U8, kernel
 from mimir_ray.model.labels import Labels, labels_of
 from mimir_ray.testing.blocks import ULID, make_block
-from mimir_ray.tsdb.block.chunk_merge import ChunkTable, decode_table, encode_runs, merge_chunks
+from mimir_ray.tsdb.block.chunk_merge import decode_table, merge_chunks
+from mimir_ray.tsdb.block.chunk_table import ChunkTable
 from mimir_ray.tsdb.block.decode import Samples
+from mimir_ray.tsdb.block.encode import encode_runs
 from mimir_ray.tsdb.block.errors import DamagedBlock
 from mimir_ray.tsdb.block.index_reader import IndexFile
 from mimir_ray.tsdb.block.meta import BlockMeta, make_ulid

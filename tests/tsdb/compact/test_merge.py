@@ -14,13 +14,15 @@ from mimir_ray.model.selection import Selection, Shard
 from mimir_ray.testing.blocks import Points, as_bits, content, make_block
 from mimir_ray.tsdb.block import chunk_merge
 from mimir_ray.tsdb.block.chunk_merge import ranges_equal
-from mimir_ray.tsdb.block.meta import Compaction
+from mimir_ray.tsdb.block.errors import DamagedBlock, UnsupportedChunks
+from mimir_ray.tsdb.block.meta import BlockMeta, Compaction
 from mimir_ray.tsdb.block.ordering import differs_from_previous
 from mimir_ray.tsdb.block.reader import Block
 from mimir_ray.tsdb.block.series_labels import join_labels, labels_of_index
 from mimir_ray.tsdb.block.tombstones import TOMBSTONES_FILE, Tombstones, tombstones_bytes
+from mimir_ray.tsdb.block.writer import write_block
 from mimir_ray.tsdb.compact import merge
-from mimir_ray.tsdb.compact.merge import merge_blocks, split_blocks
+from mimir_ray.tsdb.compact.merge import merge_blocks, merged_compaction, split_blocks
 
 ULIDS = [f"01ARZ3NDEKTSV4RRFFQ69G5F{letter}{other}" for letter in "ABCD" for other in "VWXYZ"]
 NEW = "01BX5ZZKBKACTAV9WEVGEMMVS0"
@@ -145,7 +147,7 @@ def test_small_batches_give_the_same_block(tmp_path: Path, monkeypatch: pytest.M
     blocks = blocks_of(tmp_path, numbered(3), samples_per_chunk=10)
     merge_blocks(blocks, 0, 1000, tmp_path, NEW)
     monkeypatch.setattr(merge, "SERIES_PER_BATCH", 7)
-    monkeypatch.setattr(merge, "SAMPLES_PER_BATCH", 30)
+    monkeypatch.setattr(merge, "WEIGHT_PER_BATCH", 30)
     merge_blocks(blocks, 0, 1000, tmp_path, ULIDS[-1])
     for name in ("index", "chunks/000001"):
         assert (tmp_path / NEW / name).read_bytes() == (tmp_path / ULIDS[-1] / name).read_bytes()
@@ -188,3 +190,32 @@ def test_ranges_are_equal_where_their_bytes_are(ranges: list[tuple[int, int, int
     out = np.empty(len(ranges), np.bool_)
     ranges_equal(left, starts, right, others, lengths, out)
     assert out.tolist() == [bytes(left[a : a + n]) == bytes(right[b : b + n]) for a, b, n in ranges]
+
+
+def test_a_merged_block_says_where_it_comes_from() -> None:
+    def meta(level: int, *hints: str) -> BlockMeta:
+        return BlockMeta(ULIDS[level], level, 9, compaction=Compaction(level, [f"s{level}", "s"], hints=list(hints)))
+
+    late, stale = "from-out-of-order", "from-stale-series"
+    made = merged_compaction([meta(2, late, stale), meta(1, late)])
+    assert made == Compaction(
+        3, ["s", "s1", "s2"],
+        [{"ulid": ULIDS[2], "minTime": 2, "maxTime": 9}, {"ulid": ULIDS[1], "minTime": 1, "maxTime": 9}],
+        hints=[late, stale],
+    )  # fmt: skip
+    assert merged_compaction([meta(1, late), meta(1)]).hints == []
+
+
+def test_the_block_that_is_broken_is_named_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    blocks = blocks_of(tmp_path, numbered(1, 3), samples_per_chunk=20)
+    # Of another encoding than its bytes, with a checksum that is right.
+    table, data = blocks[0].chunk_table(np.arange(3, dtype=np.int32), 0, 1000)
+    labels = labels_of_index(blocks[0].series().index.view(), np.arange(3, dtype=np.int32))
+    for number, encoding in enumerate((2, 9)):
+        table.encodings[:] = encoding
+        write_block(tmp_path, ULIDS[1 + number], labels, table, data, 0, 1000)
+        broken = Block(tmp_path / ULIDS[1 + number])
+        with pytest.raises((DamagedBlock, UnsupportedChunks)) as raised:
+            merge_blocks([blocks[0], broken], 0, 1000, tmp_path / "made", NEW)
+        assert ULIDS[1 + number] in str(raised.value)
+    assert not list((tmp_path / "made").iterdir())
