@@ -8,7 +8,20 @@ import structlog
 from sanic import HTTPResponse, Request, Sanic
 from sanic.exceptions import MethodNotAllowed, NotFound, PayloadTooLarge, SanicException
 
-from mimir_ray.gateway.blueprints import ha_tracker, influx, otlp, prometheus, push, rings, status, ui
+from mimir_ray.gateway.blueprints import (
+    block_upload,
+    compactor,
+    ha_tracker,
+    influx,
+    ingester,
+    otlp,
+    prometheus,
+    push,
+    rings,
+    status,
+    store_gateway,
+    ui,
+)
 from mimir_ray.gateway.errors import TEXT, as_text, text
 from mimir_ray.gateway.services import GatewayServices
 from mimir_ray.wire.compression import WriteMessageTooLarge
@@ -44,6 +57,10 @@ def create_app(services: GatewayServices, name: str = "mimir-ray", only_app: boo
         status.blueprint(services.settings.api),
         rings.blueprint(),
         ha_tracker.blueprint(),
+        store_gateway.blueprint(),
+        compactor.blueprint(),
+        block_upload.blueprint(),
+        ingester.blueprint(),
         ui.blueprint(services.settings.api.prometheus_http_prefix),
     ):
         app.blueprint(blueprint, url_prefix=f"{prefix}{blueprint.url_prefix or ''}" if prefix else None)

@@ -20,6 +20,7 @@ import pytest
 import snappy
 from prometheus_client import CollectorRegistry
 
+from mimir_ray.bucket.open import open_bucket
 from mimir_ray.cluster.ring.elections import Elected
 from mimir_ray.cluster.transport.base import RING
 from mimir_ray.config.instance_limits import DistributorInstanceLimits
@@ -29,6 +30,7 @@ from mimir_ray.deploy.limits_reference import FIXED, HITS, modules_reading, page
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.gateway.app import create_app
 from mimir_ray.gateway.auth import Authenticator
+from mimir_ray.gateway.compaction import compaction
 from mimir_ray.gateway.metrics import GatewayMetrics
 from mimir_ray.gateway.server import GatewayServer
 from mimir_ray.gateway.services import GatewayServices
@@ -81,7 +83,7 @@ class Tenants(Cluster):
 
 @contextmanager
 def standing(folder: Path) -> Iterator[Stand]:
-    settings = settings_with(multitenancy=True)
+    settings = settings_with(multitenancy=True, data_dir=str(folder))
     settings = replace(
         settings,
         api=replace(
@@ -130,6 +132,7 @@ def standing(folder: Path) -> Iterator[Stand]:
             Engine(), cluster.querier, Runtime().limits, cluster.clock, QueryFrontendMetrics(registry)
         ),
         runtime=Runtime(),  # type: ignore[arg-type]
+        transport=cluster.transport,
         ring=ring,
         ring_view=lambda _: cluster.view,
         not_ready=list,
@@ -137,6 +140,10 @@ def standing(folder: Path) -> Iterator[Stand]:
         expositions=lambda: b"",
         query_executor=executor,
         metrics=GatewayMetrics(registry),
+        bucket=open_bucket(settings.blocks_bucket, "querier", CollectorRegistry()),
+        compaction=compaction(
+            settings, cluster.limits_of, lambda: cluster.view, cluster.transport, cluster.clock, registry
+        ),
     )
     server = GatewayServer(settings.server)
     stand = Stand(server, cluster, distributor)
@@ -146,6 +153,7 @@ def standing(folder: Path) -> Iterator[Stand]:
         yield stand
     finally:
         server.stop(distributor.drain)
+        services.compaction.close()
         executor.shutdown(cancel_futures=True)
 
 

@@ -135,34 +135,80 @@ def test_maintenance_takes_a_checkpoint_by_size_or_by_time(tmp_path: Path) -> No
     database.close()
 
 
-def test_retention_forgets_old_series_and_chunks_and_their_files_but_not_for_readers(
+def test_compaction_moves_ranges_into_blocks_and_forgets_their_series_chunks_and_files_but_not_for_readers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ChunkFiles.__init__, "__defaults__", (256,))
-    settings = DatabaseSettings(HEAD, WalSettings(fsync="off"), retention_ms=HOUR)
-    database = Database(tmp_path, settings, ManualClock())
+    database = Database(tmp_path, SETTINGS, ManualClock())
     idle: Labels = (("__name__", "idle"),)
     database.push([write_batch(new=[(idle, [(HOUR, 1.0)])])], 0)
     for turn in range(40):
         push(database, turn, HOUR // 8)
     database.flush()
     segments = len(list((tmp_path / "chunks_head").iterdir()))
+    expected = {labels: [float(turn) for turn in range(40)] for labels in SERIES} | {idle: [1.0]}
     reader = database.select(ALL)
     first = next(reader)
-    database.maintain(HOUR + 39 * HOUR // 8)
-    database.checkpoint()
+    metas = database.compact()
+    assert [(meta.min_time // HOUR, meta.max_time // HOUR) for meta in metas] == [(0, 2), (2, 4)]
+    assert metas[0].compaction.sources == [metas[0].ulid]
+    assert database.compact() == [], "nothing more is due"
+    assert database.stats.head.series == len(SERIES)
     assert len(list((tmp_path / "chunks_head").iterdir())) < segments
-    left = turns(database)
-    assert idle not in left
-    for values in left.values():
-        assert values == [float(turn) for turn in range(40 - len(values), 40)]
-        assert 8 < len(values) < 20
+    assert len(segment_numbers(tmp_path / "wal")) == 1
+    assert turns(database) == expected
+    assert database.label_values("__name__", Selection((), 4 * HOUR, 9 * HOUR)) == ["m"]
+    late = write_batch(new=[(idle, [(3 * HOUR, 1.0)])])
+    assert [one.reason for one in database.push([late], 0)[0].refusals] == ["sample-timestamp-too-old"]
     rest = [batch.samples for batch in reader]
     assert first.samples + sum(rest) == 1 + 40 * len(SERIES), "the reader came before"
     database.close()
-    again = Database(tmp_path, settings, ManualClock())
-    assert turns(again) == left
+    again = Database(tmp_path, SETTINGS, ManualClock())
+    assert turns(again) == expected
+    assert again.label_values("__name__", ALL) == ["idle", "m"]
+    assert again.label_names(ALL) == ["__name__", "n"]
     again.close()
+
+
+def test_a_dropped_block_stays_readable_for_who_came_before_and_its_files_go_after_that(tmp_path: Path) -> None:
+    database = Database(tmp_path, SETTINGS, ManualClock())
+    push(database, 0)
+    (meta,) = database.compact_whole()
+    reader = database.select(ALL)
+    database.blocks.drop([meta.ulid])
+    assert turns(database) == {}
+    database.maintain(0)
+    assert (tmp_path / meta.ulid).exists()
+    assert sum(batch.samples for batch in reader) == len(SERIES)
+    del reader
+    database.maintain(0)
+    assert not (tmp_path / meta.ulid).exists()
+    database.close()
+
+
+def test_a_whole_compaction_takes_older_samples_no_more_unless_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(tmp_path, SETTINGS, ManualClock())
+    push(database, 2)
+    lagging = write_batch(new=[((("__name__", "slow"),), [(HOUR + 15_000, 1.0)])])
+
+    def full(*_: object, **__: object) -> None:
+        raise StorageFull("write", "x", errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database_module, "block_from_head", full)
+        with pytest.raises(StorageFull):
+            database.compact_whole()
+    assert not database.push([lagging], 0)[0].refusals
+    assert len(database.compact_whole()) == 1
+    assert database.stats.head.series == 0
+    again = write_batch(new=[((("__name__", "slower"),), [(HOUR + 15_000, 1.0)])])
+    assert [one.reason for one in database.push([again], 0)[0].refusals] == ["sample-timestamp-too-old"]
+    assert database.compact_whole() == []
+    push(database, 3)
+    assert {tuple(values) for values in turns(database).values()} == {(2.0, 3.0), (1.0,)}
+    database.close()
 
 
 def test_a_pushed_batch_that_is_sent_again_changes_nothing(tmp_path: Path) -> None:

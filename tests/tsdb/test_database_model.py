@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import tempfile
 from collections import Counter
@@ -41,6 +42,7 @@ SETTINGS = DatabaseSettings(
         log_capacity_max=16,
         log_samples_per_series=1,
         late_log_capacity_max=4,
+        dropped_series_min=2,
     ),
     wal=WalSettings(segment_bytes=2048, fsync="off"),
 )
@@ -61,6 +63,8 @@ class Model:
     samples: dict[int, dict[int, int]] = field(default_factory=dict)
     last: dict[int, tuple[int, int]] = field(default_factory=dict)
     newest: int | None = None
+    floor: int = -(10**9)
+    """In-order samples before it are in blocks."""
 
     def push(self, part: Samples) -> Counter[str]:
         """Takes the known or the new samples of one batch; how often each reason refused one."""
@@ -68,7 +72,7 @@ class Model:
         if not part:
             return refused
         newest = part[0][1] if self.newest is None else self.newest
-        min_valid = newest - RANGE_MS // 2
+        min_valid = max(newest - RANGE_MS // 2, self.floor)
         for number, time, value in part:
             last = self.last.get(number)
             if time >= min_valid and (last is None or time > last[0]):
@@ -92,9 +96,13 @@ class Model:
 class Pair:
     """A database and its model, kept in step."""
 
-    def __init__(self, directory: Path, window: int) -> None:
+    def __init__(self, directory: Path, window: int, like: Pair | None = None) -> None:
+        """`like`: begin with what this one has on its disk at this moment, as another process would find it."""
         self.directory = directory
         self.model = Model(window)
+        if like is not None:
+            shutil.copytree(like.directory, directory)
+            self.model = copy.deepcopy(like.model)
         self.references: dict[int, int] = {}
         self.database = self.open()
 
@@ -122,6 +130,13 @@ class Pair:
             (Counter({one.reason: one.count}) for one in result.refusals), Counter()
         )
         self.references.update(zip(numbers, result.new_references.tolist(), strict=True))
+
+    def compact(self, until: int | None) -> None:
+        """Series that are over lose their references."""
+        self.database.compact(until)
+        self.references = {}
+        self.model.floor = max(self.model.floor, self.database.head.floor)
+        assert until is None or self.model.floor >= until
 
     def content(self, selection: Selection = EVERYTHING) -> dict[Labels, dict[int, int]]:
         return content(self.database, selection)
@@ -152,7 +167,8 @@ steps = st.one_of(
     pushes,
     pushes,
     pushes,
-    st.sampled_from(["flush", "checkpoint", "restart", "kill"]),
+    st.sampled_from(["flush", "checkpoint", "restart", "kill", "compact", "compact", "compact whole"]),
+    st.integers(-500, 500),
     st.tuples(st.integers(-1000, 3000), st.integers(0, 2000)),
 )
 
@@ -166,12 +182,18 @@ def test_any_history_equals_a_dict_of_lists(history: list[object], window: int) 
         for turn, step in enumerate(history):
             match step:
                 case list() as samples:
-                    at += 150
+                    at += 400
                     pair.push([(number, at + offset, value) for number, offset, value in samples])
                 case "flush":
                     pair.database.flush()
                 case "checkpoint":
                     pair.database.checkpoint()
+                case "compact":
+                    pair.compact(None)
+                case "compact whole":
+                    pair.compact(None if pair.model.newest is None else pair.model.newest + 1)
+                case int() as offset:
+                    pair.compact(at + offset)
                 case "restart":
                     pair.database.close()
                     pair.database = pair.open()

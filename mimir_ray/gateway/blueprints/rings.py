@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import orjson
@@ -14,26 +15,27 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import redirect
 
 from mimir_ray.cluster.ring.lookup import RingView
-from mimir_ray.cluster.ring.model import DISTRIBUTOR, InstanceId, RingName
+from mimir_ray.cluster.ring.model import COMPACTOR, DISTRIBUTOR, INGESTER, STORE_GATEWAY, InstanceId, RingName
 from mimir_ray.gateway.answers import JSON, wants_json
 from mimir_ray.gateway.errors import as_text
 from mimir_ray.gateway.pages import page, table
 from mimir_ray.gateway.services import services_of
 
+PAGES = (
+    (INGESTER, "Ingester"),
+    (DISTRIBUTOR, "Distributor"),
+    (STORE_GATEWAY, "Store-gateway"),
+    (COMPACTOR, "Compactor"),
+)
+"""The rings that have a page, at /<ring>/ring."""
+
 
 def blueprint() -> Blueprint:
     routes = Blueprint("rings")
-    routes.add_route(ingesters, "/ingester/ring", methods=("GET", "POST"), name="ingester")
-    routes.add_route(distributors, "/distributor/ring", methods=("GET", "POST"), name="distributor")
+    for ring, title in PAGES:
+        show = partial(ring_page, ring=ring, title=title)
+        routes.add_route(show, f"/{ring}/ring", methods=("GET", "POST"), name=ring.replace("-", "_"))
     return routes
-
-
-async def ingesters(request: Request) -> HTTPResponse:
-    return await ring_page(request, RingName("ingester"), "Ingester")
-
-
-async def distributors(request: Request) -> HTTPResponse:
-    return await ring_page(request, DISTRIBUTOR, "Distributor")
 
 
 async def ring_page(request: Request, ring: RingName, title: str) -> HTTPResponse:

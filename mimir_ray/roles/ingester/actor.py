@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import structlog
 
+from mimir_ray.bucket.open import BucketSettings, open_bucket
 from mimir_ray.clock import SystemClock
 from mimir_ray.cluster.ring.lifecycler import Lifecycler
 from mimir_ray.cluster.ring.lookup import RingOptions
@@ -28,8 +30,8 @@ from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
 from mimir_ray.promql.source import Selection
 from mimir_ray.roles.api import Page, TenantStats, WriteBatch, WriteResult
 from mimir_ray.roles.ingester.config import IngesterConfig, TsdbConfig
-from mimir_ray.roles.ingester.ingester import Ingester
-from mimir_ray.roles.ingester.metrics import IngesterMetrics
+from mimir_ray.roles.ingester.ingester import Ingester, IngesterNotReady
+from mimir_ray.roles.ingester.metrics import IngesterMetrics, LifeCycleMetrics
 from mimir_ray.telemetry.metrics import expose, process_registry
 
 log = structlog.get_logger(__name__)
@@ -49,6 +51,7 @@ class IngesterSpec:
     tsdb: TsdbConfig
     runtime: RuntimeConfigSettings
     defaults: RuntimeDefaults
+    bucket: BucketSettings
 
 
 def ring_options(config: IngesterConfig) -> RingOptions:
@@ -93,6 +96,9 @@ class IngesterActor:
             self._runtime.limits,
             lambda: self._watcher.view(RING_NAME),
             instance,
+            LifeCycleMetrics(self._registry),
+            open_bucket(spec.bucket, "ingester", self._registry),
+            random.random,
             spec.ingester.metadata_retain_period.ms,
         )
         desc = InstanceDesc(
@@ -142,6 +148,24 @@ class IngesterActor:
     def metadata(self, tenant: TenantId, family: str = "") -> list[Metadata]:
         return self._ingester.metadata(tenant, family)
 
+    def flush(self, tenants: Sequence[TenantId] = (), wait: bool = False) -> None:
+        """Cuts heads into blocks whole and uploads those, of these tenants or of all. With `wait`, before it returns.
+
+        Raises `IngesterNotReady`, and with `wait` what went wrong.
+        """
+        if wait:
+            self._ingester.flush(tenants)
+            return
+        if self._ingester.state != "running":
+            raise IngesterNotReady(self._ingester.state)
+        threading.Thread(target=self._flush, args=(tenants,), name="flush", daemon=True).start()
+
+    def _flush(self, tenants: Sequence[TenantId]) -> None:
+        try:
+            self._ingester.flush(tenants)
+        except Exception:
+            log.exception("flush failed")
+
     def exemplars(
         self, tenant: TenantId, selectors: Sequence[tuple[Matcher, ...]], mint: int, maxt: int
     ) -> list[SeriesExemplars]:
@@ -179,9 +203,25 @@ class IngesterActor:
             return
         self._lifecycler.replayed()
         self._progress = ""
-        while not self._stop.wait(MAINTAIN_PERIOD_S):
+        tsdb = self._spec.tsdb
+        self._every("compaction", tsdb.head_compaction_interval.seconds, self._ingester.compact, random.random())
+        if tsdb.ship_interval.ms:
+            self._every("shipping", tsdb.ship_interval.seconds, self._ingester.ship)
+        self._repeat("maintenance", MAINTAIN_PERIOD_S, self._maintain)
+
+    def _maintain(self) -> None:
+        self._runtime.reload(self._clock.now_ms())
+        self._ingester.maintain()
+
+    def _every(self, name: str, period_s: float, work: Callable[[], None], first: float = 1.0) -> None:
+        """Calls `work` in a thread of its own, the first time after a part of the period."""
+        threading.Thread(target=self._repeat, args=(name, period_s, work, first), name=name, daemon=True).start()
+
+    def _repeat(self, name: str, period_s: float, work: Callable[[], None], first: float = 1.0) -> None:
+        pause_s = period_s * first
+        while not self._stop.wait(pause_s):
+            pause_s = period_s
             try:
-                self._runtime.reload(self._clock.now_ms())
-                self._ingester.maintain()
+                work()
             except Exception:
-                log.exception("maintenance failed")
+                log.exception("failed", task=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -113,15 +114,84 @@ class TsdbConfig:
         help="When written samples are forced to the disk: never by us (they survive the death of any process, not of "
         "the machine), every second, or before each acknowledgement. Ours.",
     )
-    head_compaction_interval: Duration = setting(
-        duration("1m"),
-        flag="blocks-storage.tsdb.head-compaction-interval",
+    block_ranges_period: tuple[Duration, ...] = setting(
+        (duration("2h"),),
+        flag="blocks-storage.tsdb.block-ranges-period",
         category="advanced",
-        minimum=1,
-        help="How often heads are tidied up.",
+        help="How long a time the blocks cover that heads are cut into. Only one value: compactors make longer ones.",
     )
     retention_period: Duration = setting(
         duration("13h"),
         flag="blocks-storage.tsdb.retention-period",
         help="How long ingesters keep samples that are in object storage. Nothing is dropped before it is there.",
     )
+    ship_interval: Duration = setting(
+        duration("1m"),
+        flag="blocks-storage.tsdb.ship-interval",
+        category="advanced",
+        help="How often blocks are brought to object storage; 0 never does.",
+    )
+    ship_concurrency: int = setting(
+        10,
+        flag="blocks-storage.tsdb.ship-concurrency",
+        category="advanced",
+        minimum=1,
+        help="Tenants whose blocks are uploaded at once.",
+    )
+    head_compaction_interval: Duration = setting(
+        duration("1m"),
+        flag="blocks-storage.tsdb.head-compaction-interval",
+        category="advanced",
+        minimum=1,
+        help="How often heads are looked at, whether they are to be cut into blocks; at most 15m. The first time comes "
+        "after a random part of it.",
+    )
+    head_compaction_concurrency: int = setting(
+        1,
+        flag="blocks-storage.tsdb.head-compaction-concurrency",
+        category="advanced",
+        minimum=1,
+        help="Tenants whose heads are cut into blocks at once.",
+    )
+    head_compaction_idle_timeout: Duration = setting(
+        duration("1h"),
+        flag="blocks-storage.tsdb.head-compaction-idle-timeout",
+        category="advanced",
+        help="A head without new samples for this long (and up to a quarter more, at random) is cut into blocks whole; "
+        "0 never does.",
+    )
+    close_idle_tsdb_timeout: Duration = setting(
+        duration("13h"),
+        flag="blocks-storage.tsdb.close-idle-tsdb-timeout",
+        category="advanced",
+        help="A tenant without new samples for this long, of whom all is in object storage, is closed and removed "
+        "from the disk; 0 never does. Must be longer than queries ask ingesters for.",
+    )
+    early_head_compaction_min_in_memory_series: int = setting(
+        0,
+        flag="blocks-storage.tsdb.early-head-compaction-min-in-memory-series",
+        category="experimental",
+        minimum=0,
+        help="With so many series in memory in all, heads are cut up to where their inactive series end, to drop "
+        "those; 0 never does.",
+    )
+    early_head_compaction_min_estimated_series_reduction_percentage: int = setting(
+        15,
+        flag="blocks-storage.tsdb.early-head-compaction-min-estimated-series-reduction-percentage",
+        category="experimental",
+        minimum=0,
+        maximum=100,
+        help="... if that drops at least this part of them.",
+    )
+    flush_blocks_on_shutdown: bool = setting(
+        False,
+        flag="blocks-storage.tsdb.flush-blocks-on-shutdown",
+        category="advanced",
+        help="Whether an ingester cuts and uploads everything it has before it stops.",
+    )
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if len(self.block_ranges_period) != 1 or self.block_ranges_period[0].ms < 1:
+            yield "block_ranges_period", "expected one duration longer than nothing"
+        if self.head_compaction_interval.ms > 15 * 60_000:
+            yield "head_compaction_interval", "expected at most 15m"

@@ -1,15 +1,14 @@
 """`Ingester`: the recent samples of all tenants, a part of all series each.
 
-One `Database` (head and WAL) per tenant, in a folder of its own, opened by the first write and, after a
+One `Database` (head, WAL and local blocks) per tenant, in a folder of its own, opened by the first write and, after a
 restart, before the ingester becomes ACTIVE. Knows no threads and no Ray: any thread may call any method.
 """
 
 from __future__ import annotations
 
 import fcntl
+import shutil
 import threading
-import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,8 +16,11 @@ from pathlib import Path
 from typing import TextIO
 
 import structlog
+from prometheus_client import CollectorRegistry
 
+from mimir_ray.bucket.store import Bucket
 from mimir_ray.clock import Clock
+from mimir_ray.cluster.paging import Pages
 from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.ring.model import InstanceId
 from mimir_ray.config.limits import Limits
@@ -31,23 +33,27 @@ from mimir_ray.model.tenant import TenantId, validate_tenant
 from mimir_ray.promql.limits import Cancellation
 from mimir_ray.promql.operators.fragment import execute_fragment
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
+from mimir_ray.promql.plan.nodes import selections
 from mimir_ray.promql.source import Selection
 from mimir_ray.roles.api import NotSoleOwner, Page, TenantStats, WriteBatch, WriteResult
 from mimir_ray.roles.ingester.config import TsdbConfig
-from mimir_ray.roles.ingester.metrics import IngesterMetrics
+from mimir_ray.roles.ingester.life_cycle import LifeCycle
+from mimir_ray.roles.ingester.metrics import IngesterMetrics, LifeCycleMetrics
 from mimir_ray.roles.ingester.ownership import Ownership
+from mimir_ray.roles.ingester.shipper import Shipper
+from mimir_ray.roles.ingester.tenants import TenantEntry
+from mimir_ray.tsdb.block.reader import Block
 from mimir_ray.tsdb.database import Database, DatabaseSettings
 from mimir_ray.tsdb.head.settings import HeadSettings, PushLimits
+from mimir_ray.tsdb.local_blocks import LoadedIndexes
 from mimir_ray.tsdb.wal.writer import WalSettings
 
 log = structlog.get_logger(__name__)
 
 LOCK_TIMEOUT_S = 20.0
-PAGE_BYTES = 48 << 20
-CURSORS_MAX = 256
-CURSOR_IDLE_S = 120.0
 EVALUATE_TIMEOUT_S = 120.0
-SCRAPE_INTERVAL_GUESS_MS = 15_000
+CLOSED_SUFFIX = "~closed"
+"""Of the folder of a tenant that is being removed; no tenant's id has a tilde."""
 RATE_PERIOD_S = 15.0
 RATE_WEIGHT = 0.2
 """Upstream: pkg/ingester/ingester.go rate smoothing (EWMA 0.2 over 15 s)."""
@@ -64,13 +70,13 @@ class IngesterNotReady(Unavailable):
 
 
 @dataclass(eq=False)
-class NoSuchCursor(Unavailable):
-    """A page is no longer kept (the ingester restarted, the reader was slow); ask again from the start."""
+class TenantClosing(Unavailable):
+    """A tenant that was idle for long is being closed; a moment later it can be opened anew."""
 
-    cursor: str
+    tenant: str
 
     def describe(self) -> str:
-        return f"no such cursor: {self.cursor}"
+        return f"tenant {self.tenant} is being closed; try again"
 
 
 @dataclass(eq=False)
@@ -81,21 +87,6 @@ class FolderInUse(Unavailable):
 
     def describe(self) -> str:
         return f"{self.directory} is in use by another process; stop that one first"
-
-
-@dataclass(slots=True)
-class _Tenant:
-    database: Database
-    ownership: Ownership
-    samples: int = 0
-    rate: float = 0.0
-    last_samples: int = 0
-
-
-@dataclass(slots=True)
-class _Cursor:
-    batches: Iterator[SeriesBatch]
-    used_s: float
 
 
 class Ingester:
@@ -111,6 +102,9 @@ class Ingester:
         limits: Callable[[TenantId], Limits],
         ring: Callable[[], RingView],
         instance: InstanceId,
+        life_cycle_metrics: LifeCycleMetrics | None = None,
+        bucket: Bucket | None = None,
+        random: Callable[[], float] = lambda: 0.0,
         metadata_retain_ms: int = 600_000,
     ) -> None:
         """
@@ -119,6 +113,8 @@ class Ingester:
             active_ms: a series is active for this long after its newest sample.
             limits: a tenant's limits now.
             ring: the newest view of the ring of ingesters; `instance` is this one's id in it.
+            bucket: where blocks go; None: they stay here.
+            random: a number in [0, 1), so that tenants that fell idle together are not cut together.
         """
         self._directory = directory
         self._config = config
@@ -130,8 +126,16 @@ class Ingester:
         self._instance = instance
         self._metadata_retain_ms = metadata_retain_ms
         self._lock = threading.Lock()
-        self._tenants: dict[TenantId, _Tenant] = {}
-        self._cursors: OrderedDict[str, _Cursor] = OrderedDict()
+        self._tenants: dict[TenantId, TenantEntry] = {}
+        self._closing: set[TenantId] = set()
+        self._bucket = bucket if config.ship_interval.ms else None
+        self._random = random
+        self._indexes = LoadedIndexes(clock)
+        self._life_cycle_metrics = life_cycle_metrics or LifeCycleMetrics(CollectorRegistry())
+        self._life_cycle = LifeCycle(
+            config, active_ms, clock, self._life_cycle_metrics, self._entries, self._remove_tenant
+        )
+        self._pages = Pages(clock.monotonic_s)
         self._state = "starting"
         self._folder_lock: TextIO | None = None
         self._rates_at_s = clock.monotonic_s()
@@ -144,7 +148,11 @@ class Ingester:
         """Replays what is on disk. Tenants are opened side by side; `progress` hears a sentence now and then."""
         self._directory.mkdir(parents=True, exist_ok=True)
         self._folder_lock = lock_folder(self._directory, self._clock)
-        found = sorted(path.name for path in self._directory.iterdir() if path.is_dir())
+        folders = [path for path in self._directory.iterdir() if path.is_dir()]
+        for path in folders:
+            if path.name.endswith(CLOSED_SUFFIX):
+                shutil.rmtree(path)
+        found = sorted(path.name for path in folders if not path.name.endswith(CLOSED_SUFFIX))
         done = 0
 
         def one(name: str) -> None:
@@ -155,9 +163,9 @@ class Ingester:
                 tenants = f"{done} of {len(found)} tenants done"
                 progress(f"replaying the WAL of tenant {name}: {read >> 20} of {total >> 20} MiB, {tenants}")
 
-            database = self._open_database(tenant, tell)
+            entry = self._open_tenant(tenant, tell)
             with self._lock:
-                self._tenants[tenant] = _Tenant(database, Ownership(tenant))
+                self._tenants[tenant] = entry
             done += 1
 
         with ThreadPoolExecutor(self._config.wal_replay_concurrency) as pool:
@@ -184,7 +192,10 @@ class Ingester:
         view = self._ring()
         instances, replicas = len(view), view.replication_factor
         try:
-            entry = self._tenant(tenant)
+            entry = self._enter(tenant)
+        except MimirRayError as error:
+            return [WriteResult(0, error=error) for _ in batches]
+        try:
             results = entry.database.push(
                 batches,
                 self._clock.now_ms(),
@@ -202,6 +213,8 @@ class Ingester:
             return [WriteResult(0, error=error) for _ in batches]
         except OSError as error:
             return [WriteResult(0, error=Unavailable(f"cannot write to the WAL: {error}")) for _ in batches]
+        finally:
+            self._leave(entry)
         taken = failed = 0
         for batch, result in zip(batches, results, strict=True):
             if result.error is not None:
@@ -234,51 +247,44 @@ class Ingester:
             yield batch
 
     def select_page(self, tenant: TenantId, selection: Selection) -> Page:
-        """The first batches, up to `PAGE_BYTES`, and a cursor for the rest."""
-        return self._page(self.select(tenant, selection))
+        """The first batches, and a cursor for the rest."""
+        return Page(*self._pages.first(self.select(tenant, selection)))
 
     def next_page(self, cursor: str) -> Page:
         """The batches that follow. Raises `NoSuchCursor` for one that is used up or was dropped."""
-        with self._lock:
-            found = self._cursors.pop(cursor, None)
-        if found is None:
-            raise NoSuchCursor(cursor)
-        return self._page(found.batches)
-
-    def _page(self, batches: Iterator[SeriesBatch]) -> Page:
-        page: list[SeriesBatch] = []
-        size = 0
-        for batch in batches:
-            page.append(batch)
-            size += batch.timestamps.nbytes + batch.values.nbytes + batch.labels.codes.nbytes
-            size += 0 if batch.start_timestamps is None else batch.start_timestamps.nbytes
-            if size >= PAGE_BYTES:
-                break
-        else:
-            return Page(page)
-        cursor = uuid.uuid4().hex
-        now = self._clock.monotonic_s()
-        with self._lock:
-            self._cursors[cursor] = _Cursor(batches, now)
-            while len(self._cursors) > CURSORS_MAX or next(iter(self._cursors.values())).used_s < now - CURSOR_IDLE_S:
-                self._cursors.popitem(last=False)
-        return Page(page, cursor)
+        return Page(*self._pages.next(cursor))
 
     def evaluate(self, tenant: TenantId, fragment: Fragment, ring_version: int) -> list[FragmentPart]:
         entry = self._find(tenant)
         if entry is None:
             return []
-        if not self._owns_all(entry, ring_version):
+        if not self._owns_all(entry, fragment, ring_version):
             raise NotSoleOwner(self._instance)
         return list(execute_fragment(fragment, entry.database, Cancellation(EVALUATE_TIMEOUT_S)))
+
+    # Blocks; called by timers of their own, one call of each at a time.
+
+    def compact(self) -> None:
+        """Cuts into blocks what is due of the heads."""
+        if self._state == "running":
+            self._life_cycle.compact()
+
+    def ship(self) -> None:
+        """Uploads blocks, drops those that have been in object storage for long, closes idle tenants."""
+        if self._state == "running":
+            self._life_cycle.ship()
+
+    def flush(self, tenants: Sequence[TenantId] = ()) -> None:
+        """Cuts heads into blocks whole and uploads those; of all tenants, or of these. Raises the first failure."""
+        if self._state != "running":
+            raise IngesterNotReady(self._state)
+        self._life_cycle.flush([entry for entry in self._entries() if not tenants or entry.tenant in tenants])
 
     def estimate_samples(self, tenant: TenantId, selection: Selection) -> int:
         entry = self._find(tenant)
         if entry is None:
             return 0
-        stats = entry.database.stats.head
-        first, last = max(selection.mint, stats.min_time or 0), min(selection.maxt, stats.max_time or 0)
-        return entry.database.head.series_count(selection.matchers) * max(1, (last - first) // SCRAPE_INTERVAL_GUESS_MS)
+        return entry.database.estimate_samples(selection)
 
     def label_names(self, tenant: TenantId, selection: Selection) -> list[str]:
         entry = self._find(tenant)
@@ -303,7 +309,7 @@ class Ingester:
     def tenant_stats(self) -> dict[TenantId, TenantStats]:
         with self._lock:
             return {
-                tenant: TenantStats(entry.database.stats.head.series, entry.rate)
+                tenant: TenantStats(entry.database.head.stats.series, entry.rate)
                 for tenant, entry in self._tenants.items()
             }
 
@@ -316,10 +322,18 @@ class Ingester:
             self._metrics.memory_users.set(len(tenants))
         elapsed = now_s - self._rates_at_s
         newest = 0
-        series = 0
+        series = blocks = 0
+        self._indexes.sweep()
         for tenant, entry in tenants:
-            entry.database.maintain(now_ms)
-            stats = entry.database.stats.head
+            try:
+                entry.database.maintain(now_ms)
+            except MimirRayError as error:  # of one tenant; the others go on, and it is tried again
+                log.warning("maintenance failed", user=tenant, error=str(error))
+            about = entry.database.stats
+            stats = about.head
+            self._life_cycle_metrics.count(tenant, entry.seen, about)
+            entry.seen = about
+            blocks += about.blocks
             series += stats.series
             newest = max(newest, stats.max_time or 0)
             self._metrics.active_series.labels(tenant).set(entry.database.head.active_since(now_ms - self._active_ms))
@@ -331,15 +345,23 @@ class Ingester:
         if elapsed >= RATE_PERIOD_S:
             self._rates_at_s = now_s
         self._metrics.memory_series.set(series)
+        self._life_cycle_metrics.blocks_loaded.set(blocks)
+        self._life_cycle_metrics.loaded_index_bytes.set(self._indexes.bytes)
         if newest > 0:
             self._metrics.head_max_timestamp.set(newest / 1000)
 
     def close(self) -> None:
         """Writes checkpoints, so that the next start is quick, and closes all files. Takes no more writes."""
+        flush = self._config.flush_blocks_on_shutdown and self._state == "running"
         self._state = "stopping"
+        if flush:
+            try:
+                self._life_cycle.flush(self._entries())
+            except MimirRayError as error:  # everything is on the disk, and is shipped after the next start
+                log.warning("not everything was flushed", error=str(error))
         with self._lock:
             tenants, self._tenants = self._tenants, {}
-            self._cursors.clear()
+        self._pages.clear()
         for tenant, entry in tenants.items():
             try:
                 entry.database.checkpoint()
@@ -349,40 +371,95 @@ class Ingester:
         if self._folder_lock is not None:
             self._folder_lock.close()
 
-    def _find(self, tenant: TenantId) -> _Tenant | None:
+    def _find(self, tenant: TenantId) -> TenantEntry | None:
         if self._state != "running":
             raise IngesterNotReady(self._state)
         return self._tenants.get(tenant)
 
-    def _tenant(self, tenant: TenantId) -> _Tenant:
-        entry = self._tenants.get(tenant)
-        if entry is None:
+    def _entries(self) -> list[TenantEntry]:
+        with self._lock:
+            return list(self._tenants.values())
+
+    def _enter(self, tenant: TenantId) -> TenantEntry:
+        """The tenant, opened if need be, which is not closed before `_leave`. Raises `TenantClosing` and more."""
+        with self._lock:
+            if tenant in self._closing:
+                raise TenantClosing(tenant)
+            entry = self._tenants.get(tenant)
+            if entry is None:
+                entry = self._tenants[tenant] = self._open_tenant(validate_tenant(tenant))
+            entry.calls += 1
+            return entry
+
+    def _leave(self, entry: TenantEntry) -> None:
+        with self._lock:
+            entry.calls -= 1
+            entry.last_push_ms = self._clock.now_ms()
+
+    def _remove_tenant(self, entry: TenantEntry) -> bool:
+        """Closes an idle tenant and deletes its folder; False if somebody writes or reads there."""
+        with self._lock:
+            if entry.calls or entry.database.blocks.in_use or self._tenants.get(entry.tenant) is not entry:
+                return False
+            self._closing.add(entry.tenant)
+            del self._tenants[entry.tenant]
+        try:
+            entry.database.close()
+            folder = self._directory / entry.tenant
+            gone = folder.with_name(entry.tenant + CLOSED_SUFFIX)
+            folder.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+        except (OSError, MimirRayError) as error:
+            log.warning("an idle tenant was not removed", user=entry.tenant, error=str(error))
+        finally:
             with self._lock:
-                entry = self._tenants.get(tenant)
-                if entry is None:
-                    entry = self._tenants[tenant] = _Tenant(
-                        self._open_database(validate_tenant(tenant)), Ownership(tenant)
-                    )
-        return entry
+                self._closing.discard(entry.tenant)
+        self._life_cycle_metrics.forget(entry.tenant)
+        self._metrics.forget(entry.tenant)
+        log.info("idle tenant closed", user=entry.tenant)
+        return True
+
+    def _open_tenant(self, tenant: TenantId, progress: Callable[[int, int], None] | None = None) -> TenantEntry:
+        database = self._open_database(tenant, progress)
+        shipper = None
+        if self._bucket is not None:
+            shipper = Shipper(
+                tenant,
+                self._directory / tenant,
+                database.blocks,
+                self._bucket,
+                self._clock,
+                self._life_cycle_metrics,
+                lambda: self._limits(tenant).out_of_order_blocks_external_label_enabled,
+            )
+        return TenantEntry(tenant, database, Ownership(tenant), shipper, self._clock.now_ms(), self._random())
 
     def _open_database(self, tenant: TenantId, progress: Callable[[int, int], None] | None = None) -> Database:
         limits, view = self._limits(tenant), self._ring()
         exemplars = local_limit(limits.max_global_exemplars_per_user, len(view), view.replication_factor)
         settings = DatabaseSettings(
-            head=HeadSettings(exemplars_max=exemplars),
+            head=HeadSettings(chunk_range_ms=self._config.block_ranges_period[0].ms, exemplars_max=exemplars),
             metadata_retain_ms=self._metadata_retain_ms,
             wal=WalSettings(int(self._config.wal_segment_size_bytes), self._config.wal_fsync),
             checkpoint_wal_bytes=int(self._config.wal_checkpoint_size_bytes),
         )
-        database = Database(self._directory / tenant, settings, self._clock, progress)
+        database = Database(self._directory / tenant, settings, self._clock, progress, self._indexes)
         if database.replayed.damage:
             self._metrics.wal_corruptions.inc()
             log.warning("the WAL was damaged", user=tenant, report=str(database.replayed))
         return database
 
-    def _owns_all(self, entry: _Tenant, ring_version: int) -> bool:
+    def _owns_all(self, entry: TenantEntry, fragment: Fragment, ring_version: int) -> bool:
         view = self._ring()
-        return view.version == ring_version and entry.ownership.owns_all(entry.database.head, view, self._instance)
+        if view.version != ring_version:
+            return False
+
+        def blocks() -> list[Block]:
+            local = entry.database.blocks
+            leases = [local.lease(mint, maxt) for _, mint, maxt in selections(fragment.node, fragment.steps)]
+            return [block for lease in leases if lease is not None for block in lease]
+
+        return entry.ownership.owns_all(entry.database.head, blocks, view, self._instance)
 
 
 def _with_limits(result: WriteResult, limits: Limits) -> WriteResult:

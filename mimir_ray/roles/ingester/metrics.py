@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from mimir_ray.model.write import Refusal
+from mimir_ray.telemetry.metrics import DURATION_BUCKETS
+from mimir_ray.tsdb.database import DatabaseStats
 from mimir_ray.tsdb.exemplars import ExemplarStore
 
 
@@ -72,6 +75,89 @@ class IngesterMetrics:
         self._exemplars[tenant] = len(store)
         self.exemplar_series.labels(tenant).set(store.series)
         self.exemplars_in_storage.set(sum(self._exemplars.values()))
+
+    def forget(self, tenant: str) -> None:
+        """A tenant was closed."""
+        for family in (self.ingested_samples, self.failed_samples, self.active_series):
+            with suppress(KeyError):
+                family.remove(tenant)
+
+
+class LifeCycleMetrics:
+    """From heads to blocks to object storage. Upstream: pkg/ingester/metrics.go, shipper.go."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+            return Counter(f"cortex_ingester_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(f"cortex_ingester_{name}", text, labels, registry=registry)
+
+        self.series_created = counter("memory_series_created_total", "Series that came into memory.", ("user",))
+        self.series_removed = counter("memory_series_removed_total", "Series that left memory.", ("user",))
+        self.late_samples = counter("tsdb_out_of_order_samples_appended_total", "Late samples taken.", ("user",))
+        self.blocks_bytes = gauge("tsdb_storage_blocks_bytes", "Of blocks on this machine.", ("user",))
+        self.blocks_loaded = gauge("tsdb_blocks_loaded", "Blocks on this machine.")
+        self.loaded_index_bytes = gauge("tsdb_blocks_index_bytes", "Memory of their indexes. Ours.")
+        self.symbol_bytes = gauge("tsdb_symbol_table_size_bytes", "Of the strings of series in memory.", ("user",))
+        self.compactions_triggered = counter("tsdb_compactions_triggered_total", "Compactions begun.")
+        self.compactions = counter("tsdb_compactions_total", "Blocks made from heads.")
+        self.compactions_failed = counter("tsdb_compactions_failed_total", "Compactions that failed.")
+        self.compaction_seconds = Histogram(
+            "cortex_ingester_tsdb_compaction_duration_seconds",
+            "How long compactions took.",
+            buckets=DURATION_BUCKETS,
+            registry=registry,
+        )
+        self.checkpoints = counter("tsdb_checkpoint_creations_total", "Checkpoints written.")
+        self.checkpoints_failed = counter("tsdb_checkpoint_creations_failed_total", "Checkpoints not written.")
+        self.truncations_failed = counter("tsdb_wal_truncations_failed_total", "WAL segments not removed.")
+        self.wal_writes_failed = counter("tsdb_wal_writes_failed_total", "Records that the disk refused.")
+        self.shipper_syncs = counter("shipper_dir_syncs_total", "Looks for blocks to upload.")
+        self.shipper_sync_failures = counter("shipper_dir_sync_failures_total", "Looks after which some are left.")
+        self.shipper_uploads = counter("shipper_uploads_total", "Blocks uploaded.")
+        self.shipper_upload_failures = counter("shipper_upload_failures_total", "Uploads of blocks that failed.")
+        self.shipper_last_upload = gauge(
+            "shipper_last_successful_upload_timestamp_seconds", "When a block was uploaded last."
+        )
+        self.oldest_unshipped = gauge(
+            "oldest_unshipped_block_timestamp_seconds", "When the oldest block begins that is not uploaded; 0: none."
+        )
+        self.idle_closed = counter("idle_tsdb_checks_total", "Looks at tenants whether to close them.", ("result",))
+        for result in IDLE_RESULTS:
+            self.idle_closed.labels(result)
+
+    def count(self, tenant: str, before: DatabaseStats | None, now: DatabaseStats) -> None:
+        """Adds what changed since the last look at a tenant's database."""
+
+        def grown(of: str) -> int:
+            return int(getattr(now, of)) - (int(getattr(before, of)) if before else 0)
+
+        created = now.head.created - (before.head.created if before else 0)
+        removed = now.head.removed - (before.head.removed if before else 0)
+        late = now.head.appended_late - (before.head.appended_late if before else 0)
+        self.series_created.labels(tenant).inc(created)
+        self.series_removed.labels(tenant).inc(removed)
+        self.late_samples.labels(tenant).inc(late)
+        self.checkpoints.inc(grown("checkpoints"))
+        self.checkpoints_failed.inc(grown("checkpoint_failures"))
+        self.truncations_failed.inc(grown("wal_truncation_failures"))
+        self.wal_writes_failed.inc(grown("wal_failures"))
+        self.blocks_bytes.labels(tenant).set(now.block_bytes)
+        self.symbol_bytes.labels(tenant).set(now.head.symbol_bytes)
+
+    def forget(self, tenant: str) -> None:
+        """A tenant was closed."""
+        for family in (
+            self.series_created, self.series_removed, self.late_samples, self.blocks_bytes, self.symbol_bytes
+        ):  # fmt: skip
+            with suppress(KeyError):
+                family.remove(tenant)
+
+
+IDLE_RESULTS = (
+    "not_idle", "not_compacted", "not_shipped", "closed", "busy"
+)  # fmt: skip
 
 
 _METADATA_REASONS = {

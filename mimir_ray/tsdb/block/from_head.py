@@ -17,6 +17,7 @@ from mimir_ray.kernel import I32, I64, OutI32, OutI64, kernel
 from mimir_ray.model.boxed import is_boxed
 from mimir_ray.model.selection import Selection
 from mimir_ray.tsdb.head.head import Head
+from mimir_ray.tsdb.head.pick import HeadPart
 from mimir_ray.tsdb.head.reading import ARENA, Look
 from mimir_ray.tsdb.head.start_timestamps import StartsLook
 
@@ -171,14 +172,17 @@ def block_from_head(
     hints: tuple[str, ...] = (),
     start_timestamps: bool = True,
     segment_bytes: int = SEGMENT_BYTES,
+    part: HeadPart = HeadPart.ALL,
 ) -> BlockMeta | None:
     """Writes the samples of [mint, maxt) (ms) as block `<parent>/<ulid>`; None, and no block, where there are none.
+
+    `part`: only those that came in order, or only the others. `mint` must not be below the head's floor for the former.
 
     Flushes the head and looks at it at one moment; pushes go on meanwhile, and what they bring is not in the block.
     Nothing is removed from the head. Without `start_timestamps` they are left out: their encodings are read by
     Prometheus from 3.11 (floats) and 3.14 (histograms) on. Raises `StorageFailed` and `DamagedBlock`.
     """
-    references, view, look, starts = head.snapshot(Selection((), mint, maxt - 1))
+    references, view, look, starts = head.snapshot(Selection((), mint, maxt - 1), part)
     if not start_timestamps:
         starts = None
     rows = labels_of_index(view, references)

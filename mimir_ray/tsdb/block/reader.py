@@ -49,6 +49,18 @@ class Block:
         """On disk, of index and chunks."""
         return len(self._file.data) + sum(path.stat().st_size for path in self._segments.paths)
 
+    @property
+    def loaded_bytes(self) -> int:
+        """Memory that the index takes, 0 while it is not needed."""
+        with self._lock:
+            if self._series is None or self._postings is None:
+                return 0
+            return self._series.index.bytes + self._postings.bytes
+
+    def series_count(self, selection: Selection) -> int:
+        """How many series satisfy the matchers, whatever their times."""
+        return len(self._find(selection)[1])
+
     def series(self) -> Series:
         """All series and their labels, read once."""
         with self._lock:

@@ -15,6 +15,7 @@ import os
 import re
 import struct
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,10 @@ class ChunkFiles:
         """Makes what was appended durable; older segments were synced when the next one began."""
         if self._file is not None:
             self._file.sync()
+
+    def prepare_sync(self) -> Callable[[], None]:
+        """A function that does what `sync` does, for what was appended until now; it must be called, beside appends."""
+        return self._file.prepare_sync() if self._file is not None else lambda: None
 
     def truncate_to(self, position: int) -> int:
         """Removes everything behind a position that `end` gave once; returns the bytes removed.

@@ -196,6 +196,11 @@ class OpenChunks:
         """Forgets the open chunks of these series."""
         self.counts[series] = 0
 
+    def keep(self, rows: NDArray[np.bool_]) -> None:
+        """Leaves only these of the first rows; those behind had no chunk. The arena stays."""
+        for name, _ in _COLUMNS:
+            setattr(self, name, getattr(self, name)[: len(rows)][rows])
+
     def view(self) -> OpenChunksView:
         """Copies of the columns and the arena as it is now, for readers without the lock."""
         ends = self.starts + ((self.bit_lengths.astype(np.int64) + 7) >> 3)

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.kernel import I32, Bool, OutI32, kernel
+from mimir_ray.kernel import I32, I64, Bool, OutBool, OutI32, kernel
 from mimir_ray.tsdb.append_file import StorageFailed
 from mimir_ray.tsdb.chunks.files import ChunkFiles, segment_of
 from mimir_ray.tsdb.chunks.open_chunks import ClosedChunks
+
+from .sample_log import NO_TIME_MIN
 
 _COLUMNS: tuple[tuple[str, Any], ...] = (
     ("mints", np.int64),
@@ -53,6 +55,29 @@ def relink_ends(kept: Bool, numbers: I32, previous: I32, last: OutI32) -> None:
         while chunk >= 0 and not kept[chunk]:
             chunk = np.int64(previous[chunk])
         last[s] = numbers[chunk] if chunk >= 0 else np.int32(-1)
+
+
+@kernel
+def mark_late(late_last: I32, previous: I32, first: int, kept: OutBool) -> None:
+    """Sets kept[c] for every chunk c of a late chain: whether it is chunk `first` or a newer one."""
+    for s in range(len(late_last)):
+        chunk = np.int64(late_last[s])
+        while chunk >= 0:
+            kept[chunk] = chunk >= first
+            chunk = np.int64(previous[chunk])
+
+
+@kernel
+def oldest_time(floor: int, last: I32, mints: I64, maxts: I64, previous: I32) -> int:
+    """The smallest time, `floor` or later, that a chunk of these chains may have; 2^63 - 1 where there is none."""
+    oldest = np.int64(NO_TIME_MIN)
+    for s in range(len(last)):
+        chunk = np.int64(last[s])
+        while chunk >= 0:
+            if maxts[chunk] >= floor:
+                oldest = min(oldest, max(mints[chunk], np.int64(floor)))
+            chunk = np.int64(previous[chunk])
+    return oldest
 
 
 class ClosedTable:
@@ -114,22 +139,23 @@ class ClosedTable:
             # New arrays, since readers may hold the old ones.
             self.positions, self.spilled = positions, np.zeros(0, np.uint8)
 
-    def drop_before(self, time_ms: int, *ends: NDArray[np.int32]) -> int:
-        """Forgets chunks whose samples are all older, if they are many; returns how many.
+    def drop_before(self, time_ms: int, late_rows: int, last: NDArray[np.int32], late_last: NDArray[np.int32]) -> int:
+        """Forgets chunks in order whose samples are all older, and late ones of rows before `late_rows`.
 
-        `ends` are the arrays that chains start from, changed in place. Readers keep the old columns; the files stay
-        until the caller drops those before `first_segment`.
+        `last`, `late_last` are the arrays that the chains start from, changed in place. Readers keep the old columns;
+        the files stay until the caller drops those before `first_segment`. Returns how many there were.
         """
         kept = self.maxts[: self.length] >= time_ms
+        mark_late(late_last, self.previous, late_rows, kept)
         left = int(kept.sum())
-        if 4 * (self.length - left) < self.length or left == self.length:
+        if left == self.length:
             return 0
         numbers = (np.cumsum(kept) - 1).astype(np.int32)
         previous = self.previous[: self.length]
         relinked = np.empty(left, np.int32)
         relink_chunks(kept, numbers, previous, relinked)
-        for last in ends:
-            relink_ends(kept, numbers, previous, last)
+        for ends in (last, late_last):
+            relink_ends(kept, numbers, previous, ends)
         for name, dtype in _COLUMNS:
             column = np.zeros(left + left // 8 + 64, dtype)
             column[:left] = relinked if name == "previous" else getattr(self, name)[: self.length][kept]

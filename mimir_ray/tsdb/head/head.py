@@ -37,6 +37,7 @@ from mimir_ray.tsdb.chunks.files import ChunkFiles
 from mimir_ray.tsdb.exemplars import ExemplarStore
 from mimir_ray.tsdb.family_metadata import FamilyMetadata
 from mimir_ray.tsdb.index.columns import IndexView, strings_of
+from mimir_ray.tsdb.index.compaction import without_dropped
 from mimir_ray.tsdb.index.interning import shard_filter
 from mimir_ray.tsdb.index.postings import Postings, walk_pairs
 from mimir_ray.tsdb.index.series_index import SeriesIndex
@@ -48,7 +49,8 @@ from .exemplar_push import find_exemplars, take_exemplars
 from .histogram_samples import number_histograms, resolve
 from .histogram_store import HistogramStore, pack, unpack
 from .memory import SampleMemory
-from .reading import Look, read_samples
+from .pick import HeadPart, HeadPick
+from .reading import Look
 from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX, NO_TIME_MIN
 from .settings import NO_LIMITS, HeadSettings, PushLimits
 from .start_timestamps import StartsLook, StartTimestamps
@@ -81,6 +83,11 @@ class HeadStats:
     """Samples taken since the start, and those of them that were late."""
     appended_late: int
     flushes: int
+    created: int
+    """Series that were made since the start, and that were dropped."""
+    removed: int
+    symbol_bytes: int
+    """Memory of the strings of labels."""
 
 
 class Head:
@@ -98,6 +105,7 @@ class Head:
         self._histograms = HistogramStore()
         self._starts = StartTimestamps()
         self._counts = np.zeros(sample_log.STATUSES, np.int64)
+        self._created = self._removed = 0
         self._metadata = FamilyMetadata(settings.metadata_families_max)
         self._exemplars = ExemplarStore(settings.exemplars_max)
         self._unwritten: list[wal_records.Record] = []
@@ -197,6 +205,7 @@ class Head:
             batch.label_bytes, offsets, limits.series_max, limits.metric_series_max
         )
         if len(created):
+            self._created += len(created)
             self._memory.reserve(len(self._index))
             data: Any = batch.label_bytes
             if len(created) < count or offsets[0] or offsets[-1] != len(data):
@@ -254,13 +263,14 @@ class Head:
                 # Before the samples: one that is sent again since it was not acknowledged brings nothing new.
                 records.append(wal_records.encode_start_timestamps(*changes))
         taken = int(counts[sample_log.IN_ORDER] + counts[sample_log.OUT_OF_ORDER])
-        if taken == len(references):
+        if counts[sample_log.IN_ORDER] == len(references):
             records.append(wal_records.encode_samples(references, timestamps, values))
             return None
-        if taken:
-            rows = np.flatnonzero(statuses <= sample_log.OUT_OF_ORDER)
-            records.append(wal_records.encode_samples(references[rows], timestamps[rows], values[rows]))
-        return statuses
+        for status, late in ((sample_log.IN_ORDER, False), (sample_log.OUT_OF_ORDER, True)):
+            if counts[status]:
+                rows = np.flatnonzero(statuses == status)
+                records.append(wal_records.encode_samples(references[rows], timestamps[rows], values[rows], late))
+        return statuses if taken < len(references) else None
 
     def _refuse(
         self,
@@ -345,65 +355,40 @@ class Head:
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         """The selected series as they are now, in the order in which they were first seen. See SeriesSource."""
-        with self._lock:
-            references = self._references(selection)
-            view = self._index.view()
-            look = None if selection.labels_only else self._memory.look(references)
-            starts = self._starts.look() if selection.start_timestamps else None
-        return self._batches(selection, references, view, look, starts)
+        return self.pick(selection).batches()
 
-    def snapshot(self, selection: Selection) -> tuple[NDArray[np.int32], IndexView, Look, StartsLook | None]:
+    def pick(self, selection: Selection, part: HeadPart = HeadPart.ALL) -> HeadPick:
+        """The selected series as they are now, to be read later."""
+        with self._lock:
+            references = self._references(selection, part)
+            look = self._memory.look(references)
+            if part is not HeadPart.ALL:
+                look = look.in_order() if part is HeadPart.IN_ORDER else look.late()
+            starts = self._starts.look() if selection.start_timestamps else None
+            return HeadPick(selection, references, self._index, self._lock, look, self._histograms.pin(), starts)
+
+    def snapshot(
+        self, selection: Selection, part: HeadPart = HeadPart.ALL
+    ) -> tuple[NDArray[np.int32], IndexView, Look, StartsLook | None]:
         """(references, labels, chunks, start timestamps if any is known) of the selected series, flushed: both logs of
         the look are empty."""
         with self._lock:
             self._memory.flush()
-            references = self._references(selection)
-            starts = self._starts.look() if len(self._starts) else None
-            return references, self._index.view(), self._memory.look(references), starts
+            picked = self.pick(selection, part)
+            return picked.references, picked.view, picked.look, self._starts.look()
 
-    def _batches(
-        self,
-        selection: Selection,
-        references: NDArray[np.int32],
-        view: Any,
-        look: Look | None,
-        starts: StartsLook | None,
-    ) -> Iterator[SeriesBatch]:
-        size = max(1, selection.batch_series)
-        given = 0
-        for first in range(0, len(references), size):
-            some = references[first : first + size]
-            if look is None:
-                offsets = np.zeros(len(some) + 1, np.int64)
-                timestamps, values = np.zeros(0, np.int64), np.zeros(0, np.float64)
-            else:
-                offsets, timestamps, values = read_samples(look, first, len(some), selection.mint, selection.maxt)
-                with_samples = offsets[1:] > offsets[:-1]
-                if not with_samples.all():
-                    some = some[with_samples]
-                    offsets = np.concatenate((offsets[:1], offsets[1:][with_samples]))
-            if selection.limit_series and given + len(some) > selection.limit_series:
-                some = some[: selection.limit_series - given]
-                offsets = offsets[: len(some) + 1]
-                timestamps, values = timestamps[: offsets[-1]], values[: offsets[-1]]
-            if len(some):
-                given += len(some)
-                values, histograms = resolve(values, self._histograms)
-                began = None if starts is None else starts.of(some, offsets, timestamps)
-                yield SeriesBatch(view.labels(some), offsets, timestamps, values, histograms, began)
-            if selection.limit_series and given >= selection.limit_series:
-                return
-
-    def _references(self, selection: Selection) -> NDArray[np.int32]:
+    def _references(self, selection: Selection, part: HeadPart = HeadPart.ALL) -> NDArray[np.int32]:
         """Of the selected series that may have samples in range, ascending. Caller holds the lock."""
         references = self._postings.select(selection.matchers)
         memory = self._memory
-        in_range = (memory.min_times[references] <= selection.maxt) & (
-            (memory.last_times[references] >= selection.mint)
+        if part is HeadPart.LATE or selection.maxt < memory.floor:
+            wanted = np.zeros(len(references), np.bool_)
+        else:
+            wanted = memory.last_times[references] >= max(selection.mint, memory.floor)
+        if part is not HeadPart.IN_ORDER:
             # Late samples may be newer than the last one in order: a series that rested is late, not out of order.
-            | (memory.late_last[references] >= 0)
-            | (memory.late_chunk_last[references] >= 0)
-        )
+            wanted |= (memory.late_last[references] >= 0) | (memory.late_chunk_last[references] >= 0)
+        in_range = wanted & (memory.min_times[references] <= selection.maxt)
         if not in_range.all():
             references = references[in_range]
         if selection.shard is not None and selection.shard.count > 1:
@@ -454,9 +439,14 @@ class Head:
         with self._lock:
             return series_tokens(self._index, first, seed)
 
+    def are_dropped(self, references: NDArray[np.int32], incarnation: int) -> bool:
+        """Whether all these series are gone. False where the head has another incarnation by now."""
+        with self._lock:
+            return incarnation == self.incarnation and bool(self._index.dropped[references].all())
+
     def resolve(self, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], HistogramPart | None]:
         """Values as they are in chunks of a snapshot, as readers want them: histograms are numbers in NaNs there."""
-        return resolve(values, self._histograms)
+        return resolve(values, self._histograms.pin())
 
     @property
     def has_histograms(self) -> bool:
@@ -485,6 +475,9 @@ class Head:
                 appended=int(self._counts[sample_log.IN_ORDER] + self._counts[sample_log.OUT_OF_ORDER]),
                 appended_late=int(self._counts[sample_log.OUT_OF_ORDER]),
                 flushes=self._memory.flushes,
+                created=self._created,
+                removed=self._removed,
+                symbol_bytes=self._index.symbol_bytes,
             )
 
     def active_since(self, time_ms: int) -> int:
@@ -493,36 +486,89 @@ class Head:
             count = len(self._index)
             return int(((self._memory.last_times[:count] >= time_ms) & ~self._index.dropped[:count]).sum())
 
-    # Series that are over
+    # What is in blocks
 
-    def drop_older_than(self, time_ms: int) -> int:
-        """Forgets every series whose newest sample is older, and those without any; returns how many.
+    @property
+    def floor(self) -> int:
+        """Samples in order that are older (ms) are in blocks; -2^63: none are."""
+        return self._memory.floor
 
-        Their references answer "unknown" from now on; a new sample of the same labels makes a new series. Series that
-        have had late samples only are kept.
+    def refuse_before(self, time_ms: int) -> int:
+        """Takes no samples in order that are older from now on; what held until now. Never below the floor."""
+        with self._lock:
+            before, self._min_valid_time = self._min_valid_time, max(time_ms, self._memory.floor)
+            return before
+
+    def truncate(self, time_ms: int) -> None:
+        """Samples in order that are older are in blocks now: nobody who looks from now on sees them here.
+
+        Their memory is given back by `collect`. Should the record fail, it is kept and comes before anything else in
+        the log; a restart without it learns as much from the blocks. Raises what the journal raises.
         """
         with self._lock:
-            count = len(self._index)
-            last = self._memory.last_times[:count]
-            empty = self._memory.min_times[:count] == NO_TIME_MIN
-            doomed = (last < time_ms) & ((last != NO_TIME_MAX) | empty) & ~self._index.dropped[:count]
+            if time_ms <= self._memory.floor:
+                return
+            self._memory.floor = time_ms
+            self._min_valid_time = max(self._min_valid_time, time_ms)
+            self._write_journal([wal_records.encode_truncated(time_ms)])
+
+    def oldest(self) -> tuple[int, int]:
+        """The time (ms) of the oldest sample in order, and of the oldest late one; 2^63 - 1: there is none."""
+        with self._lock:
+            return self._memory.oldest()
+
+    def late_ranges(self, range_ms: int) -> tuple[int, list[int]]:
+        """Flushes late samples; (a mark of how many there are, which multiples of `range_ms` they lie in)."""
+        with self._lock:
+            self._memory.flush_late()
+            return len(self._memory.closed), self._memory.late_ranges(range_ms)
+
+    def collect(self, late_mark: int = 0) -> int:
+        """Gives back what is in blocks: samples below the floor, late ones up to the mark, series without samples.
+
+        Nothing else may have been collected since the mark was given. References of those series answer "unknown" from
+        now on; a new sample of the same labels makes a new series. Returns how many series went.
+        """
+        with self._lock:
+            memory = self._memory
+            memory.drop_before_floor(late_mark)
+            # Numbers of histograms that late samples may refer to are kept, however old.
+            oldest = min(memory.floor, memory.oldest()[1])
+            self._histograms.drop_before(oldest)
+            self._starts.drop_before(oldest)
+            doomed = memory.without_samples() & ~self._index.dropped[: memory.series]
             references = np.flatnonzero(doomed).astype(np.int32)
-            if not len(references):
-                return 0
-            self._write_journal([])
-            self._drop(references)
-            # Should this fail, the record is kept and comes before anything else in the log.
-            self._write_journal([wal_records.encode_dropped(references)])
+            if len(references):
+                self._drop(references)
+                # Should this fail, the record is kept and comes before anything else in the log.
+                self._write_journal([wal_records.encode_dropped(references)])
             return len(references)
 
-    def drop_chunks_before(self, time_ms: int) -> int:
-        """Forgets full chunks whose samples are all older, once they are a quarter of all; returns how many."""
+    def renumber(self) -> bool:
+        """Gives back what dropped series still take, once they are more than the others; whether it did.
+
+        All references become invalid: the head has another incarnation then. Readers keep what they have. Holds the
+        lock for some 0.5 µs a series that is left.
+        """
         with self._lock:
-            self._histograms.drop_before(time_ms)
-            self._starts.drop_before(time_ms)
-            return self._memory.drop_chunks_before(time_ms)
+            if len(self._index) - self._index.live <= max(self._index.live, self.settings.dropped_series_min):
+                return False
+            self._renumber()
+            # Should this fail, the record is kept and comes before anything else in the log.
+            self._write_journal([wal_records.encode_renumbered(len(self._index))])
+            return True
+
+    def _renumber(self) -> None:
+        kept = ~self._index.dropped[: len(self._index)]
+        self._memory.renumber(kept)
+        self._starts.renumber(kept)
+        self._exemplars.renumber(kept)
+        self._index = without_dropped(self._index)
+        self._postings = Postings(self._index)
+        self.incarnation = secrets.randbits(63)
 
     def _drop(self, references: NDArray[np.int32]) -> None:
+        self._removed += len(references)
         self._memory.drop(references)
         self._starts.drop(references)
         self._index.drop(references)
@@ -560,6 +606,7 @@ class Head:
             self._index.restore(parts)
             self._memory.restore(parts, len(self._index))
             self._histograms.restore(parts)
+            self._min_valid_time = self._memory.floor
             self._starts.restore(parts, len(self._index))
             self._metadata.restore(wal_records.decode_metadata(parts["metadata"]))
             if "exemplars" in parts:  # checkpoints of earlier versions have none
@@ -579,9 +626,12 @@ class Head:
             elif kind == wal_records.SAMPLES:
                 samples = wal_records.decode_samples(payload)
                 counts = np.zeros(sample_log.STATUSES, np.int64)
+                # Late samples must not come back in order: those below the floor would be taken for what is in blocks.
+                min_valid = NO_TIME_MIN if samples.late else NO_TIME_MAX
                 self._memory.store(
-                    samples.references, samples.timestamps, samples.values, self._index.dropped, True, 0, 1, 0, counts
-                )
+                    samples.references, samples.timestamps, samples.values, self._index.dropped,
+                    True, min_valid, 1, 0, counts,
+                )  # fmt: skip
             elif kind == wal_records.HISTOGRAMS:
                 first, newest, packed = wal_records.decode_histograms(payload)
                 if first != self._histograms.end:
@@ -604,6 +654,13 @@ class Head:
                 if len(references) and int(references.max()) >= len(self._index):
                     raise wal_records.InvalidRecord(kind, "a reference that does not exist")
                 self._drop(references[~self._index.dropped[references]])
+            elif kind == wal_records.TRUNCATED:
+                self._memory.floor = max(self._memory.floor, wal_records.decode_truncated(payload))
+                self._min_valid_time = self._memory.floor
+            elif kind == wal_records.RENUMBERED:
+                self._renumber()
+                if len(self._index) != (count := wal_records.decode_renumbered(payload)):
+                    raise wal_records.InvalidRecord(kind, f"{count} series, found {len(self._index)}")
             else:
                 raise wal_records.InvalidRecord(kind, "unknown type")
 

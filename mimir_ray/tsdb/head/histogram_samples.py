@@ -13,7 +13,7 @@ from mimir_ray.model.histogram import HistogramColumns, HistogramPart
 from mimir_ray.model.series import NORMAL_NAN_BITS, STALE_NAN
 from mimir_ray.tsdb.chunks.histogram_layout import stored_hint
 
-from .histogram_store import HistogramStore
+from .histogram_store import HistogramStore, PinnedHistograms
 from .memory import SampleMemory
 
 Numbered = tuple[NDArray[np.float64], tuple[int, HistogramColumns, int] | None]
@@ -104,7 +104,7 @@ def _last(
     return time, store.recent(number), number
 
 
-def resolve(values: NDArray[np.float64], store: HistogramStore) -> tuple[NDArray[np.float64], HistogramPart | None]:
+def resolve(values: NDArray[np.float64], store: PinnedHistograms) -> tuple[NDArray[np.float64], HistogramPart | None]:
     """Values as readers want them: of histograms their sums, and the histograms beside them."""
     if not len(store) or not count_boxed(values.view(np.uint64)):
         return values, None

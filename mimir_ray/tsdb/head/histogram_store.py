@@ -180,10 +180,16 @@ class HistogramStore:
         columns, found = self.read(np.array([number], np.int64))
         return columns.row(0) if found[0] else None
 
+    def pin(self) -> PinnedHistograms:
+        """What is here now, for a reader who does not want to lose what is dropped meanwhile."""
+        with self._lock:
+            return PinnedHistograms(self, [*self._full, *self._open])
+
     def read(self, numbers: NDArray[np.int64]) -> tuple[HistogramColumns, NDArray[np.bool_]]:
         """The histograms of these numbers (ascending, each once) that are there, and which those are."""
-        with self._lock:
-            blocks: Sequence[_Block] = [*self._full, *self._open]
+        return self.pin().read(numbers)
+
+    def _read(self, blocks: Sequence[_Block], numbers: NDArray[np.int64]) -> tuple[HistogramColumns, NDArray[np.bool_]]:
         firsts = np.array([block.first for block in blocks], np.int64)
         at = np.searchsorted(firsts, numbers, side="right") - 1
         found = np.zeros(len(numbers), np.bool_)
@@ -217,10 +223,11 @@ class HistogramStore:
     def drop_before(self, time_ms: int) -> None:
         """Forgets full blocks whose samples are all older."""
         with self._lock:
-            for block in self._full:
-                if block.maxt < time_ms and block.packed is not None:
-                    block.packed = None
-                    self._unpacked.pop(block.first, None)
+            # A new list: who pinned the old one still reads it.
+            self._full = [block for block in self._full if block.maxt >= time_ms]
+            kept = {block.first for block in self._full}
+            for first in [first for first in self._unpacked if first not in kept]:
+                del self._unpacked[first]
 
     @property
     def bytes(self) -> int:
@@ -247,6 +254,21 @@ class HistogramStore:
             _Block(first, count, maxt, None, bytes(parts[f"histograms.{first}"]))
             for first, count, maxt in parts["histograms.blocks"].tolist()
         ]
+
+
+class PinnedHistograms:
+    """The histograms of a store as they were at one moment. Any thread may read."""
+
+    def __init__(self, store: HistogramStore, blocks: Sequence[_Block]) -> None:
+        self._store = store
+        self._blocks = blocks
+
+    def __len__(self) -> int:
+        return sum(block.count for block in self._blocks)
+
+    def read(self, numbers: NDArray[np.int64]) -> tuple[HistogramColumns, NDArray[np.bool_]]:
+        """The histograms of these numbers (ascending, each once) that are there, and which those are."""
+        return self._store._read(self._blocks, numbers)
 
 
 def _columns(block: _Block) -> HistogramColumns:

@@ -14,9 +14,9 @@ from mimir_ray.tsdb.chunks.files import ChunkFiles
 from mimir_ray.tsdb.chunks.open_chunks import OpenChunks
 
 from . import sample_log
-from .closed_chunks import ClosedTable
+from .closed_chunks import ClosedTable, mark_late, oldest_time
 from .reading import Look
-from .sample_log import LATE_LENGTH, LOG_LENGTH, NO_TIME_MAX, NO_TIME_MIN, SampleLog, pages
+from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX, NO_TIME_MIN, WORDS, SampleLog, pages
 from .settings import HeadSettings
 
 _COLUMNS: tuple[tuple[str, Any, int], ...] = (
@@ -43,6 +43,8 @@ class SampleMemory:
         self.open = OpenChunks(settings.chunk_range_ms, settings.samples_per_chunk)
         self.closed = ClosedTable(files)
         self.marks = np.array([0, 0, NO_TIME_MIN, NO_TIME_MAX], np.int64)
+        self.floor = NO_TIME_MAX
+        """Samples in order that are older (ms) are in blocks; readers do not see them here."""
         self._files = files
         self._log = SampleLog(min(_FIRST_CAPACITY, settings.log_capacity_min))
         self._late_log = SampleLog(min(64, settings.late_log_capacity_max))
@@ -107,12 +109,12 @@ class SampleMemory:
             if self._late_log.capacity < wanted:
                 self._late_log.grow(min(wanted, 4 * self._late_log.capacity))
             else:
-                self._flush_late_log()
+                self.flush_late()
 
     def flush(self) -> None:
         """Packs both logs into chunks. What readers look at is not touched."""
         self._flush_log(self._log.capacity)
-        self._flush_late_log()
+        self.flush_late()
 
     def _flush_log(self, capacity: int) -> None:
         length = int(self.marks[LOG_LENGTH])
@@ -124,7 +126,8 @@ class SampleMemory:
             self.flushes += 1
         self._log.clear(capacity)
 
-    def _flush_late_log(self) -> None:
+    def flush_late(self) -> None:
+        """Packs the log of late samples into chunks."""
         length = int(self.marks[LATE_LENGTH])
         if not length:
             return
@@ -170,6 +173,7 @@ class SampleMemory:
             self.closed.columns(),
             self._log.records,
             self._late_log.records,
+            self.floor,
         )
         self._log.pin(look)
         self._late_log.pin(look)
@@ -183,13 +187,61 @@ class SampleMemory:
         self.chunk_last[references] = -1
         self.late_chunk_last[references] = -1
 
-    def drop_chunks_before(self, time_ms: int) -> int:
-        """Forgets full chunks whose samples are all older, once they are a quarter of all; returns how many."""
-        dropped = self.closed.drop_before(time_ms, self.chunk_last, self.late_chunk_last)
-        if dropped:
-            self.marks[sample_log.MIN_TIME] = max(
-                int(self.marks[sample_log.MIN_TIME]), min(time_ms, int(self.marks[sample_log.MAX_TIME]))
-            )
+    def oldest(self) -> tuple[int, int]:
+        """(of the samples in order that are not below the floor, of the late ones) the smallest time; 2^63 - 1: none.
+
+        Exact but for chunks that begin below the floor, which count as if they had a sample there.
+        """
+        closed, opened, floor = self.closed, self.open, self.floor
+        first = oldest_time(floor, self.chunk_last[: self.series], closed.mints, closed.maxts, closed.previous)
+        live = (opened.counts > 0) & (opened.last_timestamps >= floor)
+        if live.any():
+            first = min(first, max(int(opened.mints[live].min()), floor))
+        late = oldest_time(
+            NO_TIME_MAX, self.late_chunk_last[: self.series], closed.mints, closed.maxts, closed.previous
+        )
+        for log, length in ((self._log, LOG_LENGTH), (self._late_log, LATE_LENGTH)):
+            times = log.records[: self.marks[length] * WORDS : WORDS]
+            if not len(times):
+                continue
+            if log is self._late_log:
+                late = min(late, int(times.min()))
+            elif (times := times[times >= floor]).size:
+                first = min(first, int(times.min()))
+        return first, late
+
+    def late_ranges(self, range_ms: int) -> list[int]:
+        """Which multiples of `range_ms` late chunks begin in, ascending. The late log must be empty."""
+        late = np.zeros(self.closed.length, np.bool_)
+        mark_late(self.late_chunk_last[: self.series], self.closed.previous, 0, late)
+        return np.unique(self.closed.mints[: self.closed.length][late] // range_ms).tolist()  # type: ignore[no-any-return]
+
+    def without_samples(self) -> NDArray[np.bool_]:
+        """bool[series]: those with no sample that is the head's."""
+        count = self.series
+        last = self.last_times[:count]
+        over = (last < self.floor) | (last == NO_TIME_MAX)
+        return over & (self.late_chunk_last[:count] < 0) & (self.late_last[:count] < 0)
+
+    def renumber(self, kept: NDArray[np.bool_]) -> None:
+        """Forgets series; the others are called 0, 1, … in the order that they had. Readers keep the old columns."""
+        self.flush()
+        self.open.reserve(self.series)
+        self.open.keep(kept)
+        for name, _, _ in _COLUMNS:
+            setattr(self, name, getattr(self, name)[: self.series][kept])
+        self.series = int(kept.sum())
+
+    def drop_before_floor(self, late_rows: int) -> int:
+        """Forgets full chunks below the floor, and late chunks of rows before `late_rows`; returns how many."""
+        opened = self.open
+        opened.reserve(self.series)
+        over = np.flatnonzero((opened.counts > 0) & (opened.last_timestamps < self.floor))
+        opened.drop(over)
+        dropped = self.closed.drop_before(self.floor, late_rows, self.chunk_last, self.late_chunk_last)
+        if self.marks[MAX_TIME] != NO_TIME_MAX:
+            oldest = min(*self.oldest(), int(self.marks[MAX_TIME]))
+            self.marks[MIN_TIME] = max(int(self.marks[MIN_TIME]), oldest)
         return dropped
 
     @property
@@ -214,7 +266,7 @@ class SampleMemory:
         parts |= self.closed.state()
         for name in _STORED:
             parts[f"head.{name}"] = getattr(self, name)[: self.series].copy()
-        return parts | {"head.marks": self.marks.copy()}
+        return parts | {"head.marks": self.marks.copy(), "head.floor": np.array([self.floor], np.int64)}
 
     def restore(self, parts: dict[str, Any], series: int) -> None:
         """Takes over what `state` gave."""
@@ -224,3 +276,5 @@ class SampleMemory:
         for name in _STORED:
             getattr(self, name)[:series] = parts[f"head.{name}"]
         self.marks = np.array(parts["head.marks"])
+        if "head.floor" in parts:  # else from before there were blocks
+            self.floor = int(parts["head.floor"][0])

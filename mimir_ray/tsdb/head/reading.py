@@ -8,7 +8,7 @@ series to the range, merges late samples, and closes the gaps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from mimir_ray.encoding.bits import bits_to_float
 from mimir_ray.errors import Corruption
-from mimir_ray.kernel import I32, I64, Bool, OutBool, OutF64, OutI32, OutI64, kernel
+from mimir_ray.kernel import I32, I64, Bool, OutF64, OutI32, OutI64, kernel
 from mimir_ray.tsdb.chunks.xor import decode_chunks
 
-from .sample_log import WORDS
+from .sample_log import NO_TIME_MAX, WORDS
 
 ARENA = -1
 """The source of open chunks; others are segment numbers, 0 for what is in memory."""
@@ -53,32 +53,58 @@ class Look:
     table: tuple[NDArray[Any], ...]
     log: NDArray[np.int64]
     late_log: NDArray[np.int64]
+    floor: int = NO_TIME_MAX
+    """Samples in order that are older (ms) are in blocks, and no longer the head's."""
+
+    def take(self, rows: NDArray[np.integer]) -> Look:
+        """Of these of the series. This look must live as long."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in _SERIES_COLUMNS})
+
+    def in_order(self) -> Look:
+        """Without late samples."""
+        none = np.full(len(self.late_last), -1, np.int32)
+        return replace(self, late_last=none, late_chunk_last=none)
+
+    def late(self) -> Look:
+        """Only the late samples."""
+        none = np.full(len(self.late_last), -1, np.int32)
+        return replace(self, open_counts=np.zeros_like(self.open_counts), log_last=none, chunk_last=none)
+
+
+_SERIES_COLUMNS = (
+    "open_starts", "open_ends", "open_counts", "open_mints", "open_maxts",
+    "log_last", "late_last", "chunk_last", "late_chunk_last",
+)  # fmt: skip
 
 
 @kernel
 def count_pieces(
-    mint: int, maxt: int, first: int, open_counts: I32, open_mints: I64, open_maxts: I64,
+    mint: int, maxt: int, in_order_mint: int, first: int,
+    open_counts: I32, open_mints: I64, open_maxts: I64,
     log_last: I32, late_last: I32, chunk_last: I32, late_chunk_last: I32,
     chunk_mints: I64, chunk_maxts: I64, chunk_counts: I32, chunk_previous: I32, log: I64, late_log: I64,
     offsets: OutI64,
 ) -> int:  # fmt: skip
-    """offsets int64[B + 1]: where the samples of series first..first + B - 1 start, undecoded; returns the pieces."""
+    """offsets int64[B + 1]: where the samples of series first..first + B - 1 start, undecoded; returns the pieces.
+
+    Samples in order count from `in_order_mint` >= mint on.
+    """
     pieces = 0
     total = np.int64(0)
     for b in range(len(offsets) - 1):
         s = first + b
         offsets[b] = total
         chunk = np.int64(chunk_last[s])
-        while chunk >= 0 and chunk_maxts[chunk] >= mint:
+        while chunk >= 0 and chunk_maxts[chunk] >= in_order_mint:
             if chunk_mints[chunk] <= maxt:
                 pieces += 1
                 total += chunk_counts[chunk]
             chunk = np.int64(chunk_previous[chunk])
-        if open_counts[s] > 0 and open_mints[s] <= maxt and open_maxts[s] >= mint:
+        if open_counts[s] > 0 and open_mints[s] <= maxt and open_maxts[s] >= in_order_mint:
             pieces += 1
             total += open_counts[s]
         position = np.int64(log_last[s])
-        while position >= 0 and log[position * WORDS] >= mint:
+        while position >= 0 and log[position * WORDS] >= in_order_mint:
             if log[position * WORDS] <= maxt:
                 total += 1
             position = log[position * WORDS + 2] >> 32
@@ -99,15 +125,17 @@ def count_pieces(
 
 @kernel
 def plan_pieces(
-    mint: int, maxt: int, first: int, open_starts: I64, open_ends: I64, open_counts: I32, open_mints: I64,
+    mint: int, maxt: int, in_order_mint: int, first: int,
+    open_starts: I64, open_ends: I64, open_counts: I32, open_mints: I64,
     open_maxts: I64, log_last: I32, late_last: I32, chunk_last: I32, late_chunk_last: I32,
     chunk_mints: I64, chunk_maxts: I64, chunk_positions: I64, chunk_lengths: I32, chunk_counts: I32,
     chunk_previous: I32, log: I64, late_log: I64, offsets: I64,
-    sources: OutI32, starts: OutI64, ends: OutI64, outs: OutI64, late: OutBool,
+    sources: OutI32, starts: OutI64, ends: OutI64, outs: OutI64, splits: OutI64,
     timestamps: OutI64, values: OutF64,
 ) -> None:  # fmt: skip
     """Fills the pieces that `count_pieces` has counted, and the samples that need no decoding.
 
+    `splits`: int64[B], written: where the late samples of each series begin.
     Within a series: closed chunks, open chunk, log, late chunks, late log, each from old to new, so that a stable
     sort by time leaves the sample that came first in front. Chains go from new to old, so space is filled
     from its end.
@@ -116,7 +144,6 @@ def plan_pieces(
     for b in range(len(offsets) - 1):
         s = first + b
         write = offsets[b + 1]
-        late_end = write
         position = np.int64(late_last[s])
         while position >= 0:
             at = position * WORDS
@@ -135,19 +162,19 @@ def plan_pieces(
                 outs[piece] = write
                 piece += 1
             chunk = np.int64(chunk_previous[chunk])
-        late[b] = write != late_end
+        splits[b] = write
         position = np.int64(log_last[s])
         while position >= 0:
             at = position * WORDS
             time = log[at]
-            if time < mint:
+            if time < in_order_mint:
                 break
             if time <= maxt:
                 write -= 1
                 timestamps[write] = time
                 values[write] = bits_to_float(np.uint64(log[at + 1]))
             position = log[at + 2] >> 32
-        if open_counts[s] > 0 and open_mints[s] <= maxt and open_maxts[s] >= mint:
+        if open_counts[s] > 0 and open_mints[s] <= maxt and open_maxts[s] >= in_order_mint:
             write -= open_counts[s]
             sources[piece] = ARENA
             starts[piece] = open_starts[s]
@@ -155,7 +182,7 @@ def plan_pieces(
             outs[piece] = write
             piece += 1
         chunk = np.int64(chunk_last[s])
-        while chunk >= 0 and chunk_maxts[chunk] >= mint:
+        while chunk >= 0 and chunk_maxts[chunk] >= in_order_mint:
             if chunk_mints[chunk] <= maxt:
                 write -= chunk_counts[chunk]
                 sources[piece] = np.int32(chunk_positions[chunk] >> 32)
@@ -164,6 +191,16 @@ def plan_pieces(
                 outs[piece] = write
                 piece += 1
             chunk = np.int64(chunk_previous[chunk])
+
+
+@kernel
+def hide_before(floor: int, offsets: I64, splits: I64, timestamps: OutI64) -> None:
+    """Puts samples in order that are older than `floor` before all time, where `trim` cuts them off."""
+    for b in range(len(splits)):
+        at = offsets[b]
+        while at < splits[b] and timestamps[at] < floor:
+            timestamps[at] = NO_TIME_MAX
+            at += 1
 
 
 @kernel
@@ -211,8 +248,11 @@ def read_samples(
     """
     mints, maxts, positions, lengths, counts, previous = look.table
     offsets = np.empty(count + 1, np.int64)
+    mint = max(mint, NO_TIME_MAX + 1)
+    in_order_mint = max(mint, look.floor)
     pieces = count_pieces(
-        mint, maxt, first, look.open_counts, look.open_mints, look.open_maxts,
+        mint, maxt, in_order_mint, first,
+        look.open_counts, look.open_mints, look.open_maxts,
         look.log_last, look.late_last, look.chunk_last, look.late_chunk_last,
         mints, maxts, counts, previous, look.log, look.late_log, offsets,
     )  # fmt: skip
@@ -220,12 +260,13 @@ def read_samples(
     values = np.empty(offsets[-1], np.float64)
     sources = np.empty(pieces, np.int32)
     starts, ends, outs = np.empty(pieces, np.int64), np.empty(pieces, np.int64), np.empty(pieces, np.int64)
-    late = np.empty(count, np.bool_)
+    splits = np.empty(count, np.int64)
     plan_pieces(
-        mint, maxt, first, look.open_starts, look.open_ends, look.open_counts, look.open_mints, look.open_maxts,
+        mint, maxt, in_order_mint, first,
+        look.open_starts, look.open_ends, look.open_counts, look.open_mints, look.open_maxts,
         look.log_last, look.late_last, look.chunk_last, look.late_chunk_last,
         mints, maxts, positions, lengths, counts, previous, look.log, look.late_log, offsets,
-        sources, starts, ends, outs, late, timestamps, values,
+        sources, starts, ends, outs, splits, timestamps, values,
     )  # fmt: skip
     for source in np.unique(sources).tolist():
         rows = np.flatnonzero(sources == source)
@@ -233,6 +274,8 @@ def read_samples(
         done = decode_chunks(data, starts[rows], ends[rows], outs[rows], timestamps, values)
         if done < 0:
             raise DamagedChunk(source, int(starts[rows[-done - 1]]))
+    if in_order_mint > mint:
+        hide_before(in_order_mint, offsets, splits, timestamps)
     trimmed = np.empty(count + 1, np.int64)
-    total = trim(mint, maxt, offsets, late, timestamps, values, trimmed)
+    total = trim(mint, maxt, offsets, splits < offsets[1:], timestamps, values, trimmed)
     return trimmed, timestamps[:total], values[:total]

@@ -71,7 +71,7 @@ def append_samples(
 
     Args:
         references: of N samples; -1 and -2: refused by a limit (interning.OVER_*).
-        replay: take whatever was taken before: only repeated samples are left out.
+        replay: take whatever was taken before, what is not in order as late; only repeated samples are left out.
         min_valid: in-order samples must not be older (ms).
         late_window: > 0 where older samples are taken, those of at least `late_min` (ms).
         series: how many references there are; `dropped` says which no longer count.
@@ -98,9 +98,9 @@ def append_samples(
         value = values[i]
         last = last_times[reference]
         status = IN_ORDER
-        if time > last and (replay or time >= min_valid):
+        if time > last and time >= min_valid:
             status = IN_ORDER
-        elif time == last and (replay or time >= min_valid):
+        elif time == last and time >= min_valid:
             # Bits, since NaN is unequal to itself and -0 equal to 0.
             same = float_to_bits(value) == float_to_bits(last_values[reference])
             status = REPEATED if same else REFUSED_DUPLICATE

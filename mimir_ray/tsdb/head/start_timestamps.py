@@ -259,6 +259,17 @@ class StartTimestamps:
         self.add((series[kept], times[kept], values[kept]), length)
         self._compact_at = max(_COMPACT_MIN, 2 * self._count)
 
+    def renumber(self, kept: NDArray[np.bool_]) -> None:
+        """Forgets series; the others are called 0, 1, … in the order that they had. Readers keep what they have."""
+        if not self._count:
+            return
+        series, times, values = self.changes()
+        there = kept[series]
+        numbers = (np.cumsum(kept) - 1).astype(np.int32)
+        self._count = 0
+        self._forget()
+        self.add((numbers[series[there]], times[there], values[there]), int(kept.sum()))
+
     def changes(self) -> Changes:
         """Those of all series that were not dropped; copies."""
         count = self._count

@@ -239,6 +239,11 @@ class SeriesIndex:
         names = [name for name, *_ in _GROWN] + ["symbol_table", "pair_table", "series_table", "_hashes"]
         return sum(getattr(self, name).nbytes for name in names)
 
+    @property
+    def symbol_bytes(self) -> int:
+        """Of the strings of all labels."""
+        return int(self.used[BYTES])
+
     # Checkpoints
 
     def state(self) -> dict[str, NDArray[Any]]:

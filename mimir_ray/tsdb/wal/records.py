@@ -8,12 +8,14 @@ Payloads, little-endian:
 
 - SERIES: count u64, first reference i64, label offsets i64[count + 1], label bytes.
 - SAMPLES: count u32, flags u32, base time i64, values f64[count], times i64[count] (or, with flag 1,
-  differences to the base i32[count]), references i32[count].
+  differences to the base i32[count]), references i32[count]. Flag 2: the samples came late.
 - METADATA: a JSON list of [family, type, help, unit].
 - DROPPED: count u64, references i32[count].
 - EXEMPLARS: count u64, label offsets i64[count + 1], times i64[count], values f64[count], references i32[count],
   label bytes.
 - HISTOGRAMS: first number u64, newest time i64 (ms), packed histograms (head/histogram_store.py).
+- TRUNCATED: time i64 (ms); samples in order that are older are in blocks.
+- RENUMBERED: count u64; dropped series gave up their references, the others now have 0, 1, … in the order they had.
 - START_TIMESTAMPS: count u64, times i64[count], start timestamps i64[count], references i32[count]
   (head/start_timestamps.py Changes).
 """
@@ -37,6 +39,8 @@ SAMPLES = 2
 METADATA = 3
 DROPPED = 4
 HISTOGRAMS = 5
+TRUNCATED = 7
+RENUMBERED = 8
 START_TIMESTAMPS = 6
 EXEMPLARS = 9
 
@@ -47,9 +51,12 @@ _SERIES_HEADER = struct.Struct("<Qq")
 _SAMPLES_HEADER = struct.Struct("<IIq")
 _DROPPED_HEADER = struct.Struct("<Q")
 _HISTOGRAMS_HEADER = struct.Struct("<Qq")
+_TRUNCATED = struct.Struct("<q")
+_RENUMBERED = struct.Struct("<Q")
 _EXEMPLARS_HEADER = struct.Struct("<Q")
 _STARTS_HEADER = struct.Struct("<Q")
 _SHORT_TIMES = 1
+_LATE = 2
 
 
 @dataclass(eq=False)
@@ -81,11 +88,15 @@ class SeriesRecord:
 
 @dataclass(frozen=True, slots=True)
 class SamplesRecord:
-    """N samples: `references` int32[N], `timestamps` int64[N] (ms), `values` float64[N]."""
+    """N samples: `references` int32[N], `timestamps` int64[N] (ms), `values` float64[N].
+
+    `late`: none was in order. Where it is False, as in logs from before there was a difference, some may be late.
+    """
 
     references: NDArray[np.int32]
     timestamps: NDArray[np.int64]
     values: NDArray[np.float64]
+    late: bool = False
 
     def __len__(self) -> int:
         return len(self.references)
@@ -97,14 +108,16 @@ def encode_series(first_reference: int, offsets: NDArray[np.int64], label_bytes:
     return SERIES, [_SERIES_HEADER.pack(len(offsets) - 1, first_reference), _column(offsets, np.int64), label_bytes]
 
 
-def encode_samples(references: NDArray[np.int32], timestamps: NDArray[np.int64], values: NDArray[np.float64]) -> Record:
+def encode_samples(
+    references: NDArray[np.int32], timestamps: NDArray[np.int64], values: NDArray[np.float64], late: bool = False
+) -> Record:
     """Args: as `SamplesRecord`. 16 bytes a sample where the times lie within 24 days, else 20."""
     assert len(references) == len(timestamps) == len(values)
-    base, flags, times = 0, 0, _column(timestamps, np.int64)
+    base, flags, times = 0, _LATE if late else 0, _column(timestamps, np.int64)
     if len(timestamps):
         lowest, highest = int(timestamps.min()), int(timestamps.max())
         if highest - lowest < 1 << 31:
-            base, flags = lowest, _SHORT_TIMES
+            base, flags = lowest, flags | _SHORT_TIMES
             times = (timestamps - lowest).astype(np.int32)
     header = _SAMPLES_HEADER.pack(len(references), flags, base)
     return SAMPLES, [header, _column(values, np.float64), times, _column(references, np.int32)]
@@ -206,6 +219,32 @@ def decode_histograms(payload: bytes) -> tuple[int, int, bytes]:
     return first, newest_ms, bytes(payload[_HISTOGRAMS_HEADER.size :])
 
 
+def encode_truncated(time_ms: int) -> Record:
+    """In-order samples before this time are no longer the head's."""
+    return TRUNCATED, [_TRUNCATED.pack(time_ms)]
+
+
+def decode_truncated(payload: bytes) -> int:
+    """As given to `encode_truncated`."""
+    return _only_number(TRUNCATED, _TRUNCATED, payload)
+
+
+def encode_renumbered(series: int) -> Record:
+    """How many references there are afterwards."""
+    return RENUMBERED, [_RENUMBERED.pack(series)]
+
+
+def decode_renumbered(payload: bytes) -> int:
+    """As given to `encode_renumbered`."""
+    return _only_number(RENUMBERED, _RENUMBERED, payload)
+
+
+def _only_number(kind: int, form: struct.Struct, payload: bytes) -> int:
+    if len(payload) != form.size:
+        raise InvalidRecord(kind, f"{len(payload)} bytes")
+    return int(form.unpack(payload)[0])
+
+
 def decode_series(payload: bytes) -> SeriesRecord:
     if len(payload) < _SERIES_HEADER.size:
         raise InvalidRecord(SERIES, "too short")
@@ -226,9 +265,9 @@ def decode_samples(payload: bytes) -> SamplesRecord:
     if len(payload) < _SAMPLES_HEADER.size:
         raise InvalidRecord(SAMPLES, "too short")
     count, flags, base = _SAMPLES_HEADER.unpack_from(payload)
-    if flags not in (0, _SHORT_TIMES):
+    if flags & ~(_SHORT_TIMES | _LATE):
         raise InvalidRecord(SAMPLES, f"unknown flags {flags:#x}")
-    time_type = np.dtype(np.int32 if flags == _SHORT_TIMES else np.int64)
+    time_type = np.dtype(np.int32 if flags & _SHORT_TIMES else np.int64)
     times_start = _SAMPLES_HEADER.size + 8 * count
     references_start = times_start + time_type.itemsize * count
     if len(payload) != references_start + 4 * count:
@@ -238,9 +277,9 @@ def decode_samples(payload: bytes) -> SamplesRecord:
     references = np.frombuffer(payload, np.int32, count, references_start)
     if count and references.min() < 0:
         raise InvalidRecord(SAMPLES, "negative reference")
-    if flags == _SHORT_TIMES:
+    if flags & _SHORT_TIMES:
         timestamps = timestamps.astype(np.int64) + base
-    return SamplesRecord(references, timestamps, values)
+    return SamplesRecord(references, timestamps, values, bool(flags & _LATE))
 
 
 def decode_metadata(payload: bytes) -> list[Metadata]:

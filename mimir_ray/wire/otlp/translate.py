@@ -248,6 +248,8 @@ def scan_otlp(data: bytes, key: HashKey, settings: OtlpSettings) -> OtlpScan:
     if len(native):
         hints = np.where(facts[point_metric, points.TEMPORALITY] == DELTA, GAUGE, UNKNOWN).astype(np.int8)
         histograms = _native(data, native, row_point[native], kinds[point_metric], point_start, point_end, times, hints)
+        begun_native = start_times[row_point[native]]
+        histograms.start_timestamps = begun_native if begun_native.any() else None
     else:
         histograms = None
     return OtlpScan(

@@ -13,6 +13,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from mimir_ray.clock import ManualClock
+from mimir_ray.cluster import paging
+from mimir_ray.cluster.paging import NoSuchCursor
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
 from mimir_ray.cluster.ring.model import INGESTER, InstanceDesc, InstanceId, InstanceState, RingDesc
 from mimir_ray.config.limits import Limits
@@ -26,9 +28,8 @@ from mimir_ray.promql.plan import nodes
 from mimir_ray.promql.plan.fragment import Fragment
 from mimir_ray.promql.source import Selection
 from mimir_ray.roles.api import NotSoleOwner
-from mimir_ray.roles.ingester import ingester as module
 from mimir_ray.roles.ingester.config import TsdbConfig
-from mimir_ray.roles.ingester.ingester import FolderInUse, Ingester, IngesterNotReady, NoSuchCursor, local_limit
+from mimir_ray.roles.ingester.ingester import FolderInUse, Ingester, IngesterNotReady, local_limit
 from mimir_ray.roles.ingester.metrics import IngesterMetrics
 from mimir_ray.roles.ingester.ownership import Ownership
 from mimir_ray.testing.writes import write_batch
@@ -315,7 +316,7 @@ SMALL = replace(EVERYTHING, batch_series=1)
 
 @pytest.fixture
 def paged(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> Setup:
-    monkeypatch.setattr(module, "PAGE_BYTES", 1)
+    monkeypatch.setattr(paging, "PAGE_BYTES", 1)
     setup.push(*((up(number), [(NOW, 1.0)]) for number in range(3)))
     return setup
 
@@ -348,7 +349,7 @@ def test_cursors_that_nobody_uses_are_dropped(paged: Setup) -> None:
 
 
 def test_no_more_cursors_are_kept_than_allowed(paged: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CURSORS_MAX", 2)
+    monkeypatch.setattr(paging, "CURSORS_MAX", 2)
     cursors = [paged.ingester.select_page(TENANT, SMALL).cursor for _ in range(3)]
     with pytest.raises(NoSuchCursor):
         paged.ingester.next_page(cursors[0])
@@ -379,8 +380,8 @@ def test_an_estimate_grows_with_series_and_time(setup: Setup) -> None:
 # Fragments and ownership.
 
 
-def fragment(query: str) -> Fragment:
-    plan = Engine().plan(query, NOW, NOW, fragments=True)
+def fragment(query: str, at_ms: int = NOW) -> Fragment:
+    plan = Engine().plan(query, at_ms, at_ms, fragments=True)
     (found,) = (node for node in nodes.walk(plan.root) if isinstance(node, nodes.Exchange))
     return Fragment(found.expr, plan.steps)
 
@@ -427,7 +428,7 @@ def test_ownership_remembers_without_being_wrong(tmp_path: Path, seed: int) -> N
             head.push([write_batch(new=[(up(int(random.integers(40))), [(NOW, 1.0)])])], NOW)
         tokens = head.series_tokens(0, ownership._seed)
         mine = view.index.get(ME, -2)
-        assert ownership.owns_all(head, view, ME) == bool((view.owners(tokens)[:, 0] == mine).all())
+        assert ownership.owns_all(head, list, view, ME) == bool((view.owners(tokens)[:, 0] == mine).all())
 
 
 def test_ownership_begins_anew_with_another_head(tmp_path: Path) -> None:
@@ -435,6 +436,6 @@ def test_ownership_begins_anew_with_another_head(tmp_path: Path) -> None:
     view = ring_of(ME, "b")
     full, empty = Head(ChunkFiles(tmp_path / "a")), Head(ChunkFiles(tmp_path / "b"))
     full.push([write_batch(new=[(up(number), [(NOW, 1.0)]) for number in range(30)])], NOW)
-    assert not ownership.owns_all(full, view, ME)
-    assert ownership.owns_all(empty, view, ME)
-    assert not ownership.owns_all(full, view, ME)
+    assert not ownership.owns_all(full, list, view, ME)
+    assert ownership.owns_all(empty, list, view, ME)
+    assert not ownership.owns_all(full, list, view, ME)

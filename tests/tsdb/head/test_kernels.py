@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimir_ray.tsdb.head.closed_chunks import link_chunks
-from mimir_ray.tsdb.head.reading import count_pieces, plan_pieces, trim
-from mimir_ray.tsdb.head.sample_log import WORDS, append_samples, sort_log, sort_runs
+from mimir_ray.tsdb.head.closed_chunks import link_chunks, mark_late, oldest_time
+from mimir_ray.tsdb.head.reading import count_pieces, hide_before, plan_pieces, trim
+from mimir_ray.tsdb.head.sample_log import NO_TIME_MAX, NO_TIME_MIN, WORDS, append_samples, sort_log, sort_runs
 
 SERIES = 5
 samples = st.lists(st.tuples(st.integers(0, SERIES - 1), st.integers(-50, 50), st.floats(allow_nan=False)), max_size=40)
@@ -115,21 +115,21 @@ def test_a_plan_has_the_samples_of_the_log_that_are_in_range(
     offsets = np.empty(SERIES + 1, np.int64)
     maxt = mint + length
     assert not count_pieces(
-        mint, maxt, 0, none32, none64, none64, last, late_last, no_chunk, no_chunk,
+        mint, maxt, mint, 0, none32, none64, none64, last, late_last, no_chunk, no_chunk,
         no64, no64, no32, no32, log, late_log, offsets,
     )  # fmt: skip
-    times, values, is_late = np.empty(offsets[-1], np.int64), np.empty(offsets[-1]), np.empty(SERIES, np.bool_)
+    times, values, splits = np.empty(offsets[-1], np.int64), np.empty(offsets[-1]), np.empty(SERIES, np.int64)
     plan_pieces(
-        mint, maxt, 0, none64, none64, none32, none64, none64, last, late_last, no_chunk, no_chunk,
+        mint, maxt, mint, 0, none64, none64, none32, none64, none64, last, late_last, no_chunk, no_chunk,
         no64, no64, no64, no32, no32, no32, log, late_log, offsets,
-        np.empty(0, np.int32), no64.copy(), no64.copy(), no64.copy(), is_late, times, values,
+        np.empty(0, np.int32), no64.copy(), no64.copy(), no64.copy(), splits, times, values,
     )  # fmt: skip
     for series in range(SERIES):
         part = slice(offsets[series], offsets[series + 1])
         own = [(t, v) for s, t, v in in_order if s == series and mint <= t <= maxt]
         own_late = [(t, v) for s, t, v in late if s == series and mint <= t <= maxt]
         assert list(zip(times[part].tolist(), values[part].tolist(), strict=True)) == own + own_late
-        assert is_late[series] == bool(own_late)
+        assert splits[series] == offsets[series] + len(own)
 
 
 def test_a_full_log_stops_the_append_at_the_sample_that_found_no_room() -> None:
@@ -151,3 +151,42 @@ def test_a_full_log_stops_the_append_at_the_sample_that_found_no_room() -> None:
     assert stopped == 2
     assert marks.tolist() == [2, 0, 1, 2]
     assert statuses.tolist() == [0, 0, 77]
+
+
+chains = st.lists(st.tuples(st.integers(0, 3), st.integers(-50, 50), st.integers(0, 30)), max_size=30)
+
+
+def linked(rows: list[tuple[int, int, int]]) -> tuple[np.ndarray, ...]:
+    """(last, previous, mints, maxts) of chunks (series, mint, length) in their order."""
+    last, previous = np.full(4, -1, np.int32), np.full(len(rows) + 1, -1, np.int32)
+    link_chunks(np.array([row[0] for row in rows], np.int32), 0, last, previous)
+    mints = np.array([row[1] for row in rows], np.int64)
+    return last, previous, mints, mints + np.array([row[2] for row in rows], np.int64)
+
+
+@given(chains, st.integers(-60, 60))
+def test_the_oldest_time_of_chains_is_that_of_a_chunk_that_reaches_the_floor(
+    rows: list[tuple[int, int, int]], floor: int
+) -> None:
+    last, previous, mints, maxts = linked(rows)
+    reaching = [max(mint, floor) for _, mint, length in rows if mint + length >= floor]
+    assert oldest_time(floor, last, mints, maxts, previous) == min(reaching, default=NO_TIME_MIN)
+
+
+@given(chains, chains, st.integers(0, 60))
+def test_chunks_of_late_chains_are_kept_from_a_row_on(
+    in_order: list[tuple[int, int, int]], late: list[tuple[int, int, int]], first: int
+) -> None:
+    previous = np.full(len(in_order) + len(late) + 1, -1, np.int32)
+    last, late_last = np.full(4, -1, np.int32), np.full(4, -1, np.int32)
+    link_chunks(np.array([row[0] for row in in_order], np.int32), 0, last, previous)
+    link_chunks(np.array([row[0] for row in late], np.int32), len(in_order), late_last, previous)
+    kept = np.zeros(len(in_order) + len(late), np.bool_)
+    mark_late(late_last, previous, first, kept)
+    assert kept.tolist() == [len(in_order) <= row and row >= first for row in range(len(kept))]
+
+
+def test_samples_in_order_below_the_floor_are_hidden_and_late_ones_are_not() -> None:
+    times = np.array([1, 5, 9, 2, 3, 4, 8], np.int64)
+    hide_before(5, np.array([0, 4, 7], np.int64), np.array([3, 7], np.int64), times)
+    assert times.tolist() == [NO_TIME_MAX, 5, 9, 2, NO_TIME_MAX, NO_TIME_MAX, 8]

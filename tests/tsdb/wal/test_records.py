@@ -23,15 +23,19 @@ from mimir_ray.tsdb.wal.records import (
     decode_dropped,
     decode_exemplars,
     decode_metadata,
+    decode_renumbered,
     decode_samples,
     decode_series,
     decode_start_timestamps,
+    decode_truncated,
     encode_dropped,
     encode_exemplars,
     encode_metadata,
+    encode_renumbered,
     encode_samples,
     encode_series,
     encode_start_timestamps,
+    encode_truncated,
 )
 
 DECODERS = [
@@ -39,6 +43,8 @@ DECODERS = [
     decode_samples,
     decode_metadata,
     decode_dropped,
+    decode_truncated,
+    decode_renumbered,
     decode_exemplars,
     decode_start_timestamps,
 ]
@@ -56,19 +62,20 @@ rows = st.one_of(
 )
 
 
-@given(rows)
-def test_samples_come_back_with_every_bit(drawn: list[tuple[int, int, int]]) -> None:
+@given(rows, st.booleans())
+def test_samples_come_back_with_every_bit(drawn: list[tuple[int, int, int]], late: bool) -> None:
     columns = (
         np.array([row[0] for row in drawn], np.int32),
         np.array([row[1] for row in drawn], np.int64),
         np.array([row[2] for row in drawn], np.uint64).view(np.float64),
     )
-    record = encode_samples(*columns)
+    record = encode_samples(*columns, late)
     assert record[0] == SAMPLES
     decoded = decode_samples(payload(record))
     assert decoded.references.tolist() == columns[0].tolist()
     assert decoded.timestamps.tolist() == columns[1].tolist()
     assert decoded.values.tobytes() == columns[2].tobytes()
+    assert decoded.late == late
     assert all(one.flags.aligned for one in (decoded.references, decoded.timestamps, decoded.values))
 
 
@@ -112,6 +119,11 @@ def test_dropped_references_come_back(drawn: list[int]) -> None:
     assert decode_dropped(payload(record)).tolist() == drawn
 
 
+def test_times_and_numbers_come_back() -> None:
+    assert decode_truncated(payload(encode_truncated(-(1 << 40)))) == -(1 << 40)
+    assert decode_renumbered(payload(encode_renumbered(12))) == 12
+
+
 @given(st.lists(st.tuples(references, times, st.floats(allow_nan=False), st.binary(max_size=9)), max_size=9))
 def test_exemplars_come_back(drawn: list[tuple[int, int, float, bytes]]) -> None:
     offsets = np.cumsum([0] + [len(one[3]) for one in drawn])
@@ -137,6 +149,8 @@ EXAMPLES = [
     (decode_series, payload(encode_series(5, np.array([0, 3, 3, 9]), b"aaabbbbbb"))),
     (decode_samples, payload(encode_samples(np.arange(3, dtype=np.int32), np.arange(3), np.ones(3)))),
     (decode_dropped, payload(encode_dropped(np.arange(3, dtype=np.int32)))),
+    (decode_truncated, payload(encode_truncated(-5))),
+    (decode_renumbered, payload(encode_renumbered(7))),
     (
         decode_exemplars,
         payload(

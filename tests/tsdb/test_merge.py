@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from mimir_ray.model.labels import Labels, StringTable, labels_of
 from mimir_ray.model.series import STALE_NAN, SeriesBatch
-from mimir_ray.roles.querier.merge import merge_batches, merge_groups
 from mimir_ray.testing.sources import batch_of
 from mimir_ray.testing.strategies import label_sets, points
+from mimir_ray.tsdb.merge import merge_batches, merge_groups
 
 Series = tuple[Labels, list[tuple[int, float]]]
 
