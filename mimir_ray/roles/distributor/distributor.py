@@ -211,6 +211,8 @@ class Distributor:
     async def _push(self, tenant: TenantId, body: bytes, scanner: Scanner, version: str, form: Form) -> PushOutcome:
         limits = self._limits.limits(tenant)
         state = self._tenant(tenant, limits)
+        # These belong to the limits: should those change while this request waits, others go on with new ones.
+        cache, rules_of, refused = state.cache, state.rules, state.refused
         state.metrics.requests_in[version].inc()
         state.metrics.body_bytes.observe(len(body))
         self._check_request_rate(tenant, state, limits)
@@ -230,18 +232,18 @@ class Distributor:
         refusals: Refusals = []
         if scan.histograms and limits.native_histograms_ingestion_enabled:
             scan, refusals = admit_histograms(scan, limits)
-        cache, now_ms = state.cache, self._clock.now_ms()
+        now_ms = self._clock.now_ms()
         exemplars: ExemplarScan | None = None
         if scan.exemplars and limits.max_global_exemplars_per_user:
             exemplars = scan.own_exemplars(LABELS_RUNES_MAX) or read_exemplars(scan, LABELS_RUNES_MAX)
         if form.number:
             low, high = self._salts[form.number]
             scan.hash_low, scan.hash_high = scan.hash_low ^ low, scan.hash_high ^ high
-        rules = state.rules.get(form)
+        rules = rules_of.get(form)
         if rules is None:
-            rules = state.rules[form] = LabelRules(tenant, limits, form)
+            rules = rules_of[form] = LabelRules(tenant, limits, form)
         admission = Admission(
-            tenant, state.token_seed, cache, state.refused, rules, about.group, now_ms, self._metrics, scan, exemplars
+            tenant, state.token_seed, cache, refused, rules, about.group, now_ms, self._metrics, scan, exemplars
         )
         await admission.judge()
         admission.refuse_histograms(refusals)
@@ -277,7 +279,6 @@ class Distributor:
             state = self._tenants[name] = _Tenant(SeriesCache(series_max), limits, decisive(limits), seed, metrics)
         elif state.limits is not limits:
             before, state.limits, state.decisive = state.decisive, limits, decisive(limits)
-            # Whoever is in the middle of a request goes on with the limits it began with.
             state.rules = {}
             if state.decisive != before:
                 # What was sound under other rules may not be now.

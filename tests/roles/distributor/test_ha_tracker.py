@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -203,6 +204,28 @@ def test_after_a_failover_the_series_are_the_same() -> None:
     assert push(setup, named("up", cluster="c", __replica__="b"), at=30_000).error is None
     assert isinstance(push(setup, named("up", cluster="c", __replica__="a"), at=30_001).error, ReplicasDidNotMatch)
     assert setup.only.series == [named("up", cluster="c")]
+
+
+def test_limits_that_change_while_a_request_waits_are_those_of_later_ones() -> None:
+    pairs = Pairs()
+    setup = ha_setup(pairs)
+
+    async def send(labels: Labels, at: int) -> PushOutcome:
+        return await setup.distributor.push(TENANT, encode_write_request([(labels, [(NOW_MS + at, 1.0)])]))
+
+    async def work() -> None:
+        pairs.gate = asyncio.Event()
+        waiting = asyncio.ensure_future(send(named("up", cluster="c", __replica__="a", job="x"), 0))
+        await asyncio.sleep(0)
+        setup.tenant_limits = replace(setup.tenant_limits, drop_labels=("job",))
+        assert (await send(named("down", job="x"), 0)).error is None
+        pairs.gate.set()
+        assert (await waiting).error is None
+        assert (await send(named("up", cluster="c", __replica__="a", job="x"), 1)).error is None
+        await setup.distributor.drain()
+
+    asyncio.run(work())
+    assert setup.only.series == [named("down"), named("up", cluster="c", job="x"), named("up", cluster="c")]
 
 
 @pytest.mark.parametrize("first", [named("up", cluster="c"), named("up", __replica__="a"), named("up")])
