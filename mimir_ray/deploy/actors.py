@@ -60,7 +60,7 @@ def engine_options(settings: Settings) -> EngineOptions:
 
 
 def runtime_defaults(settings: Settings) -> RuntimeDefaults:
-    return RuntimeDefaults(limits=settings.limits)
+    return RuntimeDefaults(limits=settings.limits, distributor=settings.distributor.instance_limits)
 
 
 def create(
@@ -91,7 +91,8 @@ def _kind(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
 def _ring(_spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
     ring = settings.ingester.ring
     forget = {**RingPolicy().forget_after_periods, INGESTER: ring.auto_forget_unhealthy_periods}
-    return RingActor, (FileStore(settings.root / "ring.json"), RingPolicy(ring.heartbeat_timeout.ms, forget))
+    policy = RingPolicy(ring.heartbeat_timeout.ms, forget)
+    return RingActor, (FileStore(settings.root / "ring.json"), FileStore(settings.root / "ha-tracker.json"), policy)
 
 
 def _ingester(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
