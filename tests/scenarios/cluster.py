@@ -28,6 +28,7 @@ from mimir_ray.cluster.ring.lifecycler import Lifecycler
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
 from mimir_ray.cluster.ring.model import INGESTER, STORE_GATEWAY, InstanceDesc, InstanceId
 from mimir_ray.cluster.ring.ring import MemoryStore
+from mimir_ray.cluster.ring.shuffle_shard import LookBackCache, ShardCache
 from mimir_ray.cluster.ring.watcher import RingWatcher
 from mimir_ray.cluster.transport.base import RING, Address, Client, Retry
 from mimir_ray.cluster.transport.in_process import InProcessTransport
@@ -215,15 +216,23 @@ class Cluster:
         self._loop = asyncio.new_event_loop()
         self._executor = ThreadPoolExecutor(8)
         self.registry = CollectorRegistry()
+        self.write_shards = ShardCache()
         self.distributor = Distributor(
             DistributorConfig(),
             RuntimeConfig(RuntimeConfigSettings(), RuntimeDefaults(limits=self.limits), CollectorRegistry()),
-            lambda _tenant: self.view,
+            lambda tenant: self.write_shards.shard(self.view, tenant, self.limits.ingestion_tenant_shard_size),
             self._push_client,
             self.clock,
             DistributorMetrics(self.registry),
         )
-        self.ingesters = Ingesters(lambda: self.view, self.transport, self._executor)
+        shards = LookBackCache(13 * 3_600_000)
+        self.ingesters = Ingesters(
+            lambda: self.view,
+            self.transport,
+            self._executor,
+            minimize=True,
+            shard=lambda tenant, view: shards.shard(view, tenant, self.limits.ingestion_tenant_shard_size),
+        )
         store = Store(
             lambda tenant: read_bucket_index(self.bucket, tenant) or BucketIndex(),
             lambda tenant: self.watcher.view(STORE_GATEWAY),

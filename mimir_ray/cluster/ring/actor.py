@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
@@ -65,6 +65,9 @@ class RingActor:
 
     def unregister(self, ring: RingName, instance: InstanceId, incarnation: int) -> None:
         self._rings.unregister(ring, instance, incarnation)
+
+    def recall(self, ring: RingName, instances: Sequence[InstanceDesc]) -> None:
+        self._rings.recall(ring, instances)
 
     def forget(self, ring: RingName, instance: InstanceId) -> None:
         self._rings.forget(ring, instance)
