@@ -34,6 +34,10 @@ from mimir_ray.roles.store_gateway.actor import StoreGatewayActor, StoreGatewayS
 from mimir_ray.telemetry import logging
 
 
+_BUSY = ("gateway", "ingester")
+"""Roles whose kernels are loaded at the start, 80 MB a process; others load theirs when there is something to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessSetUp:
     """What every process of ours does first."""
@@ -46,7 +50,8 @@ class ProcessSetUp:
         component, _, instance = (self.home.actor_name if self.home else name).partition("/")
         server = self.settings.server
         logging.configure(server.log_level, server.log_format, sys.stderr, component=component, instance=instance)
-        load_imported()
+        if component in _BUSY:
+            load_imported()
 
 
 def engine_options(settings: Settings) -> EngineOptions:
