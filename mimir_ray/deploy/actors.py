@@ -33,7 +33,6 @@ from mimir_ray.roles.scraper.scraper import Target
 from mimir_ray.roles.store_gateway.actor import StoreGatewayActor, StoreGatewaySpec
 from mimir_ray.telemetry import logging
 
-
 _BUSY = ("gateway", "ingester")
 """Roles whose kernels are loaded at the start, 80 MB a process; others load theirs when there is something to do."""
 
