@@ -21,7 +21,7 @@ from mimir_ray.model.metadata import Metadata
 from mimir_ray.wire.exemplars import ExemplarScan
 from mimir_ray.wire.protobuf import MalformedProtobuf, encode_labels
 from mimir_ray.wire.remote_write_histograms import HistogramScan
-from mimir_ray.wire.write_scan import HashKey, WriteScan
+from mimir_ray.wire.write_scan import HashKey, SectionWriter, WriteScan
 
 from . import points
 from .exemplars import Exemplar, columns_of, read_exemplars
@@ -77,18 +77,10 @@ class OtlpScan(WriteScan):
         assert self.translation is not None
         return read_point_exemplars(self.translation, runes_max)
 
-    def need_labels(self, rows: NDArray[np.integer]) -> None:
+    @property
+    def section_writer(self) -> SectionWriter:
         assert self.translation is not None
-        missing = rows[self.label_start[rows] < 0]
-        if not len(missing):
-            return
-        pieces, size = [self.data], len(self.data)
-        for row in missing.tolist():
-            section = self.translation.section(row)
-            self.label_start[row], self.label_end[row] = size, size + len(section)
-            pieces.append(section)
-            size += len(section)
-        self.data = b"".join(pieces)
+        return self.translation.add_sections
 
 
 @dataclass(slots=True)
@@ -109,6 +101,18 @@ class Translation:
     targets: list[int]
     _bases: dict[int, dict[str, str]] = field(default_factory=dict)
     _labels: dict[str, str] = field(default_factory=dict)
+
+    def add_sections(
+        self, data: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64], rows: NDArray[np.integer]
+    ) -> bytes:
+        """See `SectionWriter`; a series without its section has the start -1 - row."""
+        pieces, size = [data], len(data)
+        for at in rows[starts[rows] < 0].tolist():
+            section = self.section(-1 - int(starts[at]))
+            starts[at], ends[at] = size, size + len(section)
+            pieces.append(section)
+            size += len(section)
+        return b"".join(pieces) if len(pieces) > 1 else data
 
     def section(self, row: int) -> bytes:
         """The label section of a row. A label that cannot be named is left out."""
@@ -254,7 +258,7 @@ def scan_otlp(data: bytes, key: HashKey, settings: OtlpSettings) -> OtlpScan:
         histograms = None
     return OtlpScan(
         data,
-        np.full(len(low), -1, np.int64),
+        -1 - np.arange(len(low)),
         np.zeros(len(low), np.int64),
         low,
         high,

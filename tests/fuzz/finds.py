@@ -1,0 +1,15 @@
+"""Inputs that broke a decoder once: (target, input)."""
+
+from __future__ import annotations
+
+FINDS: tuple[tuple[str, bytes], ...] = (
+    # A chunk's header claimed more samples than its bits could hold, and got the memory for them.
+    ("block-chunk", bytes.fromhex("01ffff00000000000000000000")),
+    ("block-chunk", bytes.fromhex("05ffff00000000000000000000")),
+    # Keys of YAML that are lists or maps.
+    ("configuration", b"? [a]\n: b\n"),
+    ("overrides", b"overrides: {? {a: b} : c}\n"),
+    # Times that no block can have, which could not be written again.
+    ("bucket-index", b'{"version":2,"updated_at":"18446744073709551616"}'),
+    ("bucket-index", b'{"version":2,"updated_at":1e999}'),
+)
