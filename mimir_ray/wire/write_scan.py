@@ -81,8 +81,9 @@ class WriteScan:
     `repeated`: how many samples have the timestamp of the one before them in their series.
 
     `label_start[s]` is negative while the section is not written (`section_writer`); where there are symbols,
-    `-1 - label_start[s]` to `label_end[s]` is then the message that names those of the series. `start_timestamps`: int64[N], since when each sample counts (ms; 0: not known), or
-    None where none is known; `created` int64[S] is what is said of a series as a whole, for its histograms too.
+    `-1 - label_start[s]` to `label_end[s]` is then the message that names those of the series.
+    `start_timestamps`: int64[N], since when each sample counts (ms; 0: not known), or None where none is known;
+    `created` int64[S] is what is said of a series as a whole, for its histograms too.
 
     `histograms`: how many there are; once somebody has read them (remote_write_histograms.py), `columns` holds them,
     and samples that are histograms have values that say which. `request_bytes`: where the request ends in `data`.

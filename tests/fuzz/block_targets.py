@@ -264,12 +264,23 @@ TARGETS = (
     Target("block-upload", _upload_start, _meta_seeds, of_json, (UploadRefused,), share=0.5),
     Target("bucket-index", _bucket_index, _bucket_index_seeds, of_json, DAMAGE, share=0.5),
     Target(
-        "block-marks", _marks,
+        "block-marks",
+        _marks,
         lambda: [DeletionMark(ULID, 5, "why").to_json(), NoCompactMark(ULID, 5, "manual", "why").to_json()],
-        of_json, DAMAGE, share=0.25,
+        of_json,
+        DAMAGE,
+        share=0.25,
     ),
     Target("block-index", _index, lambda: [_block()["index"]], _index_mutate, DAMAGE),
-    Target("block-segment", _segment, lambda: [_block()["chunks/000001"]], _segment_mutate, DAMAGE, bytes_per_byte=2000, share=0.5),
+    Target(
+        "block-segment",
+        _segment,
+        lambda: [_block()["chunks/000001"]],
+        _segment_mutate,
+        DAMAGE,
+        bytes_per_byte=2000,
+        share=0.5,
+    ),
     Target("block-chunk", _chunk, _chunk_seeds, of_bytes, DAMAGE, bytes_per_byte=4000),
     Target("block-tombstones", _tombstones, _tombstone_seeds, of_bytes, DAMAGE, share=0.25),
-)  # fmt: skip
+)

@@ -22,7 +22,7 @@ from tests.fuzz.mutation import of_text
 from tests.fuzz.target import Target
 
 _EXPRESSIONS = (
-    'sum by (job, "a.b") (rate(http_requests_total{job=~"a|b.*",code!="500"}[5m] offset 1h)) / on (job) group_left (x) up',
+    'sum by (job, "a.b") (rate(m_total{job=~"a|b.*",code!="500"}[5m] offset 1h)) / on (job) group_left (x) up',
     "histogram_quantile(0.9, sum without (instance) (increase(h_bucket[1h:1m] @ end())))",
     'label_replace(up, "dst", "$1-${2}", "src", "(.*)-(.+)") unless on () vector(1) > bool 0x1F',
     'topk(5, {"utf8.name", le="+Inf"}) or -avg_over_time(up[1h30m]) ^ 2 % 3e4 atan2 NaN',
@@ -31,12 +31,18 @@ _EXPRESSIONS = (
     "sum(rate(x[2m] anchored)) - (((up))) offset -(5m + 1s)",
 )
 _PROMQL_WORDS = (
-    *("sum", "by", "without", "(", ")", "[", "]", "{", "}", ",", "5m", "1h", "[5m]", "[1h:1s]", "[1h:]", "@ end()", "@ start()"),
-    *("offset", "-", "+", "*", "/", "^", "%", "==", "!=", "=~", "!~", "=", ">", "bool", "and", "or", "unless", "atan2", "on()"),
-    *("ignoring(a)", "group_left", "group_right(x)", "up", "rate", "histogram_quantile", "label_join", "absent", "scalar"),
-    *("vector", "time()", "NaN", "Inf", "0x", "1e999", "1_0", ".5", "1.", "08", '"a"', "'b\\'", "`c`", '"\\xff"', '"\\u00"', "#"),
-    *("anchored", "smoothed", "fill(0)", "fill_left(1)", "topk", "quantile", "count_values", "limit_ratio", "sort_by_label"),
-    *("\n", "\t", " ", "é", "\ud7ff", "😀", "9999999999999999999", "1y", "5ms3s", "{", "}", "$__range", "step()", "max_of("),
+    *("sum", "by", "without", "(", ")", "[", "]", "{", "}", ",", "5m", "1h", "[5m]", "[1h:1s]"),
+    *("[1h:]", "@ end()", "@ start()"),
+    *("offset", "-", "+", "*", "/", "^", "%", "==", "!=", "=~", "!~", "=", ">", "bool", "and", "or"),
+    *("unless", "atan2", "on()"),
+    *("ignoring(a)", "group_left", "group_right(x)", "up", "rate", "histogram_quantile", "label_join"),
+    *("absent", "scalar"),
+    *("vector", "time()", "NaN", "Inf", "0x", "1e999", "1_0", ".5", "1.", "08", '"a"', "'b\\'", "`c`"),
+    *('"\\xff"', '"\\u00"', "#"),
+    *("anchored", "smoothed", "fill(0)", "fill_left(1)", "topk", "quantile", "count_values"),
+    *("limit_ratio", "sort_by_label"),
+    *("\n", "\t", " ", "é", "\ud7ff", "😀", "9999999999999999999", "1y", "5ms3s", "{", "}", "$__range"),
+    *("step()", "max_of("),
 )  # fmt: skip
 
 
@@ -128,11 +134,13 @@ def _rules(data: bytes) -> None:
 
 
 _CONFIGURATIONS = (
-    b"target: all\nserver:\n  http_listen_port: 9009\n  http_server_read_timeout: 1m\nlimits:\n  ingestion_rate: 1e4\n"
-    b"  ha_replica_label: r\n  metric_relabel_configs:\n  - source_labels: [a, b]\n    regex: '(.*);x'\n"
-    b"    target_label: c\n    replacement: $1\n    action: replace\n  - {action: hashmod, modulus: 4, target_label: s}\n"
+    b"target: all\nserver:\n  http_listen_port: 9009\n  http_server_read_timeout: 1m\nlimits:\n"
+    b"  ingestion_rate: 1e4\n  ha_replica_label: r\n  metric_relabel_configs:\n  - source_labels: [a, b]\n    regex: '(.*);x'\n"
+    b"    target_label: c\n    replacement: $1\n    action: replace\n"
+    b"  - {action: hashmod, modulus: 4, target_label: s}\n"
     b"  blocked_queries:\n  - pattern: up\n    regex: true\n",
-    b"common:\n  storage:\n    backend: s3\n    s3: {bucket_name: b, endpoint: h}\nblocks_storage: &x\n  tsdb: {dir: d}\n"
+    b"common:\n  storage:\n    backend: s3\n    s3: {bucket_name: b, endpoint: h}\nblocks_storage: &x\n"
+    b"  tsdb: {dir: d}\n"
     b"ingester: {}\ndistributor:\n  max_recv_msg_size: 100\n",
 )
 _OVERRIDES = (
@@ -141,9 +149,12 @@ _OVERRIDES = (
     b"  team-b: *a\n  team-c:\n    <<: *a\n    out_of_order_time_window: 1h\ningester_limits: {max_series: 5}\n",
 )
 _YAML_WORDS = (
-    *(": ", "\n", "\n  ", "- ", "{", "}", "[", "]", "&a ", "*a", "<<: *a", "!!python/object:os.system ", "!!binary ", "!!set "),
-    *("null", "true", "-1", "1e999", ".inf", ".nan", "0x7f", "1h", "100y", "''", '"\\x"', "|", ">", "? ", "%YAML 9", "---", "..."),
-    *("2001-99-99", "2001-01-01", "\t", "é", "\0", "#", "limits", "overrides", "regex: '('", "${A:-}", "[[[[[[[[", "1_000", "0o9"),
+    *(": ", "\n", "\n  ", "- ", "{", "}", "[", "]", "&a ", "*a", "<<: *a"),
+    *("!!python/object:os.system ", "!!binary ", "!!set "),
+    *("null", "true", "-1", "1e999", ".inf", ".nan", "0x7f", "1h", "100y", "''", '"\\x"', "|", ">"),
+    *("? ", "%YAML 9", "---", "..."),
+    *("2001-99-99", "2001-01-01", "\t", "é", "\0", "#", "limits", "overrides", "regex: '('", "${A:-}"),
+    *("[[[[[[[[", "1_000", "0o9"),
     *("~", "0b", "99999999999999999999", "modulus: 0", "action: x", "1:2:3", "=", "- - - - -", "'"),
 )  # fmt: skip
 
@@ -162,20 +173,58 @@ def _seeds(*texts: str) -> Sequence[bytes]:
 
 
 _REGEX_WORDS = (
-    *("(", ")", "(?:", "(?i)", "(?P<a>", "|", "*", "+", "?", "{1,2}", "{1000}", "{", "}", "[a-z]", "[^", "]", "[[:alpha:]]"),
-    *("\\d", "\\pL", "\\p{Greek}", "\\Q", "\\E", "\\x{10FFFF}", "\\xff", "\\b", "\\C", "^", "$", ".", ".*", ".+", "a", "é", "\n", "\\"),
+    *("(", ")", "(?:", "(?i)", "(?P<a>", "|", "*", "+", "?", "{1,2}", "{1000}", "{", "}", "[a-z]"),
+    *("[^", "]", "[[:alpha:]]"),
+    *("\\d", "\\pL", "\\p{Greek}", "\\Q", "\\E", "\\x{10FFFF}", "\\xff", "\\b", "\\C", "^", "$", "."),
+    *(".*", ".+", "a", "é", "\n", "\\"),
     *("\\1", "(?=a)", "(a*)*", "(?s:.)", "\\z", "\\A", "\0"),
 )  # fmt: skip
 
 TARGETS = (
     Target("promql", _promql, lambda: _seeds(*_EXPRESSIONS), of_text(*_PROMQL_WORDS), bytes_per_byte=4000, share=2),
     Target(
-        "query", _query, lambda: _seeds(*_EXPRESSIONS), of_text(*_PROMQL_WORDS), (ClientError, EvaluationError),
-        bytes_per_byte=20_000, bytes_more=16 << 20, share=0.5,
+        "query",
+        _query,
+        lambda: _seeds(*_EXPRESSIONS),
+        of_text(*_PROMQL_WORDS),
+        (ClientError, EvaluationError),
+        bytes_per_byte=20_000,
+        bytes_more=16 << 20,
+        share=0.5,
     ),
-    Target("matchers", _matchers, lambda: _seeds("a|b|c.*", "a.+", "(?i)ab?[c-e]{1,3}"), of_text(*_REGEX_WORDS), bytes_per_byte=4000),
-    Target("durations", _durations, lambda: _seeds("1h30m", "5ms", "1y2w3d", "0", "1.5"), of_text(*"1h m s ms y w d 0 -1 9999999999 . e é".split()), share=0.25),
-    Target("rules", _rules, lambda: _RULES, of_text(*_YAML_WORDS, *_PROMQL_WORDS[:30]), bytes_per_byte=20_000, share=0.3),
-    Target("configuration", _configuration, lambda: _CONFIGURATIONS, of_text(*_YAML_WORDS), bytes_per_byte=20_000, bytes_more=8 << 20, share=0.3),
-    Target("overrides", _overrides, lambda: _OVERRIDES, of_text(*_YAML_WORDS), bytes_per_byte=20_000, bytes_more=8 << 20, share=0.3),
-)  # fmt: skip
+    Target(
+        "matchers",
+        _matchers,
+        lambda: _seeds("a|b|c.*", "a.+", "(?i)ab?[c-e]{1,3}"),
+        of_text(*_REGEX_WORDS),
+        bytes_per_byte=4000,
+    ),
+    Target(
+        "durations",
+        _durations,
+        lambda: _seeds("1h30m", "5ms", "1y2w3d", "0", "1.5"),
+        of_text("1h", "m", "s", "ms", "y", "w", "d", "0", "-1", "9999999999", ".", "e", "é"),
+        share=0.25,
+    ),
+    Target(
+        "rules", _rules, lambda: _RULES, of_text(*_YAML_WORDS, *_PROMQL_WORDS[:30]), bytes_per_byte=20_000, share=0.3
+    ),
+    Target(
+        "configuration",
+        _configuration,
+        lambda: _CONFIGURATIONS,
+        of_text(*_YAML_WORDS),
+        bytes_per_byte=20_000,
+        bytes_more=8 << 20,
+        share=0.3,
+    ),
+    Target(
+        "overrides",
+        _overrides,
+        lambda: _OVERRIDES,
+        of_text(*_YAML_WORDS),
+        bytes_per_byte=20_000,
+        bytes_more=8 << 20,
+        share=0.3,
+    ),
+)

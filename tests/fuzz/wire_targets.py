@@ -110,9 +110,13 @@ _LINES = (
     b"m v=-1.5\nm v=t\nm v=FALSE\nm v=0x1p3\n",
     b'log text="two\nlines",v=1 1700000000000000000\n',
 )
+_INFLUX_WORDS = (
+    *(",", "=", "\\", '"', " ", "\n", "#", "i", "u", "t", "T", "true", "v=1", "m,a=b", "1e999", "-9", "é"),
+)
 _EXPOSITIONS = (
     b"# HELP up Whether.\n# TYPE up gauge\nup 1\nup{job=\"a\"} 0 1700000000000\n",
-    b'# TYPE h histogram\nh_bucket{le="0.5"} 1\nh_bucket{le="+Inf"} 2 # {trace_id="a"} 0.3 1700000000\nh_sum 1.5\nh_count 2\n# EOF\n',
+    b'# TYPE h histogram\nh_bucket{le="0.5"} 1\nh_bucket{le="+Inf"} 2 # {trace_id="a"} 0.3 1700000000\n'
+    b'h_sum 1.5\nh_count 2\n# EOF\n',
     '{"a.b","c d"="e\\n\\"\\\\"} NaN\nx{a="",} +Inf\n# UNIT x seconds\ny{é="ü"} -0x1p-2\nz 1e400\n'.encode(),
 )  # fmt: skip
 
@@ -143,11 +147,38 @@ TARGETS = (
     Target("otlp-json", _otlp_json, messages.otlp_json_requests, of_json, bytes_per_byte=2000, share=2),
     Target("compression", _compressed, _bodies, of_bytes, bytes_more=6 * CONTENT_MAX),
     Target(
-        "influx", _influx, lambda: _seeds(*_LINES), of_text(*', = \\ " \n # i u t T true v=1 m,a=b 1e999 -9 é'.split(" "), " ", "\n"), bytes_per_byte=2000,
-    ),
-    Target(
-        "exposition", _exposition, lambda: _seeds(*_EXPOSITIONS),
-        of_text("{", "}", '"', "\\", ",", "=", " ", "\n", "# TYPE ", "# HELP ", "# UNIT ", "# EOF", "NaN", "1", "1e999", "é", "_", "\0", "\r", "\t"),
+        "influx",
+        _influx,
+        lambda: _seeds(*_LINES),
+        of_text(*_INFLUX_WORDS),
         bytes_per_byte=2000,
     ),
-)  # fmt: skip
+    Target(
+        "exposition",
+        _exposition,
+        lambda: _seeds(*_EXPOSITIONS),
+        of_text(
+            "{",
+            "}",
+            '"',
+            "\\",
+            ",",
+            "=",
+            " ",
+            "\n",
+            "# TYPE ",
+            "# HELP ",
+            "# UNIT ",
+            "# EOF",
+            "NaN",
+            "1",
+            "1e999",
+            "é",
+            "_",
+            "\0",
+            "\r",
+            "\t",
+        ),
+        bytes_per_byte=2000,
+    ),
+)

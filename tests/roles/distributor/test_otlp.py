@@ -20,7 +20,7 @@ def request(offset_ms: int) -> bytes:
     metric.sum.aggregation_temporality = 2
     point = metric.sum.data_points.add(time_unix_nano=(NOW_MS + offset_ms) * 1_000_000, as_double=offset_ms)
     point.attributes.add(key="queue").value.string_value = "a"
-    point.exemplars.add(time_unix_nano=(NOW_MS + offset_ms) * 1_000_000, as_double=7, trace_id=bytes(16))
+    point.exemplars.add(time_unix_nano=(NOW_MS + offset_ms) * 1_000_000, as_double=7, trace_id=bytes(range(16)))
     return message.SerializeToString()
 
 
