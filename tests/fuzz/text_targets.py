@@ -135,7 +135,8 @@ def _rules(data: bytes) -> None:
 
 _CONFIGURATIONS = (
     b"target: all\nserver:\n  http_listen_port: 9009\n  http_server_read_timeout: 1m\nlimits:\n"
-    b"  ingestion_rate: 1e4\n  ha_replica_label: r\n  metric_relabel_configs:\n  - source_labels: [a, b]\n    regex: '(.*);x'\n"
+    b"  ingestion_rate: 1e4\n  ha_replica_label: r\n"
+    b"  metric_relabel_configs:\n  - source_labels: [a, b]\n    regex: '(.*);x'\n"
     b"    target_label: c\n    replacement: $1\n    action: replace\n"
     b"  - {action: hashmod, modulus: 4, target_label: s}\n"
     b"  blocked_queries:\n  - pattern: up\n    regex: true\n",
