@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from mimir_ray.config.tenant_rules import RelabelConfig
+from mimir_ray.deploy.settings import Settings
 from mimir_ray.gateway.blueprints.push import failed
 from mimir_ray.roles.distributor.distributor import PushOutcome, Scanner
 from mimir_ray.wire.otlp.translate import scan_otlp
@@ -18,7 +20,10 @@ from tests.fuzz.mutation import of_protobuf
 from tests.fuzz.target import Target
 from tests.roles.distributor.fakes import TENANT, Setup
 
-_REQUEST: Any = SimpleNamespace(method="POST", path="/api/v1/push", headers={})
+_SERVICES = SimpleNamespace(settings=Settings())
+_REQUEST: Any = SimpleNamespace(
+    method="POST", path="/api/v1/push", headers={}, app=SimpleNamespace(ctx=SimpleNamespace(services=_SERVICES))
+)
 SETUP_INPUTS = 100
 """A distributor that has seen so many is replaced by a new one."""
 
@@ -70,6 +75,16 @@ ALL_ON = {
 }
 FEW = {**ALL_ON, "max_label_names_per_series": 2, "max_label_value_length": 20, "max_native_histogram_buckets": 3}
 
+RELABELLED = {
+    "drop_labels": ("instance",),
+    "metric_relabel_configs": (
+        RelabelConfig(("__name__", "job"), regex="(.*);(.+)", target_label="both", replacement="$2-${1}"),
+        RelabelConfig(action="labelmap", regex="l(.)", replacement="m$1"),
+        RelabelConfig(("le",), modulus=3, target_label="shard", action="hashmod"),
+        RelabelConfig(("job",), regex="1", action="drop"),
+    ),
+}
+
 
 def _target(name: str, scanner: Scanner, version: str, seeds: Callable[[], list[bytes]], **limits: object) -> Target:
     decode = Pushing(scanner, version, **limits)
@@ -79,6 +94,7 @@ def _target(name: str, scanner: Scanner, version: str, seeds: Callable[[], list[
 TARGETS = (
     _target("1", scan_write_request, "1.0", messages.write_requests, **ALL_ON),
     _target("1-limits", scan_write_request, "1.0", messages.write_requests, **FEW),
+    _target("1-relabel", scan_write_request, "1.0", messages.write_requests, **ALL_ON, **RELABELLED),
     _target("2", _version_2, "2.0", messages.write_requests_2, **ALL_ON),
     _target("2-utf8", _version_2, "2.0", messages.write_requests_2, **FEW, name_validation_scheme="utf8"),
     _target("otlp", _otlp, "otlp", messages.otlp_requests, **ALL_ON),
