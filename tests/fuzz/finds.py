@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 FINDS: tuple[tuple[str, bytes], ...] = (
+    # A zstd frame to skip that claims to be 1.6 GB long, which were allocated.
+    ("compression", bytes.fromhex("01502a4d1804005f5f6e616d650000100000000000")),
     # A chunk's header claimed more samples than its bits could hold, and got the memory for them.
     ("block-chunk", bytes.fromhex("01ffff00000000000000000000")),
     ("block-chunk", bytes.fromhex("05ffff00000000000000000000")),
