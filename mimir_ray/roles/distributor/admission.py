@@ -143,7 +143,7 @@ class Admission:
             scan.columns,
             start_timestamps,
             exemplars,
-            scan.symbols,
+            scan.section_writer,
         )
 
     def refuse_histograms(self, refusals: Refusals) -> None:

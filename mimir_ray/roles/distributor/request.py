@@ -21,7 +21,7 @@ from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.api import WriteBatch
 from mimir_ray.roles.distributor.label_rules import LabelRules
 from mimir_ray.roles.distributor.series_cache import NOBODY, SeriesCache
-from mimir_ray.wire.write_scan import Symbols, build_sections
+from mimir_ray.wire.write_scan import SectionWriter
 
 _NONE = np.zeros(0, np.int32)
 
@@ -50,8 +50,8 @@ class PreparedWrite:
     `ids`: int32[S] in the tenant's cache of `generation` under `ring_version`. The labels of series s are
     `data[starts[s]:ends[s]]`, in canonical form if `canonical[s]`; `canonicalise` makes it so. `rows`: int32[N]
     ascending, the series of each sample, or None where series s has just sample s. `histograms`: what boxed values are.
-    `start_timestamps`: int64[N] or None; see `WriteBatch`. `symbols`: those of the request, where labels are numbers;
-    `starts`, `ends` are then as in wire.write_scan.WriteScan.
+    `start_timestamps`: int64[N] or None; see `WriteBatch`. `section_writer`: that of the scan, where labels are written
+    only when somebody needs them; `starts`, `ends` are then as in wire.write_scan.WriteScan.
     """
 
     tenant: TenantId
@@ -70,15 +70,15 @@ class PreparedWrite:
     histograms: HistogramColumns | None = None
     start_timestamps: NDArray[np.int64] | None = None
     exemplars: PreparedExemplars | None = None
-    symbols: Symbols | None = None
+    section_writer: SectionWriter | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def canonicalise(self, series: NDArray[np.integer]) -> None:
         """Gives these series canonical labels, behind the data, where they came in another form or as numbers."""
-        if self.symbols is not None:
-            self.data = build_sections(self.data, self.symbols, self.starts, self.ends, series)
+        if self.section_writer is not None:
+            self.data = self.section_writer(self.data, self.starts, self.ends, series)
         rows = series[~self.canonical[series]]
         if not len(rows):
             return

@@ -22,7 +22,7 @@ from mimir_ray.model.metadata import Metadata
 from mimir_ray.wire.exemplars import ExemplarScan
 from mimir_ray.wire.protobuf import MalformedProtobuf, encode_labels
 from mimir_ray.wire.remote_write_histograms import HistogramScan
-from mimir_ray.wire.write_scan import HashKey, WriteScan
+from mimir_ray.wire.write_scan import HashKey, SectionWriter, WriteScan
 
 from . import points
 from .exemplars import Exemplar, columns_of, read_exemplars
@@ -77,16 +77,10 @@ class OtlpScan(WriteScan):
         assert self.translation is not None
         return read_point_exemplars(self.translation, runes_max)
 
-    def need_labels(self, rows: NDArray[np.integer]) -> None:
+    @property
+    def section_writer(self) -> SectionWriter:
         assert self.translation is not None
-        missing = rows[self.label_start[rows] < 0]
-        if not len(missing):
-            return
-        sections = self.translation.sections(missing)
-        ends = np.cumsum([len(section) for section in sections]) + len(self.data)
-        self.label_start[missing] = np.append(len(self.data), ends[:-1])
-        self.label_end[missing] = ends
-        self.data = b"".join((self.data, *sections))
+        return self.translation.add_sections
 
 
 @dataclass(slots=True)
@@ -106,6 +100,19 @@ class Translation:
     exemplars: NDArray[np.int32]
     targets: list[int]
     _labels: dict[str, str] = field(default_factory=dict)
+
+    def add_sections(
+        self, data: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64], rows: NDArray[np.integer]
+    ) -> bytes:
+        """See `SectionWriter`; a series without its section has the start -1 - row, and `rows` ascend."""
+        missing = rows[starts[rows] < 0]
+        if not len(missing):
+            return data
+        sections = self.sections(-1 - starts[missing])
+        behind = np.cumsum([len(section) for section in sections]) + len(data)
+        starts[missing] = np.append(len(data), behind[:-1])
+        ends[missing] = behind
+        return b"".join((data, *sections))
 
     def sections(self, rows: NDArray[np.integer]) -> list[bytes]:
         """The label sections of these rows, ascending. A label that cannot be named is left out."""
@@ -273,7 +280,7 @@ def scan_otlp(data: bytes, key: HashKey, settings: OtlpSettings) -> OtlpScan:
         histograms = None
     return OtlpScan(
         data,
-        np.full(len(low), -1, np.int64),
+        -1 - np.arange(len(low)),
         np.zeros(len(low), np.int64),
         low,
         high,
