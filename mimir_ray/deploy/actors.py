@@ -52,7 +52,7 @@ def engine_options(settings: Settings) -> EngineOptions:
 
 
 def runtime_defaults(settings: Settings) -> RuntimeDefaults:
-    return RuntimeDefaults(limits=settings.limits)
+    return RuntimeDefaults(limits=settings.limits, ingester=settings.ingester.instance_limits)
 
 
 def create(spec: ActorSpec, settings: Settings, runtime_env: dict[str, Any] | None = None) -> Any:

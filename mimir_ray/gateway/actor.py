@@ -167,7 +167,8 @@ class GatewayActor:
             try:
                 about = self._transport.client(address).call("status", timeout_s=STATUS_TIMEOUT_S)
                 detail = about["failure"] or about["progress"] or f"{entry.state if entry else 'not'} in the ring"
-                states.append((name, "Failed" if about["failure"] else "Starting", detail))
+                state = {"stopping": "Stopping", "terminated": "Terminated"}.get(about["state"], "Starting")
+                states.append((name, "Failed" if about["failure"] else state, detail))
             except MimirRayError as error:
                 states.append((name, "Failed", str(error)))
         return states

@@ -8,7 +8,7 @@ import structlog
 from sanic import HTTPResponse, Request, Sanic
 from sanic.exceptions import MethodNotAllowed, NotFound, PayloadTooLarge, SanicException
 
-from mimir_ray.gateway.blueprints import ingester, prometheus, push, rings, status, ui
+from mimir_ray.gateway.blueprints import distributor, ingester, prometheus, push, rings, status, ui
 from mimir_ray.gateway.errors import TEXT, as_text, text
 from mimir_ray.gateway.services import GatewayServices
 from mimir_ray.wire.compression import WriteMessageTooLarge
@@ -42,6 +42,7 @@ def create_app(services: GatewayServices, name: str = "mimir-ray", only_app: boo
         status.blueprint(services.settings.api),
         rings.blueprint(),
         ingester.blueprint(),
+        distributor.blueprint(),
         ui.blueprint(services.settings.api.prometheus_http_prefix),
     ):
         app.blueprint(blueprint, url_prefix=f"{prefix}{blueprint.url_prefix or ''}" if prefix else None)

@@ -20,14 +20,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.errors import ClientError, MimirRayError
+from mimir_ray.errors import ClientError, MimirRayError, Unavailable
 from mimir_ray.model.exemplars import ExemplarColumns, SeriesExemplars
 from mimir_ray.model.histogram import HistogramColumns, HistogramPart
+from mimir_ray.model.labels import METRIC_NAME
 from mimir_ray.model.matchers import Matcher, quote
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.selection import Selection
@@ -38,13 +39,14 @@ from mimir_ray.tsdb.exemplars import ExemplarStore
 from mimir_ray.tsdb.family_metadata import FamilyMetadata
 from mimir_ray.tsdb.index.columns import IndexView, strings_of
 from mimir_ray.tsdb.index.compaction import without_dropped
-from mimir_ray.tsdb.index.interning import shard_filter
+from mimir_ray.tsdb.index.interning import OVER_METRIC_LIMIT, shard_filter
 from mimir_ray.tsdb.index.postings import Postings, walk_pairs
 from mimir_ray.tsdb.index.series_index import SeriesIndex
 from mimir_ray.tsdb.index.tokens import series_tokens
 from mimir_ray.tsdb.wal import records as wal_records
 
 from . import sample_log
+from .activity import ActiveSeries, Activity, Selectors
 from .exemplar_push import find_exemplars, take_exemplars
 from .histogram_samples import number_histograms, resolve
 from .histogram_store import HistogramStore, pack, unpack
@@ -108,6 +110,7 @@ class Head:
         self._created = self._removed = 0
         self._metadata = FamilyMetadata(settings.metadata_families_max)
         self._exemplars = ExemplarStore(settings.exemplars_max)
+        self._activity = Activity()
         self._unwritten: list[wal_records.Record] = []
         self._min_valid_time = NO_TIME_MAX
 
@@ -166,11 +169,19 @@ class Head:
         if len(batch.label_offsets) > 1:
             try:
                 new_references = self._intern(batch, limits, records)
-            except ClientError as error:
+            except (ClientError, Unavailable) as error:
                 return WriteResult(self.incarnation, error=error)
         if known and not stale:
             statuses = self._append(
-                batch.references, batch.timestamps, batch.values, batch.histograms, starts, limits, records, True
+                batch.references,
+                batch.timestamps,
+                batch.values,
+                batch.histograms,
+                starts,
+                now_ms,
+                limits,
+                records,
+                True,
             )
             if statuses is not None:
                 self._refuse(statuses, batch, batch.references, batch.timestamps, 0, limits, refusals)
@@ -179,8 +190,9 @@ class Head:
         if len(batch.new_series):
             references = new_references[batch.new_series]
             statuses = self._append(
-                references, batch.new_timestamps, batch.new_values, batch.histograms, new_starts, limits, records, False
-            )
+                references, batch.new_timestamps, batch.new_values, batch.histograms, new_starts,
+                now_ms, limits, records, False,
+            )  # fmt: skip
             if statuses is not None:
                 self._refuse(statuses, batch, references, batch.new_timestamps, known, limits, refusals)
                 refused.append(_refused(statuses) + known)
@@ -201,20 +213,39 @@ class Head:
         if len(batch.new_series) and not (batch.new_series.min() >= 0 and batch.new_series.max() < count):
             raise MalformedBatch("a sample of a series that is not in the batch")
         first = len(self._index)
-        references, created = self._index.intern(
-            batch.label_bytes, offsets, limits.series_max, limits.metric_series_max
-        )
+        references, created = self._new_series(batch.label_bytes, offsets, limits)
         if len(created):
             self._created += len(created)
             self._memory.reserve(len(self._index))
             data: Any = batch.label_bytes
-            if len(created) < count or offsets[0] or offsets[-1] != len(data):
-                parts = [data[offsets[r] : offsets[r + 1]] for r in created.tolist()]
-                data = b"".join(parts)
-                offsets = np.zeros(len(created) + 1, np.int64)
-                np.cumsum([len(part) for part in parts], out=offsets[1:])
+            all_in_order = len(created) == count and bool((created[1:] > created[:-1]).all())
+            if not all_in_order or offsets[0] or offsets[-1] != len(data):
+                data, offsets = _sections(data, offsets, created)
             records.append(wal_records.encode_series(first, offsets, data))
         return references
+
+    def _new_series(
+        self, label_bytes: Any, offsets: NDArray[np.int64], limits: PushLimits
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """(references, which are new); negative references where a limit of the tenant forbids it.
+
+        Raises `MalformedLabels`, `NoRoomForSeries`; then nothing has changed.
+        """
+        count, live, series_max = len(offsets) - 1, self._index.live, limits.series_max
+        if limits.series_room is not None and limits.series_room < count:
+            unknown = int((self._index.find(label_bytes, offsets) < 0).sum())
+            allowed = max(0, series_max - live) if series_max else unknown
+            if min(unknown, allowed) > limits.series_room:
+                raise NoRoomForSeries
+        references, created = self._index.intern(label_bytes, offsets, series_max, limits.metric_series_max)
+        over = np.flatnonzero(references == OVER_METRIC_LIMIT)
+        if len(over) and limits.metrics_exempt:
+            exempt = over[_exempt(label_bytes, offsets, over, limits.metrics_exempt)]
+            if len(exempt):
+                sections, cuts = _sections(label_bytes, offsets, exempt)
+                references[exempt], more = self._index.intern(sections, cuts, series_max, 0)
+                created = np.concatenate((created, exempt[more].astype(np.int32)))
+        return references, created
 
     def _append(
         self,
@@ -223,6 +254,7 @@ class Head:
         values: NDArray[np.float64],
         histograms: HistogramColumns | None,
         starts: NDArray[np.int64] | None,
+        now_ms: int,
         limits: PushLimits,
         records: list[wal_records.Record],
         known: bool,
@@ -234,6 +266,7 @@ class Head:
         if known and len(references) and int(references.min()) < 0:
             # Negative ones mean "refused by a limit" to the kernel; from outside they are just unknown.
             references = np.where(references < 0, np.int32(2**31 - 1), references)
+        sent = values
         values, added = number_histograms(references, timestamps, values, histograms, self._memory, self._histograms)
         if added is not None:
             records.append(wal_records.encode_histograms(added[0], added[2], pack(added[1])))
@@ -263,6 +296,11 @@ class Head:
                 # Before the samples: one that is sent again since it was not acknowledged brings nothing new.
                 records.append(wal_records.encode_start_timestamps(*changes))
         taken = int(counts[sample_log.IN_ORDER] + counts[sample_log.OUT_OF_ORDER])
+        if taken == len(references):
+            self._activity.note(len(self._index), references, sent, histograms, now_ms)
+        else:
+            fine = statuses <= sample_log.REPEATED
+            self._activity.note(len(self._index), references[fine], sent[fine], histograms, now_ms)
         if counts[sample_log.IN_ORDER] == len(references):
             records.append(wal_records.encode_samples(references, timestamps, values))
             return None
@@ -439,6 +477,11 @@ class Head:
         with self._lock:
             return series_tokens(self._index, first, seed)
 
+    def live_among(self, references: NDArray[np.int32], incarnation: int) -> int:
+        """How many of these series are live; 0 where the head has another incarnation by now."""
+        with self._lock:
+            return int((~self._index.dropped[references]).sum()) if incarnation == self.incarnation else 0
+
     def are_dropped(self, references: NDArray[np.int32], incarnation: int) -> bool:
         """Whether all these series are gone. False where the head has another incarnation by now."""
         with self._lock:
@@ -471,7 +514,8 @@ class Head:
                 + self._postings.bytes
                 + self._histograms.bytes
                 + self._exemplars.nbytes
-                + self._starts.bytes,
+                + self._starts.bytes
+                + self._activity.bytes,
                 appended=int(self._counts[sample_log.IN_ORDER] + self._counts[sample_log.OUT_OF_ORDER]),
                 appended_late=int(self._counts[sample_log.OUT_OF_ORDER]),
                 flushes=self._memory.flushes,
@@ -485,6 +529,19 @@ class Head:
         with self._lock:
             count = len(self._index)
             return int(((self._memory.last_times[:count] >= time_ms) & ~self._index.dropped[:count]).sum())
+
+    def active_series(self, since_ms: int, selectors: Selectors = ()) -> ActiveSeries:
+        """Live series that were written to at or after a time (ms, of the clock), and those that satisfy selectors.
+
+        Selectors are evaluated once a series, as long as they are the same in every call.
+        """
+        with self._lock:
+            self._activity.track(selectors)
+            self._activity.learn(self._postings, len(self._index))
+            return self._activity.count(self._active(since_ms))
+
+    def _active(self, since_ms: int) -> NDArray[np.bool_]:
+        return self._activity.active(since_ms, self._memory.last_times, self._index.dropped[: len(self._index)])
 
     # What is in blocks
 
@@ -561,6 +618,7 @@ class Head:
     def _renumber(self) -> None:
         self._memory.renumber(~self._index.dropped[: len(self._index)])
         self._starts.renumber(~self._index.dropped[: len(self._index)])
+        self._activity.renumber(~self._index.dropped[: len(self._index)])
         self._index = without_dropped(self._index)
         self._postings = Postings(self._index)
         self.incarnation = secrets.randbits(63)
@@ -663,6 +721,20 @@ class Head:
                 raise wal_records.InvalidRecord(kind, "unknown type")
 
 
+@dataclass(eq=False)
+class NoRoomForSeries(Unavailable):
+    """All tenants together have as many series in memory as this process may have. Nothing was stored."""
+
+    id: ClassVar[str] = "ingester-max-series"
+
+    def __str__(self) -> str:
+        return (
+            "the write request has been rejected because the ingester exceeded the allowed number of in-memory series "
+            f"(err-mimir-{self.id}). To adjust the related limit, configure -ingester.instance-limits.max-series, "
+            "or contact your service administrator."
+        )
+
+
 class MalformedBatch(ClientError):
     """The columns of a WriteBatch do not fit together."""
 
@@ -678,3 +750,22 @@ def _labels_of_section(batch: WriteBatch, series: int) -> tuple[tuple[str, str],
     start, end = int(batch.label_offsets[series]), int(batch.label_offsets[series + 1])
     references, _ = index.intern(batch.label_bytes[start:end], np.array([0, end - start], np.int64))
     return index.labels(references).labels(0)
+
+
+def _sections(label_bytes: Any, offsets: NDArray[np.int64], which: NDArray[Any]) -> tuple[bytes, NDArray[np.int64]]:
+    """The label bytes of these series back to back, and where each begins."""
+    parts = [label_bytes[offsets[r] : offsets[r + 1]] for r in which.tolist()]
+    cuts = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum([len(part) for part in parts], out=cuts[1:])
+    return b"".join(parts), cuts
+
+
+def _exempt(
+    label_bytes: Any, offsets: NDArray[np.int64], which: NDArray[np.intp], names: frozenset[str]
+) -> NDArray[np.bool_]:
+    """bool[which]: whose metric name is one of `names`."""
+    index = SeriesIndex()
+    references, _ = index.intern(*_sections(label_bytes, offsets, which))
+    labels = index.labels(references)
+    codes = [code for name in names if (code := labels.table.find(name)) >= 0]
+    return np.isin(labels.column(METRIC_NAME), codes)

@@ -35,6 +35,10 @@ class PushLimits:
 
     series_max: int = 0
     metric_series_max: int = 0
+    metrics_exempt: frozenset[str] = frozenset()
+    """Names of metrics that the limit for one metric does not hold for."""
+    series_room: int | None = None
+    """How many new series the process has room for, of all tenants together; None: any number."""
     out_of_order_window_ms: int = 0
     """How much older than the newest sample of the head a late sample may be; 0: none are taken."""
     exemplars_max: int = 0
