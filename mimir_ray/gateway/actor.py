@@ -13,6 +13,7 @@ import structlog
 from mimir_ray.clock import SystemClock
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
 from mimir_ray.cluster.ring.model import InstanceState, RingName
+from mimir_ray.cluster.ring.shuffle_shard import ShardCache
 from mimir_ray.cluster.ring.watcher import RingWatcher
 from mimir_ray.cluster.transport.base import RING, Address, Client, Transport
 from mimir_ray.config.overrides import RuntimeConfig, RuntimeDefaults
@@ -88,12 +89,13 @@ class GatewayActor:
         self._runtime = RuntimeConfig(settings.runtime_config, spec.runtime_defaults, self._registry)
         self._watcher = RingWatcher(transport.client(RING), {INGESTER_RING: spec.ring}, self._clock)
         self._watcher.start()
+        self._write_shards = ShardCache()
         self._query_executor = ThreadPoolExecutor(settings.querier.max_concurrent, "query")
         self._fan_out = ThreadPoolExecutor(64, "fan-out")
         self._distributor = Distributor(
             settings.distributor,
             self._runtime,
-            lambda _tenant: self._watcher.view(INGESTER_RING),
+            self._write_ring,
             self._ingester_client,
             self._clock,
             DistributorMetrics(self._registry),
@@ -194,6 +196,11 @@ class GatewayActor:
         self._watcher.stop()
         self._query_executor.shutdown(wait=False, cancel_futures=True)
         self._fan_out.shutdown(wait=False, cancel_futures=True)
+
+    def _write_ring(self, tenant: TenantId) -> RingView:
+        """The ingesters that take a tenant's writes."""
+        size = self._runtime.limits(tenant).ingestion_tenant_shard_size
+        return self._write_shards.shard(self._watcher.view(INGESTER_RING), tenant, size)
 
     def _ingester_client(self, instance: str) -> _IngesterClient:
         view: RingView = self._watcher.view(INGESTER_RING)

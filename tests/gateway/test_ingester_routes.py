@@ -265,8 +265,8 @@ def test_tsdb_metrics_are_those_of_the_tenant_who_asks(gateway: Gateway, opened:
     answer = gateway.ask("/ingester/tsdb_metrics", x_scope_orgid="a")
     lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
     assert lines == [
-        'prometheus_tsdb_head_series{instance="ingester-0"} 3.0',
-        'prometheus_tsdb_head_series{instance="ingester-1"} 4.0',
+        'prometheus_tsdb_head_series{pod="ingester-0"} 3',
+        'prometheus_tsdb_head_series{pod="ingester-1"} 4',
     ]
     nobody = gateway.ask("/ingester/tsdb_metrics", x_scope_orgid="nobody")
     assert (nobody.status, nobody.body) == (200, b"")

@@ -82,7 +82,7 @@ async def tenant_tsdb(request: Request, tenant: str) -> HTTPResponse:
 
 
 async def tsdb_metrics(request: Request) -> HTTPResponse:
-    """The metrics of the tenant's TSDBs, with a label `instance` for the ingester. None without a TSDB."""
+    """The metrics of the tenant's TSDBs, with a label `pod` for the ingester, as in /metrics. None without a TSDB."""
     services = services_of(request)
     try:
         who = services.auth.tenant(request)
