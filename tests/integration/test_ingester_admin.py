@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from mimir_ray.model.labels import Labels, labels_of
 from tests.integration.deployment import TENANT, UNLIMITED, Deployment, request, wait_for
@@ -47,89 +44,90 @@ def head_series(deployment: Deployment) -> dict[str, int]:
     return {one["instance"]: one["head"]["numSeries"] for one in tsdbs}
 
 
+def assert_kept(deployment: Deployment, *pushed: str) -> None:
+    found = batches(deployment)
+    assert {one: found.get(one) for one in pushed} == dict.fromkeys(pushed, 100)
+
+
 def blocks_in_bucket(deployment: Deployment) -> list[Path]:
     return list((deployment.data / "blocks" / TENANT).glob("*/meta.json"))
 
 
-@pytest.fixture
-def running(deploy: Callable[..., Deployment]) -> Deployment:
-    one = deploy(*FLAGS)
-    one.start()
-    return one
+def running_again(deployment: Deployment) -> None:
+    """Starts it, and waits until its ingesters have replayed: the ring remembers them as they were."""
+    deployment.start()
+    wait_for("ingesters run", lambda: ask(deployment, "GET", "prepare-shutdown").status == 200, 60)
 
 
-def test_what_was_prepared_survives_a_power_cut_and_is_done_at_the_next_stop(running: Deployment) -> None:
-    push(running, "first")
-    assert ask(running, "POST", "prepare-shutdown?instance=ingester-1").status == 204
-    assert ask(running, "GET", "prepare-shutdown?instance=ingester-1").text == "set\n"
-    assert ask(running, "GET", "prepare-shutdown").text == "unset\n"
-    running.kill()
-    running.start()
-    assert ask(running, "GET", "prepare-shutdown?instance=ingester-1").text == "set\n"
-    assert batches(running) == {"first": 100}
-    assert not blocks_in_bucket(running)
-    before = ring(running)
-    running.stop(timeout_s=60)
-    assert len(blocks_in_bucket(running)) >= 1
-    running.start()
+def test_stats_tell_what_a_tenant_has(deployment: Deployment) -> None:
+    push(deployment, "stats")
+    stats = deployment.get("/api/v1/user_stats", {"X-Scope-OrgID": TENANT}).json
+    assert stats["numSeries"] == 100
+    everyone = deployment.get("/distributor/all_user_stats", JSON).json
+    assert [(one["userID"], one["numSeries"]) for one in everyone] == [(TENANT, 100)]
+    lines = deployment.get("/ingester/tsdb_metrics", {"X-Scope-OrgID": TENANT}).text.splitlines()
+    series = [float(line.split()[1]) for line in lines if line.startswith("prometheus_tsdb_head_series{")]
+    assert (len(series), sum(series)) == (2, 100)
+
+
+def test_a_read_only_ingester_answers_but_gets_no_new_writes_until_it_is_set_back(deployment: Deployment) -> None:
+    path = "prepare-instance-ring-downscale"
+    push(deployment, "a")
+    before = head_series(deployment)
+    assert min(before.values()) > 0
+    since = ask(deployment, "POST", f"{path}?instance=ingester-1").json["timestamp"]
+    assert abs(since - time.time()) < 60
+    assert ask(deployment, "GET", path).json == {"timestamp": 0}
+    wait_for("the gateway sees it", lambda: ring(deployment)["ingester-1"]["read_only"])
+    push(deployment, "b")
+    assert head_series(deployment) == {"ingester-0": before["ingester-0"] + 100, "ingester-1": before["ingester-1"]}
+    assert_kept(deployment, "a", "b")
+    deployment.stop(timeout_s=60)
+    running_again(deployment)
+    assert ask(deployment, "GET", f"{path}?instance=ingester-1").json == {"timestamp": since}
+    assert ask(deployment, "DELETE", f"{path}?instance=ingester-1").json == {"timestamp": 0}
+    wait_for("the gateway sees it", lambda: not ring(deployment)["ingester-1"]["read_only"])
+    push(deployment, "c")
+    assert head_series(deployment)["ingester-1"] > before["ingester-1"]
+    assert_kept(deployment, "a", "b", "c")
+
+
+def test_what_was_prepared_survives_a_power_cut_and_is_done_at_the_next_stop(deployment: Deployment) -> None:
+    push(deployment, "d")
+    assert ask(deployment, "POST", "prepare-shutdown?instance=ingester-1").status == 204
+    assert ask(deployment, "GET", "prepare-shutdown?instance=ingester-1").text == "set\n"
+    assert ask(deployment, "GET", "prepare-shutdown").text == "unset\n"
+    deployment.kill()
+    running_again(deployment)
+    assert ask(deployment, "GET", "prepare-shutdown?instance=ingester-1").text == "set\n"
+    assert_kept(deployment, "d")
+    assert not blocks_in_bucket(deployment)
+    before = ring(deployment)
+    deployment.stop(timeout_s=60)
+    assert len(blocks_in_bucket(deployment)) >= 1
+    running_again(deployment)
     # It left the ring for good and came as a new one; the other kept its place.
-    after = ring(running)
+    after = ring(deployment)
     assert after["ingester-1"]["tokens"] != before["ingester-1"]["tokens"]
     assert after["ingester-0"]["tokens"] == before["ingester-0"]["tokens"]
-    assert ask(running, "GET", "prepare-shutdown?instance=ingester-1").text == "unset\n"
-    push(running, "second")
-    assert batches(running) == {"first": 100, "second": 100}
+    assert ask(deployment, "GET", "prepare-shutdown?instance=ingester-1").text == "unset\n"
+    push(deployment, "e")
+    assert_kept(deployment, "a", "b", "c", "d", "e")
 
 
-def test_one_that_is_shut_down_has_flushed_and_left_while_the_other_takes_all_writes(running: Deployment) -> None:
-    push(running, "first")
-    assert ask(running, "GET", "shutdown").status == 405
-    assert ask(running, "POST", "shutdown", Origin="http://evil.example").status == 403
-    assert ask(running, "POST", "shutdown?instance=ingester-1").status == 204
-    assert wait_for("it leaves the ring", lambda: list(ring(running)) == ["ingester-0"])
-    ready = running.get("/ready")
+def test_one_that_is_shut_down_has_flushed_and_left_while_the_other_takes_all_writes(deployment: Deployment) -> None:
+    push(deployment, "f")
+    blocks = len(blocks_in_bucket(deployment))
+    assert ask(deployment, "GET", "shutdown").status == 405
+    assert ask(deployment, "POST", "shutdown", Origin="http://evil.example").status == 403
+    assert ask(deployment, "POST", "shutdown?instance=ingester-1").status == 204
+    wait_for("it leaves the ring", lambda: list(ring(deployment)) == ["ingester-0"])
+    ready = deployment.get("/ready")
     assert (ready.status, "ingester/1: Terminated" in ready.text) == (503, True)
-    assert len(blocks_in_bucket(running)) >= 1
-    push(running, "second")
-    assert head_series(running)["ingester-0"] >= 100
-    assert batches(running)["second"] == 100
-    running.stop(timeout_s=60)
-    running.start()
-    push(running, "third")
-    assert batches(running) == {"first": 100, "second": 100, "third": 100}
-
-
-def test_a_read_only_ingester_answers_but_gets_no_new_writes_until_it_is_set_back(running: Deployment) -> None:
-    path = "prepare-instance-ring-downscale"
-    push(running, "first")
-    before = head_series(running)
-    assert min(before.values()) > 0
-    since = ask(running, "POST", f"{path}?instance=ingester-1").json["timestamp"]
-    assert abs(since - time.time()) < 60
-    assert ask(running, "GET", f"{path}?instance=ingester-1").json == {"timestamp": since}
-    assert ask(running, "GET", path).json == {"timestamp": 0}
-    assert wait_for("the gateway sees it", lambda: ring(running)["ingester-1"]["read_only"])
-    push(running, "second")
-    assert head_series(running) == {"ingester-0": before["ingester-0"] + 100, "ingester-1": before["ingester-1"]}
-    assert batches(running) == {"first": 100, "second": 100}
-    running.stop(timeout_s=60)
-    running.start()
-    assert ask(running, "GET", f"{path}?instance=ingester-1").json == {"timestamp": since}
-    assert ask(running, "DELETE", f"{path}?instance=ingester-1").json == {"timestamp": 0}
-    assert wait_for("the gateway sees it", lambda: not ring(running)["ingester-1"]["read_only"])
-    push(running, "third")
-    assert head_series(running)["ingester-1"] > before["ingester-1"]
-    assert batches(running) == {"first": 100, "second": 100, "third": 100}
-
-
-def test_stats_tell_what_a_tenant_has(running: Deployment) -> None:
-    push(running, "first")
-    stats = request(running.port, "GET", "/api/v1/user_stats", headers={"X-Scope-OrgID": TENANT}).json
-    assert stats["numSeries"] == 100
-    everyone = request(running.port, "GET", "/distributor/all_user_stats", headers=JSON).json
-    assert [(one["userID"], one["numSeries"]) for one in everyone] == [(TENANT, 100)]
-    metrics = request(running.port, "GET", "/ingester/tsdb_metrics", headers={"X-Scope-OrgID": TENANT}).text
-    assert (
-        sum(float(line.split()[1]) for line in metrics.splitlines() if line.startswith("prometheus_tsdb_head_series{"))
-        == 100
-    )
+    assert len(blocks_in_bucket(deployment)) > blocks
+    push(deployment, "g")
+    assert_kept(deployment, "g")
+    deployment.stop(timeout_s=60)
+    running_again(deployment)
+    push(deployment, "h")
+    assert_kept(deployment, *"abcdefgh")
