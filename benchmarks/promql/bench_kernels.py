@@ -67,11 +67,16 @@ def range_cases() -> dict[str, tuple[str, SeriesBatch, Window]]:
     stale = gauges.copy()
     stale[random.random(shape) < 0.02] = STALE_NAN
     extremes = "min_over_time max_over_time"
+    known, deltas = series(counters), series(counters)
+    known.start_timestamps = np.ones(known.samples, np.int64)
+    deltas.start_timestamps = np.concatenate(([1], deltas.timestamps[:-1]))
     return {
         "usual": ("all", series(counters), windows()),
         "irregular scrapes": ("rate", series(counters, jitter_ms=5000), windows()),
         "a reset now and then": ("rate", series(counters % 5000), windows()),
         "every second sample a reset (worst)": ("rate", series(np.resize([5, 1], shape)), windows()),
+        "start timestamps": ("rate increase irate resets", known, windows()),
+        "start timestamps of deltas": ("rate increase irate resets", deltas, windows()),
         "50 m window": (
             "rate sum_over_time max_over_time stddev_over_time deriv quantile_over_time mad_over_time",
             series(counters), windows(LONG_RANGE_MS),

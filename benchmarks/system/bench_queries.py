@@ -37,8 +37,10 @@ SUITE: dict[str, tuple[str, int, int]] = {
     "long: buckets": (f"sum by (le) ({BUCKETS})", 3600, 60),
     "long: quantile of buckets": (f"histogram_quantile(0.99, sum by (le, job) ({BUCKETS}))", 3600, 60),
     "long: ratio": ("g40 / on (pod) g41", 3600, 60),
+    "long: join": (f"{RATE} * on (pod) group_left () g40", 3600, 60),
     "long: over time": ("max by (job) (max_over_time(g42[10m]))", 3600, 60),
     "long: subquery": (f"max_over_time(sum by (namespace) ({RATE})[30m:1m])", 1800, 60),
+    "long: subquery of seconds": (f"max_over_time(sum({RATE})[1h:1s])", 0, 0),
 }
 
 

@@ -16,11 +16,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
+import snappy
+import zstandard
 
 from mimir_ray.model.labels import LabelColumns, Labels, labels_of
 from mimir_ray.model.result import Matrix, QueryResult
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.api import WriteBatch, WriteResult
+from mimir_ray.wire.compression import decompress
 from mimir_ray.wire.exposition import parse_exposition
 from mimir_ray.wire.pb.prompb.io.prometheus.write.v2 import types_pb2 as v2
 from mimir_ray.wire.pb.prompb.remote_pb2 import WriteRequest
@@ -133,6 +136,11 @@ def main() -> None:
     peer_2 = seconds(lambda: v2.Request.FromString(body_2))
     scan_2 = seconds(lambda: scan_write_request_v2(body_2, KEY))
     print(f"scan of 2.0           {SERIES / scan_2 / 1e6:8.2f} M samples/s, {peer_2 / scan_2:.1f} x protobuf's parser")
+    for name, sent in (("1.0", body), ("2.0", body_2)):
+        for encoding, compress in (("snappy", snappy.compress), ("zstd", zstandard.compress)):
+            packed = compress(sent)
+            spent = seconds(lambda: decompress(packed, encoding, 1 << 30))  # noqa: B023
+            print(f"body of {name}, {encoding:6} {len(packed) / SERIES:4.0f} bytes a series, {spent * 1e6:5.0f} µs")
     for name, sent, new, version in (
         ("known", body, False, "1.0"),
         ("known, 2.0", body_2, False, "2.0"),

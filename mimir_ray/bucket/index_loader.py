@@ -170,7 +170,9 @@ class BucketIndexLoader:
             if self._entries.get(tenant) is entry:
                 self._metrics.loaded.inc((index is not None) - (entry.index is not None))
             entry.index, entry.error = index, None
-        entry.due_s = now + self._refresh_interval.seconds
+        # A tenant without one may get its first blocks at any time.
+        interval = self._refresh_interval if index is not None else self._config.update_on_error_interval
+        entry.due_s = now + interval.seconds
         entry.known = True
 
     def _drop_idle(self, now: float) -> None:

@@ -3,11 +3,12 @@
     mimir-ray blocks list     [--tenant=ID] [--json]
     mimir-ray blocks verify   [--tenant=ID] [--no-chunks] [ULID | FOLDER …]
     mimir-ray blocks download [--tenant=ID] --to=FOLDER ULID …
+    mimir-ray blocks upload   DIR … --address=URL [--tenant=ID]
     mimir-ray blocks mark     [--tenant=ID] --deletion | --no-compact [--reason=R] [--details=TEXT] [--remove] ULID …
 
 Which bucket that is say `-config.file`, `-data-dir` and all other flags of `mimir-ray serve`. `verify` without names
-looks at all blocks of the tenant; a folder is a block, or holds blocks, on this machine. `download` goes on where it
-stopped.
+looks at all blocks of the tenant; a folder is a block, or holds blocks, on this machine. `download` and `upload` go on
+where they stopped; `upload` sends blocks over HTTP (cli/blocks_upload.py) and needs no configuration.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from mimir_ray.tsdb.block.errors import DamagedBlock
 from mimir_ray.tsdb.block.meta import COMPACTOR_SHARD_LABEL, BlockMeta, is_ulid
 from mimir_ray.tsdb.block.verify import verify_block
 
+from . import blocks_upload
 from .progress import Bar
 
 READS_AT_ONCE = 16
@@ -80,6 +82,8 @@ class Given:
 
 def main(arguments: list[str]) -> int:
     """Exit status: 0 done, 1 a block is damaged or object storage failed, 2 arguments that cannot be understood."""
+    if arguments and arguments[0] == "upload":
+        return blocks_upload.main(arguments[1:])
     if not arguments or arguments[0] not in _SWITCHES:
         print(__doc__)
         return 0 if arguments and arguments[0] in ("-h", "-help", "--help", "help") else 2

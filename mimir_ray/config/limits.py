@@ -317,6 +317,10 @@ class Limits:
         False, flag="querier.use-start-timestamps", category="experimental",
         help="Has `rate`, `increase`, `irate`, `resets` and `start_timestamp` look at the start timestamps of samples, "
         "as Prometheus' feature flag `use-start-timestamps` does.")
+    enable_type_and_unit_labels: bool = setting(
+        False, flag="querier.enable-type-and-unit-labels", category="experimental",
+        help="Has `rate` and `increase` tell what is a counter by the label `__type__`, as Prometheus' feature flag "
+        "`type-and-unit-labels` does, not by the end of the metric's name.")
     prom2_range_compat: bool = setting(
         False, flag="query-frontend.prom2-range-compat", category="experimental",
         help="Rewrites subqueries like [1m:1m] so that they give what Prometheus 2 gave.")

@@ -47,6 +47,22 @@ _RULES: tuple[tuple[str, str], ...] = (
         r"server\.(register_instrumentation|proxy_protocol_enabled|http_listen_network|report_grpc_codes.*)",
         "not used here",
     ),
+    (
+        r"compactor\.sharding_ring\.(wait_active_instance_timeout|auto_forget_unhealthy_periods)",
+        "a compactor waits for the ring for as long as it takes, and is forgotten after 10 heartbeat timeouts",
+    ),
+    (
+        r"-compactor\.ring\.(wait-active-instance-timeout|auto-forget-unhealthy-periods)",
+        "a compactor waits for the ring for as long as it takes, and is forgotten after 10 heartbeat timeouts",
+    ),
+    (
+        r"compactor\.(max_opening_blocks_concurrency|max_closing_blocks_concurrency|symbols_flushers_concurrency)",
+        "blocks are merged in one pass",
+    ),
+    (
+        r"-compactor\.(max-opening-blocks-concurrency|max-closing-blocks-concurrency|symbols-flushers-concurrency)",
+        "blocks are merged in one pass",
+    ),
     (r"-debug\.(block|mutex)-profile-(rate|fraction)|-mem-ballast-size-bytes", "there is no Go runtime"),
     (
         r"-server\.(register-instrumentation|proxy-protocol-enabled|http-listen-network|report-grpc-codes.*)",
@@ -58,7 +74,6 @@ _COMPILED = tuple((re.compile(f"-?(?:{pattern})"), reason) for pattern, reason i
 
 NOT_YET = (
     "common",
-    "compactor",
     "ruler",
     "ruler_storage",
     "alertmanager",

@@ -13,18 +13,21 @@ import ray
 
 from mimir_ray.cluster.ring.actor import RingActor
 from mimir_ray.cluster.ring.persistence import FileStore
-from mimir_ray.cluster.transport.base import NAMESPACE, RING
+from mimir_ray.cluster.transport.base import NAMESPACE, RING, Address
 from mimir_ray.cluster.transport.on_ray import RayTransport, actor_class
 from mimir_ray.config.overrides import RuntimeDefaults
+from mimir_ray.deploy.compose import composed
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.deploy.shard_tasks import RayShardTasks
 from mimir_ray.deploy.topology import ActorSpec, topology
-from mimir_ray.gateway.actor import GatewayActor, GatewaySpec
+from mimir_ray.gateway.actor import GatewayActor, GatewaySpec, Peer
 from mimir_ray.kernel import load_imported
 from mimir_ray.promql.engine import EngineOptions
+from mimir_ray.roles.compactor.actor import CompactorActor, CompactorSpec
 from mimir_ray.roles.ingester.actor import IngesterActor, IngesterSpec, ring_options
 from mimir_ray.roles.scraper.ray_targets import targets_of_file, targets_of_nodes
 from mimir_ray.roles.scraper.scraper import Target
+from mimir_ray.roles.store_gateway.actor import StoreGatewayActor, StoreGatewaySpec
 from mimir_ray.telemetry import logging
 
 
@@ -33,9 +36,11 @@ class ProcessSetUp:
     """What every process of ours does first."""
 
     settings: Settings
+    home: Address | None = None
+    """The actor that the role shares with others; its name is in the logs then."""
 
     def __call__(self, name: str) -> None:
-        component, _, instance = name.partition("/")
+        component, _, instance = (self.home.actor_name if self.home else name).partition("/")
         server = self.settings.server
         logging.configure(server.log_level, server.log_format, sys.stderr, component=component, instance=instance)
         load_imported()
@@ -57,7 +62,7 @@ def runtime_defaults(settings: Settings) -> RuntimeDefaults:
 
 def create(spec: ActorSpec, settings: Settings, runtime_env: dict[str, Any] | None = None) -> Any:
     """Creates one actor (or finds it, where it is already there); returns its handle."""
-    kind, arguments = _KINDS[spec.address.role](spec, settings)
+    kind, arguments = _kind(spec, settings)
     options = {**spec.options(), "namespace": NAMESPACE, "get_if_exists": True}
     if runtime_env:
         options["runtime_env"] = runtime_env
@@ -65,6 +70,14 @@ def create(spec: ActorSpec, settings: Settings, runtime_env: dict[str, Any] | No
     groups = options.pop("concurrency_groups", None)
     remote = actor_class(kind, num_cpus=0, **({"concurrency_groups": groups} if groups else {}))
     return remote.options(**options).remote(*arguments)
+
+
+def _kind(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
+    """The class of an actor, and what it is made with."""
+    if not spec.hosts:
+        return _KINDS[spec.address.role](spec, settings)
+    shells = [(one.address.actor_name, *_KINDS[one.address.role](one, settings)) for one in spec.hosts]
+    return composed({name: kind for name, kind, _ in shells}), tuple(arguments for _, _, arguments in shells)
 
 
 def _ring(_spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
@@ -85,6 +98,35 @@ def _ingester(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...
     return IngesterActor, (about, RayTransport(), ProcessSetUp(settings))
 
 
+def _compactor(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
+    about = CompactorSpec(
+        instance=spec.address.instance,
+        address=(spec.home or spec.address).actor_name,
+        zone=spec.zone,
+        directory=settings.compactor_dir / f"compactor-{spec.address.instance}",
+        bucket=settings.blocks_bucket,
+        compactor=settings.compactor,
+        runtime=settings.runtime_config,
+        defaults=runtime_defaults(settings),
+    )
+    return CompactorActor, (about, RayTransport(), ProcessSetUp(settings, spec.home))
+
+
+def _store_gateway(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
+    about = StoreGatewaySpec(
+        instance=spec.address.instance,
+        home=spec.home or spec.address,
+        zone=spec.zone,
+        directory=settings.sync_dir / f"store-gateway-{spec.address.instance}",
+        bucket=settings.blocks_bucket,
+        bucket_store=settings.blocks_storage.bucket_store,
+        gateway=settings.store_gateway,
+        runtime=settings.runtime_config,
+        defaults=runtime_defaults(settings),
+    )
+    return StoreGatewayActor, (about, RayTransport(), ProcessSetUp(settings, spec.home))
+
+
 def _gateway(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
     about = GatewaySpec(
         instance=spec.address.instance,
@@ -93,7 +135,7 @@ def _gateway(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]
         ring=ring_options(settings.ingester),
         runtime_defaults=runtime_defaults(settings),
         engine=engine_options(settings),
-        peers=tuple(one.address for one in topology(settings) if one.address != spec.address),
+        peers=tuple(Peer(one.address, one.roles) for one in topology(settings) if one.address != spec.address),
     )
     return GatewayActor, (
         about,
@@ -112,5 +154,7 @@ def _ray_targets(sd_file: str) -> list[Target]:
 _KINDS: dict[str, Callable[[ActorSpec, Settings], tuple[type, tuple[Any, ...]]]] = {
     RING.role: _ring,
     "ingester": _ingester,
+    "compactor": _compactor,
+    "store-gateway": _store_gateway,
     "gateway": _gateway,
 }

@@ -252,9 +252,9 @@ def _create_actors(
 
 
 def _stop_actors(settings: Settings, progress: Progress) -> None:
-    """Gateways first, so that nothing comes in; then ingesters, all at once; the ring last."""
+    """Gateways first, so that nothing comes in; then what writes, all of a role at once; the ring last."""
     deadline = time.monotonic() + STOP_TIMEOUT_S
-    for role in ("gateway", "ingester", RING.role):
+    for role in ("gateway", "backend", "compactor", "store-gateway", "ingester", RING.role):
         threads = []
         for spec in topology(settings):
             if spec.address.role != role:

@@ -9,15 +9,18 @@ from typing import ClassVar
 
 from mimir_ray.bucket.config import CommonConfig, StorageConfig
 from mimir_ray.bucket.open import BucketSettings
+from mimir_ray.bucket.store_config import BucketStoreConfig
 from mimir_ray.config.limits import Limits
 from mimir_ray.config.overrides import RuntimeConfigSettings
 from mimir_ray.config.server import ApiConfig, ServerConfig, TenancyConfig, TenantFederationConfig
 from mimir_ray.config.setting import block, setting
 from mimir_ray.config.units import Bytes, size
+from mimir_ray.roles.compactor.config import CompactorConfig
 from mimir_ray.roles.distributor.config import DistributorConfig
 from mimir_ray.roles.ingester.config import IngesterConfig, IngesterRingConfig, TsdbConfig
 from mimir_ray.roles.querier.config import QuerierConfig
 from mimir_ray.roles.scraper.config import ScraperConfig
+from mimir_ray.roles.store_gateway.config import StoreGatewayConfig
 
 _NOT_BUILT = "Not built yet: any number is accepted, with a warning, and none runs."
 
@@ -33,8 +36,22 @@ class DeployConfig:
     zones: tuple[str, ...] = setting(
         ["zone-a"], flag="deploy.zones", help="Availability zones; roles are spread over them round robin."
     )
-    store_gateways: int = setting(0, flag="deploy.store-gateways", minimum=0, help=f"Store-gateways. {_NOT_BUILT}")
-    compactors: int = setting(0, flag="deploy.compactors", minimum=0, help=f"Compactors. {_NOT_BUILT}")
+    store_gateways: int = setting(
+        1,
+        flag="deploy.store-gateways",
+        minimum=0,
+        maximum=1000,
+        help="Store-gateways. Without any, queries that need samples from the bucket fail.",
+    )
+    compactors: int = setting(
+        1, flag="deploy.compactors", minimum=0, maximum=1000, help="Compactors. Without any, blocks stay as they are."
+    )
+    share_processes: bool = setting(
+        True,
+        flag="deploy.share-processes",
+        category="advanced",
+        help="Whether a store-gateway and a compactor live in one process together, which saves some 100 MB.",
+    )
     rulers: int = setting(0, flag="deploy.rulers", minimum=0, help=f"Rulers. {_NOT_BUILT}")
     alertmanagers: int = setting(0, flag="deploy.alertmanagers", minimum=0, help=f"Alertmanagers. {_NOT_BUILT}")
     object_store_memory: Bytes = setting(
@@ -57,7 +74,7 @@ class DeployConfig:
 
 def without_effect(deploy: DeployConfig) -> list[str]:
     """Roles that are asked for and do not run yet."""
-    roles = ("store_gateways", "compactors", "rulers", "alertmanagers")
+    roles = ("rulers", "alertmanagers")
     return [f"deploy.{role} has no effect yet: that role is not built" for role in roles if getattr(deploy, role)]
 
 
@@ -67,6 +84,7 @@ class BlocksStorageConfig:
 
     storage: StorageConfig = block(StorageConfig, prefix="blocks-storage.", inline=True)
     tsdb: TsdbConfig = block(TsdbConfig, help="Recent samples.")
+    bucket_store: BucketStoreConfig = block(BucketStoreConfig, help="How blocks in the bucket are read.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +106,8 @@ class Settings:
     querier: QuerierConfig = block(QuerierConfig)
     common: CommonConfig = block(CommonConfig)
     blocks_storage: BlocksStorageConfig = block(BlocksStorageConfig)
+    compactor: CompactorConfig = block(CompactorConfig)
+    store_gateway: StoreGatewayConfig = block(StoreGatewayConfig)
     tenant_federation: TenantFederationConfig = block(TenantFederationConfig)
     runtime_config: RuntimeConfigSettings = block(RuntimeConfigSettings)
     scraper: ScraperConfig = block(ScraperConfig, help="The built-in scraper. Ours.")
@@ -122,6 +142,17 @@ class Settings:
         storage = self.blocks_storage.storage
         folder = storage.where.filesystem.dir
         return BucketSettings(Path(folder).absolute() if folder else self.root / "blocks", storage)
+
+    @property
+    def compactor_dir(self) -> Path:
+        """Scratch files of compactors."""
+        return Path(self.compactor.data_dir).absolute() if self.compactor.data_dir else self.root / "compactor"
+
+    @property
+    def sync_dir(self) -> Path:
+        """Index headers of store-gateways."""
+        folder = self.blocks_storage.bucket_store.sync_dir
+        return Path(folder).absolute() if folder else self.root / "tsdb-sync"
 
     @property
     def tsdb_dir(self) -> Path:

@@ -9,13 +9,13 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.transport.base import Transport
 from mimir_ray.errors import Unavailable
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.limits import Cancellation
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
 from mimir_ray.promql.source import Shard
+from mimir_ray.roles.querier.fragments import QueryScope
 from mimir_ray.roles.querier.tasks import run_shard
 
 POLL_S = 0.5
@@ -32,13 +32,13 @@ class RayShardTasks:
     transport: Transport
 
     def run(
-        self, tenant: TenantId, fragment: Fragment, shards: int, view: RingView, cancellation: Cancellation
+        self, tenant: TenantId, fragment: Fragment, shards: int, scope: QueryScope, cancellation: Cancellation
     ) -> Iterator[FragmentPart]:
         count = shards or max(2, int(ray.cluster_resources().get("CPU", 1)))
         task = ray.remote(num_cpus=1, max_retries=3)(run_shard)
         waiting: list[Any] = [
             task.remote(
-                self.transport, view, tenant, replace(fragment, shard=Shard(index, count)), cancellation.remaining_s()
+                self.transport, scope, tenant, replace(fragment, shard=Shard(index, count)), cancellation.remaining_s()
             )
             for index in range(count)
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mimir_ray.cluster.transport.base import RING, Address
@@ -11,6 +11,7 @@ from mimir_ray.deploy.settings import Settings, round_robin
 
 PUSH_THREADS = 4
 READ_THREADS = 8
+BLOCK_THREADS = 8
 OTHER_THREADS = 4
 WATCHERS = 64
 MAX_CONCURRENT_CALLS = 1000
@@ -18,12 +19,22 @@ MAX_CONCURRENT_CALLS = 1000
 
 @dataclass(frozen=True, slots=True)
 class ActorSpec:
-    """One actor: what it runs, and how Ray is to keep it. `zone` is "" for roles that have none."""
+    """One actor: what it runs, and how Ray is to keep it. `zone` is "" for roles that have none.
+
+    `hosts`: the roles that share it, where they are several. `home`: of one of those, the actor that it lives in.
+    """
 
     address: Address
     zone: str = ""
     max_concurrency: int = OTHER_THREADS
     concurrency_groups: Mapping[str, int] = field(default_factory=dict)
+    hosts: tuple[ActorSpec, ...] = ()
+    home: Address | None = None
+
+    @property
+    def roles(self) -> tuple[Address, ...]:
+        """Who is found here."""
+        return tuple(one.address for one in self.hosts) or (self.address,)
 
     def options(self) -> dict[str, Any]:
         """For `ray.remote`. Actors outlive whoever made them and come back when they die; calls are tried again by
@@ -50,4 +61,33 @@ def topology(settings: Settings) -> tuple[ActorSpec, ...]:
         )
         for index in range(settings.deploy.ingesters)
     ]
-    return (ring, *ingesters, ActorSpec(Address("gateway", "0")))
+    return (ring, *ingesters, *_backends(settings), ActorSpec(Address("gateway", "0")))
+
+
+def _backends(settings: Settings) -> list[ActorSpec]:
+    """What works on blocks: the n-th of each role together in one actor, or each in its own."""
+    deploy = settings.deploy
+    roles: dict[str, tuple[int, dict[str, int]]] = {
+        "store-gateway": (deploy.store_gateways, {"blocks": BLOCK_THREADS}),
+        "compactor": (deploy.compactors, {}),
+    }
+    alone = [
+        [
+            ActorSpec(Address(role, str(index)), round_robin(deploy.zones, index), concurrency_groups=groups)
+            for index in range(count)
+        ]
+        for role, (count, groups) in roles.items()
+    ]
+    if not deploy.share_processes:
+        return [spec for specs in alone for spec in specs]
+    together = []
+    for index in range(max(len(specs) for specs in alone)):
+        members = [specs[index] for specs in alone if index < len(specs)]
+        if len(members) == 1:
+            together += members
+            continue
+        home = Address("backend", str(index))
+        hosted = tuple(replace(one, home=home) for one in members)
+        threads = {name: size for one in members for name, size in one.concurrency_groups.items()}
+        together.append(ActorSpec(home, members[0].zone, concurrency_groups=threads, hosts=hosted))
+    return together

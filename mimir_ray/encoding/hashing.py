@@ -85,6 +85,12 @@ def chain128(a: Any, b: Any, low: Any, high: Any, seed2: Any, seed3: Any) -> Any
 
 
 @device
+def chain128_pair(a: Any, b: Any, low: Any, high: Any, other_low: Any, other_high: Any, seed2: Any, seed3: Any) -> Any:
+    """The same for two things at once, one lane for each half of their hashes."""
+    return _fold(low ^ seed2, other_low ^ a), _fold(high ^ seed3, other_high ^ b)
+
+
+@device
 def chain128_end(a: Any, b: Any, count: Any, seed0: Any, seed1: Any, seed2: Any, seed3: Any) -> Any:
     """Two uint64 of a chain of `count` things."""
     length = np.uint64(count)

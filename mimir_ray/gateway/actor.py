@@ -10,9 +10,12 @@ from typing import Any
 
 import structlog
 
+from mimir_ray.bucket.index_loader import BucketIndexLoader
+from mimir_ray.bucket.open import open_bucket
+from mimir_ray.bucket.sharding import tenant_shard
 from mimir_ray.clock import SystemClock
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
-from mimir_ray.cluster.ring.model import InstanceState, RingName
+from mimir_ray.cluster.ring.model import COMPACTOR, STORE_GATEWAY, InstanceId, InstanceState, RingName
 from mimir_ray.cluster.ring.shuffle_shard import ShardCache
 from mimir_ray.cluster.ring.watcher import RingWatcher
 from mimir_ray.cluster.transport.base import RING, Address, Client, Transport
@@ -21,20 +24,25 @@ from mimir_ray.config.server import reachable
 from mimir_ray.errors import MimirRayError
 from mimir_ray.gateway.app import create_app
 from mimir_ray.gateway.auth import Authenticator
+from mimir_ray.gateway.compaction import compaction
 from mimir_ray.gateway.metrics import GatewayMetrics
 from mimir_ray.gateway.server import GatewayServer
 from mimir_ray.gateway.services import GatewayServices
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.engine import Engine, EngineOptions
 from mimir_ray.roles.api import WriteBatch, WriteResult
+from mimir_ray.roles.compactor.actor import ring_options as compactor_ring_options
 from mimir_ray.roles.distributor.distributor import Distributor
 from mimir_ray.roles.distributor.metrics import DistributorMetrics
 from mimir_ray.roles.querier.fragments import ShardTasks
-from mimir_ray.roles.querier.querier import Querier
+from mimir_ray.roles.querier.metrics import QuerierMetrics
+from mimir_ray.roles.querier.querier import OlderSamples, Querier
 from mimir_ray.roles.querier.source import Ingesters
+from mimir_ray.roles.querier.store import Store
 from mimir_ray.roles.query_frontend.metrics import QueryFrontendMetrics
 from mimir_ray.roles.query_frontend.query_frontend import QueryFrontend
 from mimir_ray.roles.scraper.scraper import Scraper, Target
+from mimir_ray.roles.store_gateway.actor import ring_options as store_gateway_ring_options
 from mimir_ray.telemetry.federation import merge
 from mimir_ray.telemetry.metrics import expose, process_registry
 
@@ -43,11 +51,20 @@ log = structlog.get_logger(__name__)
 INGESTER_RING = RingName("ingester")
 STATUS_TIMEOUT_S = 2.0
 AGE_PERIOD_S = 600.0
+INDEX_CHECK_PERIOD_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """An actor of the deployment, and the roles that live in it."""
+
+    address: Address
+    roles: tuple[Address, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class GatewaySpec:
-    """Everything a gateway process is told. `peers`: the actors of the deployment, by address."""
+    """Everything a gateway process is told. `peers`: the other actors of the deployment."""
 
     instance: str
     settings: Any
@@ -55,7 +72,7 @@ class GatewaySpec:
     ring: RingOptions
     runtime_defaults: RuntimeDefaults
     engine: EngineOptions
-    peers: tuple[Address, ...]
+    peers: tuple[Peer, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +104,12 @@ class GatewayActor:
         self._transport = transport
         self._registry = process_registry()
         self._runtime = RuntimeConfig(settings.runtime_config, spec.runtime_defaults, self._registry)
-        self._watcher = RingWatcher(transport.client(RING), {INGESTER_RING: spec.ring}, self._clock)
+        self._rings = {
+            INGESTER_RING: spec.ring,
+            STORE_GATEWAY: store_gateway_ring_options(settings.store_gateway),
+            COMPACTOR: compactor_ring_options(settings.compactor),
+        }
+        self._watcher = RingWatcher(transport.client(RING), self._rings, self._clock)
         self._watcher.start()
         self._write_shards = ShardCache()
         self._query_executor = ThreadPoolExecutor(settings.querier.max_concurrent, "query")
@@ -103,7 +125,7 @@ class GatewayActor:
         ingesters = Ingesters(lambda: self._watcher.view(INGESTER_RING), transport, self._fan_out)
         frontend = QueryFrontend(
             Engine(spec.engine),
-            Querier(ingesters, settings.querier, shard_tasks),
+            Querier(ingesters, settings.querier, shard_tasks, self._older_samples(settings)),
             self._runtime.limits,
             self._clock,
             QueryFrontendMetrics(self._registry),
@@ -124,10 +146,20 @@ class GatewayActor:
             expositions=self.expositions,
             query_executor=self._query_executor,
             metrics=GatewayMetrics(self._registry),
+            bucket=self._bucket,
+            compaction=compaction(
+                settings,
+                self._runtime.limits,
+                lambda: self._watcher.view(COMPACTOR),
+                transport,
+                self._clock,
+                self._registry,
+            ),
         )
         self._server = GatewayServer(settings.server)
         self._server.start(create_app(self._services, f"mimir-ray-{spec.instance}", only_app=True))
         self._server.every(AGE_PERIOD_S, self._distributor.age)
+        self._server.every(INDEX_CHECK_PERIOD_S, lambda: self._fan_out.submit(self._indexes.check))
         self._server.every(1.0, lambda: self._runtime.reload(self._clock.now_ms()))
         self._scraper: Scraper | None = None
         if settings.scraper.enabled:
@@ -156,32 +188,33 @@ class GatewayActor:
         states = [("gateway", "Running", "")]
         answered = self._watcher.age_s() < self._spec.ring.heartbeat_timeout_ms / 1000
         states.append(("ring", "Running" if answered else "Starting", "" if answered else "the ring does not answer"))
-        view = self._watcher.view(INGESTER_RING)
-        known = {one.address: one for one in view.instances}
-        healthy = dict(zip(known, view.healthy().tolist(), strict=True))
-        for address in self._spec.peers:
-            if address.role != "ingester":
-                continue
-            name, entry = address.actor_name, known.get(address.actor_name)
-            if entry is not None and entry.state is InstanceState.ACTIVE and healthy[name]:
-                states.append((name, "Running", ""))
-                continue
-            try:
-                about = self._transport.client(address).call("status", timeout_s=STATUS_TIMEOUT_S)
-                detail = about["failure"] or about["progress"] or f"{entry.state if entry else 'not'} in the ring"
-                state = {"stopping": "Stopping", "terminated": "Terminated"}.get(about["state"], "Starting")
-                states.append((name, "Failed" if about["failure"] else state, detail))
-            except MimirRayError as error:
-                states.append((name, "Failed", str(error)))
+        for peer in self._spec.peers:
+            states += [self._state_of(role, peer) for role in peer.roles if RingName(role.role) in self._rings]
         return states
+
+    def _state_of(self, role: Address, peer: Peer) -> tuple[str, str, str]:
+        """(service, state, detail) of a role that is in a ring; asks its actor where the ring does not say Running."""
+        name, view = role.actor_name, self._watcher.view(RingName(role.role))
+        at = view.index.get(InstanceId(f"{role.role}-{role.instance}"))
+        entry = None if at is None else view.instances[at]
+        if entry is not None and entry.state is InstanceState.ACTIVE and view.healthy()[at]:
+            return name, "Running", ""
+        try:
+            about = self._transport.client(peer.address).call("status", timeout_s=STATUS_TIMEOUT_S)
+        except MimirRayError as error:
+            return name, "Failed", str(error)
+        about = about.get("roles", {}).get(name, about)
+        detail = about["failure"] or about["progress"] or f"{entry.state if entry else 'not'} in the ring"
+        state = {"stopping": "Stopping", "terminated": "Terminated"}.get(about["state"], "Starting")
+        return name, "Failed" if about["failure"] else state, detail
 
     def expositions(self) -> bytes:
         """The metrics of every process of the deployment that answers, in one text."""
 
-        def one(address: Address) -> tuple[str, bytes]:
-            name = address.actor_name.replace("/", "-")
+        def one(peer: Peer) -> tuple[str, bytes]:
+            name = peer.address.actor_name.replace("/", "-")
             try:
-                return name, self._transport.client(address).call("metrics", timeout_s=STATUS_TIMEOUT_S)
+                return name, self._transport.client(peer.address).call("metrics", timeout_s=STATUS_TIMEOUT_S)
             except MimirRayError:
                 return name, b""
 
@@ -194,6 +227,7 @@ class GatewayActor:
             self._scraper.stop()
         self._server.stop(self._distributor.drain)
         self._watcher.stop()
+        self._services.compaction.close()
         self._query_executor.shutdown(wait=False, cancel_futures=True)
         self._fan_out.shutdown(wait=False, cancel_futures=True)
 
@@ -207,6 +241,22 @@ class GatewayActor:
         entry = view.get(instance)  # type: ignore[arg-type]
         address = entry.address if entry is not None else instance
         return _IngesterClient(self._transport.client(address), self._spec.settings.distributor.remote_timeout.seconds)
+
+    def _older_samples(self, settings: Any) -> OlderSamples:
+        """The querier's way to the bucket."""
+        config = settings.blocks_storage.bucket_store
+        self._bucket = open_bucket(settings.blocks_bucket, "querier", self._registry)
+        self._indexes = BucketIndexLoader(
+            self._bucket, config.bucket_index, self._clock, self._registry, config.sync_interval
+        )
+        shards = ShardCache()
+
+        def shard(tenant: TenantId) -> RingView:
+            return tenant_shard(self._watcher.view(STORE_GATEWAY), tenant, self._runtime.limits(tenant), shards)
+
+        metrics = QuerierMetrics(self._registry)
+        store = Store(self._indexes.fresh_index, shard, self._transport, self._fan_out, config, metrics)
+        return OlderSamples(store, self._runtime.limits, self._clock)
 
     def _start_scraper(self, ray_targets: Callable[[], list[Target]] | None) -> Scraper:
         settings = self._spec.settings

@@ -8,7 +8,19 @@ import structlog
 from sanic import HTTPResponse, Request, Sanic
 from sanic.exceptions import MethodNotAllowed, NotFound, PayloadTooLarge, SanicException
 
-from mimir_ray.gateway.blueprints import distributor, ingester, prometheus, push, rings, status, ui
+from mimir_ray.gateway.blueprints import (
+    block_upload,
+    compactor,
+    influx,
+    ingester,
+    otlp,
+    prometheus,
+    push,
+    rings,
+    status,
+    store_gateway,
+    ui,
+)
 from mimir_ray.gateway.errors import TEXT, as_text, text
 from mimir_ray.gateway.services import GatewayServices
 from mimir_ray.wire.compression import WriteMessageTooLarge
@@ -22,11 +34,11 @@ def create_app(services: GatewayServices, name: str = "mimir-ray", only_app: boo
     `only_app`: no other application will be served in this process; Sanic then drops the code (and an empty
     header) of features that are off, which it can do once a process.
     """
-    server = services.settings.server
+    server, distributor = services.settings.server, services.settings.distributor
     app = Sanic(name, configure_logging=False, log_config=None)
     app.ctx.services = services
     app.config.update(
-        REQUEST_MAX_SIZE=int(services.settings.distributor.max_recv_msg_size) + 1024,
+        REQUEST_MAX_SIZE=max(int(distributor.max_recv_msg_size), int(distributor.max_otlp_request_size)) + 1024,
         REQUEST_TIMEOUT=server.http_server_read_timeout.seconds,
         RESPONSE_TIMEOUT=server.http_server_write_timeout.seconds + 10,
         KEEP_ALIVE_TIMEOUT=server.http_server_idle_timeout.seconds,
@@ -38,9 +50,14 @@ def create_app(services: GatewayServices, name: str = "mimir-ray", only_app: boo
     prefix = server.http_path_prefix
     for blueprint in (
         push.blueprint(),
+        otlp.blueprint(),
+        *([influx.blueprint()] if services.settings.distributor.influx_endpoint_enabled else []),
         prometheus.blueprint(services.settings.api.prometheus_http_prefix),
         status.blueprint(services.settings.api),
         rings.blueprint(),
+        store_gateway.blueprint(),
+        compactor.blueprint(),
+        block_upload.blueprint(),
         ingester.blueprint(),
         distributor.blueprint(),
         ui.blueprint(services.settings.api.prometheus_http_prefix),
@@ -58,10 +75,15 @@ async def _unanswered(request: Request, error: Exception) -> HTTPResponse:
         return text("404 page not found", 404)
     if isinstance(error, MethodNotAllowed):
         return HTTPResponse(status=405, headers=error.headers, content_type=TEXT)
-    if isinstance(error, PayloadTooLarge) and request.path.startswith(f"{_prefix(request)}/api/v1/"):
+    if isinstance(error, PayloadTooLarge):
         size = request.headers.get("content-length", "")
-        limit = int(request.app.ctx.services.settings.distributor.max_recv_msg_size)
-        return as_text(WriteMessageTooLarge(int(size) if size.isdigit() else limit + 1, limit), request)
+        distributor = request.app.ctx.services.settings.distributor
+        if request.path == f"{_prefix(request)}{otlp.PATH}":
+            limit = int(distributor.max_otlp_request_size)
+            return otlp.too_large(int(size) if size.isdigit() else limit + 1, limit, request)
+        if request.path.startswith(f"{_prefix(request)}/api/v1/"):
+            limit = int(distributor.max_recv_msg_size)
+            return as_text(WriteMessageTooLarge(int(size) if size.isdigit() else limit + 1, limit), request)
     if isinstance(error, SanicException):
         return text(str(error), error.status_code)
     return as_text(error, request)

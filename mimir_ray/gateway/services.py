@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 
 from sanic import Request
 
+from mimir_ray.bucket.store import Bucket
 from mimir_ray.clock import Clock
 from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.ring.model import RingName
 from mimir_ray.cluster.transport.base import Client, Transport
 from mimir_ray.config.overrides import RuntimeConfig
 from mimir_ray.gateway.auth import Authenticator
+from mimir_ray.gateway.compaction import Compaction
 from mimir_ray.gateway.metrics import GatewayMetrics
 from mimir_ray.roles.distributor.distributor import Distributor
 from mimir_ray.roles.query_frontend.query_frontend import QueryFrontend
@@ -46,6 +48,9 @@ class GatewayServices:
     """Metrics of all processes of the deployment; blocks."""
     query_executor: Executor
     metrics: GatewayMetrics
+    bucket: Bucket
+    """Tenants' blocks."""
+    compaction: Compaction
 
     async def in_thread(self, call: Callable[[], Answer]) -> Answer:
         """Runs blocking work beside the event loop."""

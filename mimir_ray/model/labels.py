@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 METRIC_NAME = "__name__"
+METRIC_TYPE = "__type__"
+METRIC_UNIT = "__unit__"
 
 Labels = tuple[tuple[str, str], ...]
 """One label set: sorted by name (bytewise), names unique, no empty values."""

@@ -266,6 +266,11 @@ class Annotations:
         text = "metric might not be a counter, name does not end in _total/_sum/_count/_bucket:"
         self.info(f"{text} {quote(metric_name)}", span)
 
+    def possible_non_counter_type(self, metric_name: str, metric_type: str, span: Span) -> None:
+        """Where metrics have their type as a label."""
+        text = 'metric might not be a counter, __type__ label is not set to "counter" or "histogram"'
+        self.info(f"{text}, got {quote(metric_type)}: {quote(metric_name)}", span)
+
     def forced_monotonicity(
         self,
         metric_name: str,

@@ -32,7 +32,7 @@ from .plan import nodes
 from .plan.builder import PlanOptions, build
 from .plan.durations import QueryTimes
 from .plan.explain import explain
-from .plan.rewrites import THAT_READ_LESS, optimise
+from .plan.rewrites import THAT_READ_LESS, THAT_READ_NAMES, optimise
 from .source import SeriesSource
 from .syntax import ast
 from .syntax.ast import ValueType
@@ -46,7 +46,8 @@ class EngineOptions:
     `lookback_ms`: how far back an instant selector looks. `default_step_ms`: of subqueries without a step.
     `max_samples`: points that one query may hold at once. `timeout_s`: None for no limit.
     `enable_delayed_name_removal`: names go at the end of a query, not at each function.
-    `use_start_timestamps`: functions of counters look at them.
+    `use_start_timestamps`: functions of counters look at them. `enable_type_and_unit_labels`: what a counter is is told
+    by the label `__type__`, not by the end of the name.
     `parsed_queries`: how many syntax trees are remembered.
     """
 
@@ -56,6 +57,7 @@ class EngineOptions:
     timeout_s: float | None = None
     enable_delayed_name_removal: bool = False
     use_start_timestamps: bool = False
+    enable_type_and_unit_labels: bool = False
     parsed_queries: int = 1_000
     warnings_max: int = 10
     infos_max: int = 10
@@ -107,6 +109,8 @@ class Engine:
         )
         plan = build(tree, QueryTimes(start_ms, end_ms, step_ms), options)
         without = THAT_READ_LESS if count_samples else ()
+        if self._type_labels(limits):
+            without = (*without, *THAT_READ_NAMES)
         return optimise(plan, fragments=fragments, delayed_names=self.delayed_names(limits), without=without)
 
     def explain(
@@ -129,6 +133,11 @@ class Engine:
         if limits is None or limits.delayed_names is None:
             return self.options.enable_delayed_name_removal
         return limits.delayed_names
+
+    def _type_labels(self, limits: QueryLimits | None) -> bool:
+        if limits is None or limits.type_labels is None:
+            return self.options.enable_type_and_unit_labels
+        return limits.type_labels
 
     def instant(
         self,
@@ -243,6 +252,7 @@ class _Run:
             ReadBudget(Reads(limits.max_series, limits.max_chunks, limits.max_chunk_bytes)),
             cancellation=cancel,
             delayed_names=engine.delayed_names(limits),
+            type_labels=engine._type_labels(limits),
             tally=SampleTally(0) if stats else None,
             fragments=getattr(source, "fragments", None),
         )

@@ -168,6 +168,7 @@ class QueryLimits:
     """Of one query. None leaves the engine's own, 0 is no limit.
 
     `delayed_names`: names go at the end of the query. `start_timestamps`: functions of counters look at them.
+    `type_labels`: what a counter is is told by the label `__type__`, not by the end of the name.
     `max_series`, `max_chunks`, `max_chunk_bytes`: what selectors may read.
     `max_memory_bytes`: what the query may hold at once, by estimate.
     """
@@ -176,6 +177,7 @@ class QueryLimits:
     timeout_s: float | None = None
     delayed_names: bool | None = None
     start_timestamps: bool | None = None
+    type_labels: bool | None = None
     max_series: int = 0
     max_chunks: int = 0
     max_chunk_bytes: int = 0

@@ -192,6 +192,9 @@ class StoreGateway(Protocol):
     def next_blocks_page(self, cursor: str) -> BlocksPage:
         """What follows a page. Raises Unavailable where the cursor is no longer kept."""
 
+    def estimate_block_samples(self, tenant: TenantId, blocks: tuple[str, ...], selection: Selection) -> int:
+        """About how many samples the selection has in those of the blocks that are there."""
+
     def block_label_names(self, tenant: TenantId, blocks: tuple[str, ...], selection: Selection) -> BlocksNames:
         """Sorted names of all labels of the selected series."""
 

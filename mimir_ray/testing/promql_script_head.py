@@ -97,6 +97,11 @@ class HeadStorage:
     def clear(self) -> None:
         self._head = self._new_head()
 
+    @property
+    def head(self) -> Head:
+        """The one in use."""
+        return self._head
+
     def source(self) -> SeriesSource:
         return self._head
 

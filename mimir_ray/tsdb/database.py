@@ -114,6 +114,7 @@ class Database:
         self._checkpoint_failures = 0
         self._wal_truncation_failures = 0
         self._compaction_lock = threading.Lock()
+        self._closed = False
         self._uncollected = False
         """The head was truncated, and what follows that is not done yet."""
         self.blocks = LocalBlocks(directory, indexes or LoadedIndexes(clock))
@@ -198,7 +199,7 @@ class Database:
         yield from join(holders, selection)
 
     def estimate_samples(self, selection: Selection) -> int:
-        """About how many samples the selection has; blocks whose index is not in memory count by their head."""
+        """About how many samples the selection has: of the series that the head has, as long ago as blocks go."""
         stats = self.head.stats
         metas = [one for one in self.blocks.metas if one.min_time <= selection.maxt and selection.mint < one.max_time]
         times = [time for meta in metas for time in (meta.min_time, meta.max_time)]
@@ -251,6 +252,8 @@ class Database:
     def checkpoint(self) -> None:
         """Writes a checkpoint and drops the WAL before it. Raises `Unavailable`, and the WAL is then as it was."""
         with self._checkpoint_lock:
+            if self._closed:
+                return
             try:
                 with self.head.exclusive():
                     facts, parts = self.head.checkpoint()
@@ -286,6 +289,8 @@ class Database:
         Raises `Unavailable` and `Corruption`; blocks that were made until then stay, everything else is tried again.
         """
         with self._compaction_lock:
+            if self._closed:
+                return []
             before = None
             made: list[BlockMeta] = []
             try:
@@ -380,7 +385,9 @@ class Database:
         )
 
     def close(self) -> None:
-        """Makes the WAL durable and closes the files; readers that have begun may finish."""
-        self._wal.close()
-        self._files.close()
-        self.blocks.close()
+        """Makes the WAL durable and closes the files; readers that have begun may finish. Waits for a compaction."""
+        with self._compaction_lock, self._checkpoint_lock:
+            self._closed = True
+            self._wal.close()
+            self._files.close()
+            self.blocks.close()

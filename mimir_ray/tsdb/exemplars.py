@@ -109,6 +109,16 @@ class ExemplarStore:
             self._chain[references] = -1
             self._newest[references] = -1
 
+    def renumber(self, kept: NDArray[np.bool_]) -> None:
+        """The kept series are called 0, 1, … in the order that they had; the others were forgotten before."""
+        if not self.capacity:
+            return
+        references, *rest = self.export()
+        numbers = (np.cumsum(kept) - 1).astype(np.int32)
+        self._newest, self._chain = np.full((2, 0), -1, np.int64)
+        self._clear(self.capacity)
+        self.add(numbers[references], *rest)
+
     def select(
         self, references: NDArray[np.int32], mint: int, maxt: int
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float64], list[bytes]]:

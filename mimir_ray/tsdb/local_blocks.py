@@ -52,20 +52,27 @@ class LoadedIndexes:
     def sweep(self) -> None:
         """Forgets what was idle, and the oldest beyond the bytes. Who reads it right now goes on undisturbed."""
         with self._lock:
-            total = sum(block.loaded_bytes for block in self._used)
-            oldest = self._clock.monotonic_s() - self._idle_s
-            for block, used_s in list(self._used.items()):
-                if used_s >= oldest and total <= self._bytes_max:
-                    break
-                total -= block.loaded_bytes
+            used = list(self._used.items())
+        # Without the lock: a block that is just being read makes one wait, and readers wait for the lock.
+        sizes = [block.loaded_bytes for block, _ in used]
+        total = sum(sizes)
+        oldest = self._clock.monotonic_s() - self._idle_s
+        for (block, used_s), size in zip(used, sizes, strict=True):
+            if used_s >= oldest and total <= self._bytes_max:
+                break
+            with self._lock:
+                if self._used.get(block) != used_s:
+                    continue  # used again meanwhile
                 del self._used[block]
-                block.close()
-                self.unloads += 1
+            block.close()
+            total -= size
+            self.unloads += 1
 
     @property
     def bytes(self) -> int:
         with self._lock:
-            return sum(block.loaded_bytes for block in self._used)
+            used = list(self._used)
+        return sum(block.loaded_bytes for block in used)
 
 
 @dataclass(eq=False)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mimir_ray.kernel import F64, I64, OutF64, OutI64, kernel
 from mimir_ray.model.histogram import HistogramPart
+from mimir_ray.model.label_groups import equal_rows
 from mimir_ray.model.labels import LabelColumns, StringTable
 from mimir_ray.model.series import SeriesBatch, concat_starts
 
@@ -25,7 +26,7 @@ def merge_batches(holders: Sequence[Sequence[SeriesBatch]]) -> Iterator[SeriesBa
         return
     table = StringTable()
     labels = LabelColumns.concat([part.labels.rebase(table) for part in parts])
-    order, groups = _groups(labels.codes)
+    order, groups = equal_rows(labels.codes)
     starts, ends = _bounds(parts)
     timestamps = np.concatenate([part.timestamps for part in parts])
     values = np.concatenate([part.values for part in parts])
@@ -52,17 +53,6 @@ def merge_batches(holders: Sequence[Sequence[SeriesBatch]]) -> Iterator[SeriesBa
         histograms = None if histograms is None else histograms[samples]
         began = None if began is None else began[samples]
     yield SeriesBatch(labels.take(first), offsets, merged_timestamps[:count], merged_values, histograms, began)
-
-
-def _groups(codes: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Rows in a stable order that puts equal ones side by side, and where each group begins: int64[G + 1]."""
-    rows = np.ascontiguousarray(codes)
-    if rows.shape[1] == 0:
-        return np.arange(len(rows)), np.array([0, len(rows)], np.int64)
-    keys = rows.view(np.dtype((np.void, rows.shape[1] * rows.itemsize))).ravel()
-    order = np.argsort(keys, kind="stable")
-    changed = np.nonzero((rows[order[1:]] != rows[order[:-1]]).any(axis=1))[0] + 1
-    return order, np.concatenate(([0], changed, [len(rows)])).astype(np.int64)
 
 
 def _bounds(parts: Sequence[SeriesBatch]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

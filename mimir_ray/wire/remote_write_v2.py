@@ -15,11 +15,12 @@ import threading
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mimir_ray.encoding.bits import bits_to_float, load64_le
-from mimir_ray.encoding.hashing import chain128, chain128_end, hash128
+from mimir_ray.encoding.hashing import chain128, chain128_end, chain128_pair, hash128
 from mimir_ray.encoding.varint import read_uvarint
-from mimir_ray.kernel import U8, OutF64, OutI32, OutI64, OutI64x2, OutU64, device, kernel, u64
+from mimir_ray.kernel import I64, U8, U64, OutF64, OutI32, OutI64, OutI64x2, OutU64, device, kernel, u64
 from mimir_ray.wire.compression import WriteMessageTooLarge
 from mimir_ray.wire.protobuf import MalformedProtobuf, read_length, read_tag, skip_field
 from mimir_ray.wire.write_scan import REMOTE_WRITE_2, Families, HashKey, Symbols, WriteScan
@@ -106,16 +107,22 @@ def scan_write_request_v2(body: bytes, key: HashKey, label_bytes_max: int = 100 
     wanted = (len(body) // 24 + 16, len(body) // 24 + 16, len(body) // 16 + 16, len(body) // 64 + 16)
     while True:
         room = _room(*wanted)
+        find_symbols(data, room.symbol_start, room.symbol_end, room.counts)
+        series, symbols = int(room.counts[_SERIES]), int(room.counts[_SYMBOLS])
+        _raise_problem(room.counts)
+        if not room.fits(series, 0, symbols, 0):
+            wanted = (max(series, wanted[0]), wanted[1], max(symbols, wanted[2]), wanted[3])
+            continue
+        name_symbol = hash_symbols(data, *seeds, room.symbol_start[:symbols], room.symbol_end, room.words)
         room.lately[:] = 0
         _scan(
-            data, *seeds, room.symbol_start, room.symbol_end, room.words, room.lately,
+            data, *seeds, room.words, symbols, name_symbol, room.lately,
             room.label_start, room.label_end, room.created, room.hash_low, room.hash_high, room.offsets,
             room.owners, room.timestamps, room.starts, room.values, room.family_keys, room.entries, room.counts,
         )  # fmt: skip
+        _raise_problem(room.counts)
         found = room.counts.tolist()
-        if found[_ERROR]:
-            raise MalformedProtobuf("Remote Write 2.0", _PROBLEMS[found[_ERROR]], found[_ERROR_AT])
-        series, samples, symbols, families = (found[at] for at in (_SERIES, _SAMPLES, _SYMBOLS, _FAMILIES))
+        samples, families = found[_SAMPLES], found[_FAMILIES]
         if room.fits(series, samples, symbols, families):
             break
         wanted = (series, samples, symbols, families)
@@ -146,7 +153,12 @@ def scan_write_request_v2(body: bytes, key: HashKey, label_bytes_max: int = 100 
     )
 
 
-def _different(keys: np.ndarray, entries: np.ndarray) -> Families:
+def _raise_problem(counts: NDArray[np.int64]) -> None:
+    if counts[_ERROR]:
+        raise MalformedProtobuf("Remote Write 2.0", _PROBLEMS[counts[_ERROR]], int(counts[_ERROR_AT]))
+
+
+def _different(keys: NDArray[np.uint64], entries: NDArray[np.int64]) -> Families:
     """Each once; the parts of a histogram or summary take turns in a request."""
     _, first = np.unique(keys, return_index=True)
     first.sort()
@@ -249,60 +261,89 @@ def _read_metadata(data: Any, at: Any, stop: Any) -> Any:
     return kind, help_ref, unit_ref, True
 
 
-@device
-def _find_symbols(data: Any, symbol_start: Any, symbol_end: Any) -> Any:
-    """(symbols, number of series, problem, where): a look at the fields of the request itself, not into series."""
+@kernel
+def find_symbols(data: U8, symbol_start: OutI64, symbol_end: OutI64, counts: OutI64) -> None:
+    """Finds the symbols of a request and how many series it has: a look at its own fields, not into series.
+
+    Args:
+        symbol_start, symbol_end: at most so many symbols are written, all are counted.
+        counts: int64[_COUNTS]; _SYMBOLS, _SERIES, _ERROR and _ERROR_AT are written.
+    """
     size = np.int64(len(data))
     symbols_max = np.int64(len(symbol_start))
     symbols = np.int64(0)
     series = np.int64(0)
     at = np.int64(0)
+    error = 0
     while at < size:
         begin = at
         tag, at = read_tag(data, at, size)
-        if tag < 0:
-            return symbols, series, 1, begin
         field = tag >> 3
-        if field == 1 or field == 3:
-            return symbols, series, 6, begin
         if tag == 0x22 or tag == 0x2A:
             length, at = read_length(data, at, size)
             if length < 0:
-                return symbols, series, 2, begin
-            if tag == 0x2A:
+                error = 2
+            elif tag == 0x2A:
                 series += 1
             else:
                 if symbols == 0 and length > 0:
-                    return symbols, series, 7, begin
+                    error = 7
                 if symbols < symbols_max:
                     symbol_start[symbols] = at
                     symbol_end[symbols] = at + length
                 symbols += 1
             at += length
-            continue
-        if field == 4 or field == 5:
-            return symbols, series, 3, begin
-        at = skip_field(data, at, size, tag & 7)
-        if at < 0:
-            return symbols, series, 4, begin
-    return symbols, series, 0, at
+        elif tag < 0:
+            error = 1
+        elif field == 1 or field == 3:
+            error = 6
+        elif field == 4 or field == 5:
+            error = 3
+        else:
+            at = skip_field(data, at, size, tag & 7)
+            if at < 0:
+                error = 4
+        if error != 0:
+            at = begin
+            break
+    counts[_SYMBOLS] = symbols
+    counts[_SERIES] = series
+    counts[_ERROR] = error
+    counts[_ERROR_AT] = at
+
+
+@kernel
+def hash_symbols(
+    data: U8, seed0: u64, seed1: u64, seed2: u64, seed3: u64, starts: I64, ends: I64, words: OutU64
+) -> int:
+    """Writes the _WORDS of each symbol; returns which one is `__name__`, or -1."""
+    found = np.int64(-1)
+    for y in range(len(starts)):
+        first, last = starts[y], ends[y]
+        low, high = hash128(data, first, last, seed0, seed1, seed2, seed3)
+        words[_WORDS * y] = low
+        words[_WORDS * y + 1] = high
+        words[_WORDS * y + 2] = np.uint64(last - first)
+        if last - first == 8 and load64_le(data, first) == _NAME:
+            found = y
+    return found
 
 
 @kernel
 def _scan(
     data: U8, seed0: u64, seed1: u64, seed2: u64, seed3: u64,
-    symbol_start: OutI64, symbol_end: OutI64, words: OutU64, lately: OutU64,
+    words: U64, symbols: int, name_symbol: int, lately: OutU64,
     label_start: OutI64, label_end: OutI64, created: OutI64, hash_low: OutU64, hash_high: OutU64,
     sample_offsets: OutI64, sample_series: OutI32, timestamps: OutI64, starts: OutI64, values: OutF64,
     family_keys: OutU64, entries: OutI64x2, counts: OutI64,
 ) -> None:  # fmt: skip
-    """Two passes over a Request: its symbols and how many series there are, then the series.
+    """Reads the series of a Request whose own fields are sound (`find_symbols`).
 
     Args:
-        symbol_start, symbol_end, words: the symbols, and _WORDS of each; should there be more than fit, they are
-            counted and the second pass is left out.
+        words, symbols, name_symbol: what `hash_symbols` wrote, of how many, and which one is `__name__`.
         lately: uint64[_LATELY], zeros: metadata that was seen, by its key; another one may take its place.
         label_start, label_end: of the message of each series, as in `WriteScan`; `created`: its field of that name.
+            There is room for all series.
         hash_low, hash_high: of each series, from the hashes of its symbols in their order.
         sample_offsets: one longer than label_start.
         sample_series, timestamps, starts, values: at most so many samples are written, all are counted.
@@ -321,26 +362,13 @@ def _scan(
     in_labels = np.int64(0)
     earliest = np.int64(0x7FFFFFFFFFFFFFFF)
     latest = np.int64(-0x7FFFFFFFFFFFFFFF - 1)
-    symbols, series_count, problem, where = _find_symbols(data, symbol_start, symbol_end)
-    error = np.int64(problem)
-    at = np.int64(where)
-    fits = error == 0 and symbols <= len(symbol_start) and series_count <= len(label_start)
-    name_symbol = np.int64(-1)
-    if fits:
-        for y in range(symbols):
-            first, last = symbol_start[y], symbol_end[y]
-            low, high = hash128(data, first, last, seed0, seed1, seed2, seed3)
-            words[_WORDS * y] = low
-            words[_WORDS * y + 1] = high
-            words[_WORDS * y + 2] = np.uint64(last - first)
-            if last - first == 8 and load64_le(data, first) == _NAME:
-                name_symbol = y
-        at = np.int64(0)
+    error = np.int64(0)
+    at = np.int64(0)
     series = np.int64(0)
     known = np.uint64(symbols)
     # Of the metadata before.
     last_name, last_kind, last_help, last_unit = np.int64(-1), np.int64(0), np.int64(0), np.int64(0)
-    while fits and at < size:
+    while at < size:
         tag, at = read_tag(data, at, size)
         if tag != 0x2A:
             at = skip_field(data, at, size, tag & 7)
@@ -354,7 +382,8 @@ def _scan(
         since = np.int64(0)
         a, b = seed0, seed1
         refs = np.int64(0)
-        names = False
+        name = np.int64(0)
+        low, high = np.uint64(0), np.uint64(0)
         metric = np.int64(-1)
         kind, help_ref, unit_ref = np.int64(0), np.int64(0), np.int64(0)
         while at < stop:
@@ -390,12 +419,14 @@ def _scan(
                         break
                     symbol = np.int64(ref)
                     word = symbol * _WORDS
-                    a, b = chain128(a, b, words[word], words[word + 1], seed2, seed3)
                     in_labels += np.int64(words[word + 2]) + _REF_BYTES
                     if refs & 1 == 0:
-                        names = symbol == name_symbol
-                    elif names:
-                        metric = symbol
+                        name = symbol
+                        low, high = words[word], words[word + 1]
+                    else:
+                        a, b = chain128_pair(a, b, low, high, words[word], words[word + 1], seed2, seed3)
+                        if name == name_symbol:
+                            metric = symbol
                     refs += 1
                 if error != 0:
                     break
@@ -497,11 +528,9 @@ def _scan(
         label_start[series] = -1 - message
         label_end[series] = stop
         series += 1
-    if fits and error == 0:
+    if error == 0:
         sample_offsets[series] = samples
-    counts[_SERIES] = series_count
     counts[_SAMPLES] = samples
-    counts[_SYMBOLS] = symbols
     counts[_FAMILIES] = families
     counts[_EXEMPLARS] = exemplars
     counts[_HISTOGRAMS] = histograms

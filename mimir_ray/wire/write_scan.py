@@ -9,7 +9,7 @@ somebody asks for it (`build_sections`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,10 @@ from mimir_ray.kernel import I64, U8, OutI64, OutU8, device, kernel
 from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.metadata import METRIC_TYPES, Metadata
 from mimir_ray.wire.protobuf import read_length, read_tag, skip_field
+
+if TYPE_CHECKING:
+    from mimir_ray.wire.exemplars import ExemplarScan
+    from mimir_ray.wire.remote_write_histograms import HistogramScan
 
 HashKey = tuple[int, int, int, int]
 """Four uint64 that key the hash of series; secret, since senders may be hostile."""
@@ -116,6 +120,14 @@ class WriteScan:
     def one_sample_each(self) -> bool:
         """Series s has exactly sample s; the usual request of a Prometheus."""
         return self.samples == len(self) and bool((self.sample_offsets[:-1] == np.arange(self.samples)).all())
+
+    def own_histograms(self) -> HistogramScan | None:
+        """The histograms, where they are not messages of remote write (remote_write_histograms.py reads those)."""
+        return None
+
+    def own_exemplars(self, runes_max: int) -> ExemplarScan | None:
+        """The exemplars, likewise."""
+        return None
 
     def need_labels(self, rows: NDArray[np.integer]) -> None:
         """Writes the label sections of these series, where they are not there yet."""

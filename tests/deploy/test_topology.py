@@ -26,11 +26,12 @@ def loaded(*arguments: str) -> Settings:
 
 def test_the_ring_comes_first_and_the_gateway_last() -> None:
     names = [spec.address for spec in topology(settings(ingesters=3))]
-    assert names == [RING, *(Address("ingester", str(at)) for at in range(3)), Address("gateway", "0")]
+    ingesters = [Address("ingester", str(at)) for at in range(3)]
+    assert names == [RING, *ingesters, Address("backend", "0"), Address("gateway", "0")]
 
 
 def test_ingesters_are_spread_over_zones_round_robin() -> None:
-    specs = topology(settings(ingesters=5, zones=("a", "b")))
+    specs = topology(settings(ingesters=5, compactors=0, store_gateways=0, zones=("a", "b")))
     assert [spec.zone for spec in specs] == ["", "a", "b", "a", "b", "a", ""]
     assert [round_robin(["x"], at) for at in range(3)] == ["x", "x", "x"]
 
@@ -53,11 +54,42 @@ def test_writes_and_reads_of_an_ingester_have_threads_of_their_own() -> None:
 def test_every_group_of_an_actor_class_is_in_its_specification() -> None:
     from mimir_ray.cluster.ring.actor import RingActor
     from mimir_ray.roles.ingester.actor import IngesterActor
+    from mimir_ray.roles.store_gateway.actor import StoreGatewayActor
 
-    specs = {spec.address.role: spec for spec in topology(settings(ingesters=1))}
-    for role, kind in (("ring", RingActor), ("ingester", IngesterActor)):
+    specs = {spec.address.role: spec for spec in topology(settings(ingesters=1, share_processes=False))}
+    kinds = (("ring", RingActor), ("ingester", IngesterActor), ("store-gateway", StoreGatewayActor))
+    for role, kind in kinds:
         assert set(kind.concurrency_groups.values()) <= set(specs[role].options()["concurrency_groups"])
         assert all(hasattr(kind, method) for method in kind.concurrency_groups)
+
+
+def test_store_gateways_and_compactors_share_processes_as_far_as_they_pair() -> None:
+    specs = topology(settings(ingesters=1, store_gateways=2, compactors=1))[2:-1]
+    assert [spec.address for spec in specs] == [Address("backend", "0"), Address("store-gateway", "1")]
+    backend, alone = specs
+    assert backend.roles == (Address("store-gateway", "0"), Address("compactor", "0"))
+    assert {one.home for one in backend.hosts} == {backend.address}
+    assert backend.options()["concurrency_groups"] == alone.options()["concurrency_groups"]
+    assert alone.roles == (alone.address,)
+    assert alone.home is None
+
+
+def test_store_gateways_and_compactors_have_their_own_processes_where_that_is_wanted() -> None:
+    specs = topology(settings(ingesters=1, store_gateways=2, compactors=1, share_processes=False))[2:-1]
+    assert [spec.address.actor_name for spec in specs] == ["store-gateway/0", "store-gateway/1", "compactor/0"]
+    assert not topology(settings(ingesters=1, store_gateways=0, compactors=0))[2:-1]
+
+
+def test_the_classes_of_an_actor_fit_its_specification() -> None:
+    from mimir_ray.deploy.actors import _kind
+
+    (backend,) = topology(settings(ingesters=1))[2:-1]
+    kind, arguments = _kind(backend, Settings())
+    assert set(kind.concurrency_groups.values()) <= set(backend.options()["concurrency_groups"])
+    assert all(hasattr(kind, method) for method in kind.concurrency_groups)
+    assert len(arguments) == len(backend.roles)
+    assert pickle.loads(pickle.dumps(arguments[0][0])).home == backend.address
+    assert pickle.loads(pickle.dumps(arguments[1][0])).address == backend.address.actor_name
 
 
 def test_a_topology_is_the_same_every_time_and_travels() -> None:

@@ -15,10 +15,11 @@ from urllib.parse import urlencode
 
 from prometheus_client import CollectorRegistry
 
+from mimir_ray.bucket.open import open_bucket
 from mimir_ray.clock import ManualClock
 from mimir_ray.cluster.ring.actor import RingActor
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
-from mimir_ray.cluster.ring.model import RingName
+from mimir_ray.cluster.ring.model import COMPACTOR, RingName
 from mimir_ray.cluster.transport.base import RING
 from mimir_ray.cluster.transport.in_process import InProcessTransport
 from mimir_ray.config.overrides import RuntimeConfig, RuntimeDefaults
@@ -26,6 +27,7 @@ from mimir_ray.config.server import TenancyConfig
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.gateway.app import create_app
 from mimir_ray.gateway.auth import Authenticator
+from mimir_ray.gateway.compaction import compaction
 from mimir_ray.gateway.metrics import GatewayMetrics
 from mimir_ray.gateway.server import GatewayServer
 from mimir_ray.gateway.services import GatewayServices
@@ -109,6 +111,7 @@ class FakeDistributor:
     def __init__(self) -> None:
         self.pushed: list[tuple[str, bytes]] = []
         self.scans: list[tuple[str, WriteScan]] = []
+        self.discarded: list[tuple[str, str, int]] = []
         self.outcome = PushOutcome()
         self.gate: asyncio.Event | None = None
 
@@ -120,6 +123,9 @@ class FakeDistributor:
         if self.gate is not None:
             await self.gate.wait()
         return self.outcome
+
+    def discard(self, tenant: TenantId, reason: str, samples: int) -> None:
+        self.discarded.append((tenant, reason, samples))
 
     async def drain(self) -> None:
         return
@@ -214,6 +220,7 @@ def serving(settings: Settings | None = None) -> Iterator[Gateway]:
     def view(name: RingName) -> RingView:
         return RingView(ring.snapshot(name), RingOptions(1))
 
+    bucket = open_bucket(settings.blocks_bucket, "querier", CollectorRegistry())
     services = GatewayServices(
         settings=settings,
         defaults=Settings(),
@@ -230,6 +237,8 @@ def serving(settings: Settings | None = None) -> Iterator[Gateway]:
         expositions=lambda: gateway.exposition,
         query_executor=executor,
         metrics=GatewayMetrics(registry),
+        bucket=bucket,
+        compaction=compaction(settings, runtime.limits, lambda: view(COMPACTOR), transport, clock, registry),
     )
     server = GatewayServer(settings.server)
     gateway = Gateway(server, services, lists, distributor, clock, ring)

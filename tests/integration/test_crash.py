@@ -5,6 +5,7 @@ A writer goes on while processes are killed, as a sender would: it repeats what 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from mimir_ray.model.labels import Labels, labels_of
-from tests.integration.deployment import UNLIMITED, Deployment, wait_for
+from tests.integration.deployment import TENANT, UNLIMITED, Deployment, wait_for
 
 FLAGS = (
     *UNLIMITED,
@@ -24,6 +25,12 @@ FLAGS = (
     # As small as they may be, so that segments are cut and checkpoints written while processes die.
     "-blocks-storage.tsdb.wal-segment-size-bytes=1MiB",
     "-blocks-storage.tsdb.wal-checkpoint-size-bytes=1MiB",
+    # Heads are cut into blocks all the time, and those uploaded.
+    "-blocks-storage.tsdb.block-ranges-period=3s",
+    "-blocks-storage.tsdb.head-compaction-interval=1s",
+    "-blocks-storage.tsdb.ship-interval=1s",
+    # Half of a range is shorter than some deaths: what is sent again after them comes late.
+    "-ingester.out-of-order-time-window=1h",
 )
 SERIES = 400
 INTERVAL_MS = 100
@@ -192,6 +199,12 @@ def test_samples_survive_an_orderly_restart(deployment: Deployment) -> None:
         assert not deployment.pids()
         deployment.start()
     assert writer.failures
+
+
+def test_meanwhile_blocks_went_into_the_bucket(deployment: Deployment) -> None:
+    metas = [json.loads(path.read_bytes()) for path in deployment.data.glob(f"blocks/{TENANT}/*/meta.json")]
+    assert len(metas) > 5
+    assert all(meta["thanos"]["source"] == "receive" for meta in metas)
 
 
 @pytest.mark.parametrize("name", ["ingester", "ingesters", "ring", "gateway", "everything", "restart"])

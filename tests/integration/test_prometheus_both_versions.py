@@ -219,7 +219,7 @@ def test_a_sender_is_told_what_was_written_of_a_request_that_is_refused_in_part(
     def push(*points: tuple[str, int]) -> tuple[int, list[str], str]:
         message = v2.Request(symbols=["", "__name__", "partly", "n", "0", "1", "trace_id", "x"])
         for n, at in points:
-            one = message.timeseries.add(labels_refs=[1, 2, 3, message.symbols.index(n)])
+            one = message.timeseries.add(labels_refs=[1, 2, 3, list(message.symbols).index(n)])
             one.samples.add(timestamp=at, value=at / 7)
             one.exemplars.add(labels_refs=[6, 7], timestamp=at, value=1.0)
         headers = {

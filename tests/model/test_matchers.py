@@ -72,6 +72,16 @@ def test_a_pattern_that_cannot_be_read_is_refused_when_the_matcher_is_made(patte
         Matcher(MatchType.NOT_REGEX, "x", pattern)
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    ["(a+)+", "(a|aa)+", "(a|a?)+", "(.*a){12}", "(.*)*b", "((a*)*)*b", "a{0,200}a{200}", "(?:a|b|ab)*c", "(x+x+)+y"],
+)
+def test_no_pattern_takes_longer_than_its_text_is_long(pattern: str) -> None:
+    # One that tries its ways one by one would not come back from any of these.
+    for text in ("a" * 20_000 + "!", "x" * 20_000, "ab" * 10_000 + "!"):
+        assert not Matcher(MatchType.REGEX, "name", pattern).accepts(text)
+
+
 def test_a_matcher_travels_and_is_a_key() -> None:
     one = Matcher(MatchType.REGEX, "x", "a[bc]+")
     assert one.accepts("abc")

@@ -307,6 +307,22 @@ def test_numbers_in_texts_are_gos(value: float, text: str) -> None:
     assert go_float(value) == text
 
 
+@pytest.mark.parametrize("query", ["rate({0}[2m])", "sum by (job) (increase({0}[2m]))"])
+def test_with_type_labels_a_counter_is_what_has_its_type(query: str) -> None:
+    data = ListSource()
+    for name, kind in (("a", "counter"), ("b_total", "gauge"), ("c", ""), ("d", "histogram")):
+        labels = {"__name__": name, "job": "x", "of": name} | ({"__type__": kind} if kind else {})
+        data.add(labels, [(at * MINUTE, float(at)) for at in range(9)])
+    text = 'PromQL info: metric might not be a counter, __type__ label is not set to "counter" or "histogram", got '
+    engine = Engine(EngineOptions(enable_type_and_unit_labels=True, enable_delayed_name_removal=True))
+    asked = query.format('{__name__=~".+"}')
+    where = f"(1:{asked.index('{') + 1})"
+    infos = engine.instant(asked, data, 5 * MINUTE).infos
+    assert sorted(infos) == [f'{text}"": "c" {where}', f'{text}"gauge": "b_total" {where}']
+    limits = QueryLimits(type_labels=False)
+    assert len(engine.instant(asked, data, 5 * MINUTE, limits=limits).infos) == 3
+
+
 def test_statistics_count_what_each_step_looks_at() -> None:
     data = source(x=[1.0] * 10)
     engine = Engine()

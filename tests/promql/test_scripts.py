@@ -6,6 +6,7 @@ lines of their evals. An eval that is not listed must pass, one that is listed m
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from mimir_ray.cli.promqltest import OPTIONS, main, run_file
 from mimir_ray.promql.engine import Engine
 from mimir_ray.testing.promql_script_head import HeadStorage
+from mimir_ray.testing.promql_script_placed import PlacedStorage
 from mimir_ray.testing.promql_script_run import ListStorage, ScriptStorage
 
 HERE = Path(__file__).parent
@@ -44,13 +46,28 @@ def engine() -> Engine:
     return Engine(OPTIONS)
 
 
-@pytest.fixture(params=["list", "head"])
+PLACES = ("list", "head", "blocks", "split")
+
+
+def at_any_time(path: Path, name: str) -> PlacedStorage:
+    """A storage that splits at a time drawn for this script, mostly inside of what it loads."""
+    rng = random.Random(name)
+    cut_ms = rng.choice([60_000, 600_000, 3_600_000, 6_000_000])
+    return PlacedStorage(path, rng.randrange(cut_ms), rng.choice([0, 0, cut_ms // 4]), rng.choice([300_000, 3_600_000]))
+
+
+@pytest.fixture(params=PLACES)
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ScriptStorage]:
     if request.param == "list":
         yield ListStorage()
         return
-    with closing(HeadStorage(tmp_path)) as head:
-        yield head
+    made = {
+        "head": lambda: HeadStorage(tmp_path),
+        "blocks": lambda: PlacedStorage(tmp_path, None),
+        "split": lambda: at_any_time(tmp_path, request.node.name),
+    }
+    with closing(made[request.param]()) as placed:
+        yield placed
 
 
 @pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
@@ -62,9 +79,9 @@ def test_our_scripts_pass(path: Path, storage: ScriptStorage, engine: Engine) ->
 
 @pytest.mark.skipif(not UPSTREAM, reason="upstream's scripts are not beside the repository")
 @pytest.mark.parametrize("path", UPSTREAM, ids=lambda path: path.stem)
-def test_upstreams_scripts_pass_but_for_what_is_listed(path: Path, engine: Engine) -> None:
+def test_upstreams_scripts_pass_but_for_what_is_listed(path: Path, storage: ScriptStorage, engine: Engine) -> None:
     listed = failing(FAILING.read_text()).get(path.name, {})
-    outcomes = run_file(path, ListStorage(), engine)
+    outcomes = run_file(path, storage, engine)
     wrong = [f"{one.line}: {one.query}: {one.reason}" for one in outcomes if not one.passed and one.line not in listed]
     assert wrong == [], "evals that should pass"
     right = {outcome.line for outcome in outcomes if outcome.passed}

@@ -19,11 +19,14 @@ from typing import Any
 import numpy as np
 from prometheus_client import CollectorRegistry
 
+from mimir_ray.bucket.bucket_index import BucketIndex, read_bucket_index
+from mimir_ray.bucket.filesystem import FilesystemBucket
+from mimir_ray.bucket.store_config import BucketStoreConfig
 from mimir_ray.clock import ManualClock
 from mimir_ray.cluster.ring.actor import RingActor
 from mimir_ray.cluster.ring.lifecycler import Lifecycler
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
-from mimir_ray.cluster.ring.model import INGESTER, InstanceDesc, InstanceId
+from mimir_ray.cluster.ring.model import INGESTER, STORE_GATEWAY, InstanceDesc, InstanceId
 from mimir_ray.cluster.ring.ring import MemoryStore
 from mimir_ray.cluster.ring.watcher import RingWatcher
 from mimir_ray.cluster.transport.base import RING, Address, Client, Retry
@@ -48,9 +51,17 @@ from mimir_ray.roles.ingester.ingester import Ingester
 from mimir_ray.roles.ingester.metrics import IngesterMetrics
 from mimir_ray.roles.querier.config import QuerierConfig
 from mimir_ray.roles.querier.fragments import ShardTasks
-from mimir_ray.roles.querier.querier import Querier
+from mimir_ray.roles.querier.metrics import QuerierMetrics
+from mimir_ray.roles.querier.querier import OlderSamples, Querier
 from mimir_ray.roles.querier.source import ClusterSource, Ingesters
+from mimir_ray.roles.querier.store import Store
+from mimir_ray.roles.store_gateway.actor import ring_options as gateway_ring_options
+from mimir_ray.roles.store_gateway.config import StoreGatewayConfig
+from mimir_ray.roles.store_gateway.metrics import StoreGatewayMetrics
+from mimir_ray.roles.store_gateway.store_gateway import StoreGateway
+from mimir_ray.testing.bucket_blocks import put_block, put_index
 from mimir_ray.testing.sources import ListSource
+from mimir_ray.tsdb.block.meta import BlockMeta
 from mimir_ray.wire.remote_write import encode_write_request, label_section
 
 NOW_MS = 1_700_000_000_000
@@ -114,6 +125,49 @@ class Node:
         return getattr(self.ingester, name)
 
 
+class Gateway:
+    """One store-gateway process without its threads."""
+
+    def __init__(self, cluster: Cluster, number: int) -> None:
+        self.id = InstanceId(f"store-gateway-{number}")
+        ring = cluster.transport.client(RING)
+        self.watcher = RingWatcher(ring, {STORE_GATEWAY: cluster.gateway_options}, cluster.clock)
+        self.registry = CollectorRegistry()
+        self.gateway = StoreGateway(
+            cluster.bucket,
+            cluster.directory / self.id,
+            cluster.bucket_store,
+            StoreGatewayConfig(),
+            cluster.clock,
+            StoreGatewayMetrics(self.registry),
+            lambda tenant: cluster.limits,
+            lambda: self.watcher.view(STORE_GATEWAY),
+            self.id,
+        )
+        address = Address("store-gateway", str(number)).actor_name
+        desc = InstanceDesc(self.id, address, incarnation=next(_incarnations))
+        self.lifecycler = Lifecycler(STORE_GATEWAY, desc, ring, cluster.clock, np.random.default_rng(number), TOKENS)
+        self.calls: list[str] = []
+
+    def open(self) -> None:
+        self.lifecycler.start(background=False)
+        self.watcher.poll()
+        self.gateway.open()
+        self.lifecycler.replayed()
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in (
+            "select_blocks",
+            "next_blocks_page",
+            "estimate_block_samples",
+            "block_label_names",
+            "block_label_values",
+        ):
+            raise AttributeError(name)
+        self.calls.append(name)
+        return getattr(self.gateway, name)
+
+
 @dataclass(frozen=True, slots=True)
 class _PushClient:
     client: Client
@@ -133,11 +187,14 @@ class Cluster:
         zones: Sequence[str] = ("",),
         tasks: ShardTasks | None = None,
         querier: QuerierConfig | None = None,
+        store_gateways: int = 0,
         **limits: object,
     ) -> None:
+        """With `store_gateways` queries read the bucket too, for all times unless `limits` and `querier` differ."""
         self.directory = directory
         self.clock = ManualClock(NOW_MS)
-        self.limits = Limits(**{"out_of_order_time_window": Duration(3_600_000), **limits})  # type: ignore[arg-type]
+        defaults = {"out_of_order_time_window": Duration(3_600_000), "query_ingesters_within": Duration(0)}
+        self.limits = Limits(**{**defaults, **limits})  # type: ignore[arg-type]
         self.zones = zones
         self.options = RingOptions(replication_factor, zone_aware=len(zones) > 1)
         # Few attempts: each one's pause would move the clock, and nobody sends heartbeats meanwhile.
@@ -145,7 +202,15 @@ class Cluster:
         self.ring_store = MemoryStore()
         self.start_ring()
         self.nodes: dict[int, Node] = {}
-        self.watcher = RingWatcher(self.transport.client(RING), {INGESTER: self.options}, self.clock)
+        self.gateways: dict[int, Gateway] = {}
+        self.gateway_options = gateway_ring_options(StoreGatewayConfig())
+        rings = {INGESTER: self.options, STORE_GATEWAY: self.gateway_options}
+        self.watcher = RingWatcher(self.transport.client(RING), rings, self.clock)
+        self.bucket_folder = directory / "bucket"
+        self.bucket = FilesystemBucket(self.bucket_folder)
+        self.bucket_store = BucketStoreConfig(ignore_blocks_within=Duration(0))
+        self.metas: list[BlockMeta] = []
+        self.marks: dict[str, int] = {}
         self.written = ListSource()
         self._loop = asyncio.new_event_loop()
         self._executor = ThreadPoolExecutor(8)
@@ -159,10 +224,22 @@ class Cluster:
             DistributorMetrics(self.registry),
         )
         self.ingesters = Ingesters(lambda: self.view, self.transport, self._executor)
-        self.querier = Querier(self.ingesters, querier or QuerierConfig(), tasks)
+        store = Store(
+            lambda tenant: read_bucket_index(self.bucket, tenant) or BucketIndex(),
+            lambda tenant: self.watcher.view(STORE_GATEWAY),
+            self.transport,
+            self._executor,
+            self.bucket_store,
+            QuerierMetrics(self.registry),
+        )
+        older = OlderSamples(store, lambda tenant: self.limits, self.clock) if store_gateways else None
+        config = querier or QuerierConfig(query_store_after=Duration(0))
+        self.querier = Querier(self.ingesters, config, tasks, older)
         self.engine = Engine(EngineOptions())
         for number in range(ingesters):
             self.start(number)
+        for number in range(store_gateways):
+            self.start_gateway(number)
 
     def __enter__(self) -> Cluster:
         return self
@@ -203,20 +280,51 @@ class Cluster:
         self.kill(number)
         return self.start(number)
 
+    def start_gateway(self, number: int) -> Gateway:
+        """A store-gateway, new or again; it reads the bucket indexes."""
+        gateway = Gateway(self, number)
+        self.transport.serve(gateway.lifecycler.desc.address, lambda: gateway)
+        gateway.open()
+        self.gateways[number] = gateway
+        self.refresh()
+        return gateway
+
+    def kill_gateway(self, number: int) -> None:
+        gateway = self.gateways.pop(number)
+        self.transport.kill(gateway.lifecycler.desc.address, restarts=False)
+
+    def upload(self, series: Series, tenant: TenantId = TENANT, uploaded_s: int = 1, **more: Any) -> BlockMeta:
+        """A block of these samples in the bucket, known to the bucket index."""
+        held = [(labels, list(points)) for labels, points in series]
+        meta = put_block(self.bucket_folder, tenant, held, len(self.metas), **more)
+        self.metas.append(meta)
+        self.index_bucket(tenant, uploaded_s)
+        for labels, points in held:
+            self.written.add(labels, points)
+        return meta
+
+    def index_bucket(self, tenant: TenantId = TENANT, uploaded_s: int = 1) -> None:
+        put_index(self.bucket, tenant, self.metas, self.clock.now_ms() // 1000, uploaded_s, self.marks)
+
+    def sync(self) -> None:
+        """All store-gateways look at the bucket index."""
+        for gateway in self.gateways.values():
+            gateway.gateway.sync("periodic")
+
     def pass_time(self, seconds: float) -> None:
         """In steps shorter than a heartbeat period, so that the living stay healthy."""
         for _ in range(int(seconds // 10) or 1):
             self.clock.advance_ms(min(10_000, int(seconds * 1000)))
-            for node in self.nodes.values():
-                node.lifecycler.tick()
+            for one in (*self.nodes.values(), *self.gateways.values()):
+                one.lifecycler.tick()
         self.transport.client(RING).call("sweep")
         self.refresh()
 
     def refresh(self) -> None:
         """Everyone learns the newest ring."""
         self.watcher.poll()
-        for node in self.nodes.values():
-            node.watcher.poll()
+        for one in (*self.nodes.values(), *self.gateways.values()):
+            one.watcher.poll()
 
     @property
     def view(self) -> RingView:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import pytest
 import snappy
 
+from mimir_ray.bucket.filesystem import FilesystemBucket
 from mimir_ray.clock import SystemClock
 from mimir_ray.cluster.ring.actor import RingActor
 from mimir_ray.cluster.ring.persistence import FileStore
@@ -23,15 +24,18 @@ from mimir_ray.cluster.transport.base import RING, Address, Retry
 from mimir_ray.cluster.transport.in_process import InProcessTransport
 from mimir_ray.config.overrides import RuntimeDefaults
 from mimir_ray.config.units import duration
+from mimir_ray.deploy import actors
 from mimir_ray.deploy.settings import Settings
-from mimir_ray.deploy.topology import topology
+from mimir_ray.deploy.topology import ActorSpec, topology
 from mimir_ray.gateway import actor as gateway_module
-from mimir_ray.gateway.actor import GatewayActor, GatewaySpec
+from mimir_ray.gateway.actor import GatewayActor, GatewaySpec, Peer
 from mimir_ray.gateway.app import create_app
 from mimir_ray.gateway.services import GatewayServices
 from mimir_ray.model.labels import labels_of
+from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.engine import EngineOptions
 from mimir_ray.roles.ingester.actor import IngesterActor, IngesterSpec, ring_options
+from mimir_ray.testing.bucket_blocks import put_block, put_index
 from mimir_ray.wire.remote_write import encode_write_request, label_section
 
 SOON_S = 30
@@ -66,6 +70,9 @@ class Deployment:
         for spec in topology(self.settings):
             if spec.address.role == "ingester":
                 self.start_ingester(spec.address.instance)
+            elif spec.hosts:
+                self.backend = self._backend(spec)
+                self.transport.serve(spec.address, lambda: self.backend)
         about = GatewaySpec(
             "0",
             self.settings,
@@ -73,9 +80,14 @@ class Deployment:
             ring_options(self.settings.ingester),
             RuntimeDefaults(limits=self.settings.limits),
             EngineOptions(),
-            tuple(spec.address for spec in topology(self.settings) if spec.address.role != "gateway"),
+            tuple(Peer(one.address, one.roles) for one in topology(self.settings) if one.address.role != "gateway"),
         )
         self.gateway = GatewayActor(about, self.transport)
+
+    def _backend(self, spec: ActorSpec) -> Any:
+        """What deploy/actors.py makes, on this transport."""
+        kind, arguments = actors._kind(spec, self.settings)
+        return kind(*((about, self.transport) for about, *_ in arguments))
 
     def start_ingester(self, instance: str) -> None:
         folder = self.settings.tsdb_dir / f"ingester-{instance}"
@@ -122,6 +134,7 @@ class Deployment:
 
     def stop(self) -> None:
         self.gateway.stop()
+        self.backend.stop()
         for ingester in self.ingesters.values():
             ingester.stop()
         self.ring.close()
@@ -167,17 +180,46 @@ def test_everybody_shows_up_in_services_the_ring_and_the_metrics(start: Callable
         ("ring", "Running"),
         ("ingester/0", "Running"),
         ("ingester/1", "Running"),
+        ("store-gateway/0", "Running"),
+        ("compactor/0", "Running"),
     ]
     shards = json.loads(one.ask("/ingester/ring", Accept="application/json")[1])["shards"]
     assert [(each["id"], each["state"], len(each["tokens"])) for each in shards] == [
         ("ingester-0", "ACTIVE", 128),
         ("ingester-1", "ACTIVE", 128),
     ]
+    (shard,) = json.loads(one.ask("/store-gateway/ring", Accept="application/json")[1])["shards"]
+    assert (shard["id"], shard["state"], shard["address"]) == ("store-gateway-0", "ACTIVE", "backend/0")
+    assert len(shard["tokens"]) == 512
     metrics = one.ask("/metrics")[1]
-    for pod in ("gateway-0", "ring-0", "ingester-0", "ingester-1"):
+    assert 'cortex_bucket_stores_tenants_synced{pod="store-gateway-0"} 0.0' in metrics
+    for pod in ("gateway-0", "ring-0", "ingester-0", "ingester-1", "backend-0"):
         assert f'process_cpu_seconds_total{{pod="{pod}"}}' in metrics
     assert 'cortex_ring_members{name="ingester",state="ACTIVE",pod="ring-0"} 2.0' in metrics
     assert metrics.count("# TYPE process_cpu_seconds_total counter\n") == 1
+
+
+def test_samples_in_the_bucket_come_out_over_http(start: Callable[..., Deployment]) -> None:
+    """A block of a day ago that nobody told the store-gateway of."""
+    one = start()
+    now_ms = SystemClock().now_ms()
+    assert one.push(10, now_ms) == 200
+    labels = labels_of({"__name__": "m", "instance": "old"})
+    day_ago = now_ms - 24 * 3_600_000
+    meta = put_block(one.settings.root / "blocks", TenantId("anonymous"), [(labels, [(day_ago, 5.0)])])
+    bucket = FilesystemBucket(one.settings.root / "blocks")
+    put_index(bucket, TenantId("anonymous"), [meta], now_ms // 1000)
+    assert one.value("sum_over_time(m{instance='old'}[25h])") == 5
+    assert one.value("count(count_over_time(m[25h]))") == 11
+    assert one.value(f"m @ {day_ago / 1000:.3f}") == 5
+    status, body = one.ask("/prometheus/api/v1/label/instance/values")
+    assert (status, "old" in json.loads(body)["data"]) == (200, True)
+    assert one.ask("/store-gateway/prepare-shutdown") == (200, "unset\n")
+    put_index(bucket, TenantId("anonymous"), [meta], now_ms // 1000 - 7200)
+    one.gateway._indexes.forget(TenantId("anonymous"))
+    status, body = one.ask(f"/prometheus/api/v1/query?query={quote('m[25h]')}")
+    assert (status, json.loads(body)["errorType"]) == (500, "internal")
+    assert "err-mimir-bucket-index-too-old" in body
 
 
 def test_an_ingester_that_stops_is_missed_until_it_is_back_with_its_samples(start: Callable[..., Deployment]) -> None:
@@ -191,6 +233,22 @@ def test_an_ingester_that_stops_is_missed_until_it_is_back_with_its_samples(star
     one.start_ingester("0")
     assert eventually(one.ready)
     assert one.value("sum(m)") == sum(range(100))
+
+
+def test_a_flush_puts_everything_into_the_bucket_and_changes_no_answer(start: Callable[..., Deployment]) -> None:
+    one = start()
+    now_ms = SystemClock().now_ms()
+    assert one.push(100, now_ms) == 200
+    assert one.ask("/ingester/flush?wait=true")[0] == 204
+    metas = list((one.settings.blocks_bucket.directory / "anonymous").glob("*/meta.json"))
+    assert len(metas) == 2, "one an ingester"
+    assert sum(json.loads(path.read_bytes())["stats"]["numSamples"] for path in metas) == 100
+    assert one.value("sum(m)") == sum(range(100))
+    assert len(one.query("m")) == 100
+    assert one.push(100, now_ms + 1) == 200
+    assert one.value("count(m)") == 100
+    assert one.value("sum(count_over_time(m[5m]))") == 200
+    assert 'cortex_ingester_shipper_uploads_total{pod="ingester-0"} 1.0' in one.ask("/metrics")[1]
 
 
 def test_an_ingester_that_cannot_start_says_why(start: Callable[..., Deployment]) -> None:
@@ -209,7 +267,7 @@ def test_it_scrapes_itself(start: Callable[..., Deployment]) -> None:
     assert eventually(lambda: one.value('up{job="mimir-ray"}') == 1)
     assert eventually(lambda: one.value("sum(cortex_distributor_received_samples_total)") > 100)
     pods = {each["metric"]["pod"] for each in one.query("process_cpu_seconds_total")}
-    assert pods == {"gateway-0", "ring-0", "ingester-0", "ingester-1"}
+    assert pods == {"gateway-0", "ring-0", "ingester-0", "ingester-1", "backend-0"}
 
 
 def test_forgetting_an_instance_takes_it_out_of_the_ring(start: Callable[..., Deployment]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimir_ray.cluster.ring.lookup import RingView
+from mimir_ray.cluster import paging
 from mimir_ray.cluster.transport.in_process import FaultRates
 from mimir_ray.errors import MimirRayError, Unavailable
 from mimir_ray.model.labels import Labels, labels_of
@@ -21,8 +21,8 @@ from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.limits import Cancellation, QueryCancelled
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
 from mimir_ray.promql.source import Selection, Shard
-from mimir_ray.roles.ingester import ingester as ingester_module
 from mimir_ray.roles.querier.config import QuerierConfig
+from mimir_ray.roles.querier.fragments import QueryScope
 from mimir_ray.roles.querier.tasks import run_shard
 from tests.scenarios.cluster import NOW_MS, Cluster, close_to, plain, read
 
@@ -105,7 +105,7 @@ class Tasks:
         self.cluster: Cluster | None = None
 
     def run(
-        self, tenant: TenantId, fragment: Fragment, shards: int, view: RingView, cancellation: Cancellation
+        self, tenant: TenantId, fragment: Fragment, shards: int, scope: QueryScope, cancellation: Cancellation
     ) -> Iterator[FragmentPart]:
         assert self.cluster is not None
         for index in range(shards):
@@ -118,7 +118,7 @@ class Tasks:
                 fragment.count_samples,
                 Shard(index, shards),
             )
-            yield from run_shard(self.cluster.transport, view, tenant, part, cancellation.remaining_s())
+            yield from run_shard(self.cluster.transport, scope, tenant, part, cancellation.remaining_s())
 
 
 def write_everything(cluster: Cluster) -> None:
@@ -241,7 +241,7 @@ def bits(series: dict[Labels, list[tuple[int, float]]]) -> dict[Labels, list[tup
 
 @pytest.fixture(params=[(1, 1), (2, 1), (3, 3)])
 def paged(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    monkeypatch.setattr(ingester_module, "PAGE_BYTES", 1)
+    monkeypatch.setattr(paging, "PAGE_BYTES", 1)
     with Cluster(tmp_path, *request.param) as one:
         one.push(everything())
         yield one
@@ -257,7 +257,7 @@ def test_an_answer_of_many_pages_is_whole(paged: Cluster) -> None:
 
 def test_no_cursor_is_kept_of_an_answer_that_was_read_to_its_end(paged: Cluster) -> None:
     read(paged.source(), SMALL)
-    assert [len(node.ingester._cursors) for node in paged.nodes.values()] == [0] * len(paged.nodes)
+    assert [len(node.ingester._pages) for node in paged.nodes.values()] == [0] * len(paged.nodes)
 
 
 def test_a_cancelled_query_asks_for_no_further_page(paged: Cluster) -> None:
@@ -279,7 +279,7 @@ def test_two_readers_page_through_the_same_ingester(paged: Cluster) -> None:
 def test_an_ingester_that_restarts_between_two_pages_makes_the_query_fail_as_one_to_try_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingester_module, "PAGE_BYTES", 1)
+    monkeypatch.setattr(paging, "PAGE_BYTES", 1)
     with Cluster(tmp_path, 1, 1) as one:
         one.push(everything())
         batches = one.source().select(SMALL)
@@ -293,7 +293,7 @@ def test_an_ingester_that_restarts_between_two_pages_makes_the_query_fail_as_one
 def test_with_replicas_an_ingester_that_dies_between_two_pages_is_not_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingester_module, "PAGE_BYTES", 1)
+    monkeypatch.setattr(paging, "PAGE_BYTES", 1)
     with Cluster(tmp_path, 3, 3) as one:
         one.push(everything())
         original = one.nodes[1].ingester.select_page

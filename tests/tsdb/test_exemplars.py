@@ -127,6 +127,19 @@ def test_a_series_that_is_gone_takes_its_exemplars_along() -> None:
     assert content(store) == [(1, 1, 1.0, b"b"), (0, 1, 5.0, b"new")]
 
 
+@given(_entries, st.lists(st.booleans(), min_size=4, max_size=4))
+@settings(deadline=None)
+def test_kept_series_have_their_exemplars_under_new_numbers(entries: list[Entry], kept: list[bool]) -> None:
+    store = ExemplarStore(10)
+    append(store, entries, 1000)
+    store.forget(np.flatnonzero(~np.array(kept)).astype(np.int32))
+    before = content(store)
+    numbers = (np.cumsum(kept) - 1).tolist()
+    store.renumber(np.array(kept))
+    assert content(store) == [(numbers[series], *rest) for series, *rest in before]
+    assert append(store, [(0, 10**9, 1.0, b"x")]) == [STORED]
+
+
 def test_the_arena_of_labels_stays_small() -> None:
     store = ExemplarStore(10)
     for at in range(2000):

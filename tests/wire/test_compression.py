@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 from collections.abc import Callable
@@ -84,7 +85,5 @@ def test_any_bytes_are_read_or_refused(
         if damaged:
             damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     del damaged[data.draw(st.integers(0, len(damaged))) :]
-    try:
+    with contextlib.suppress(ClientError):
         assert len(decompress(bytes(damaged), encoding, 1000)) <= 1000
-    except ClientError:
-        pass

@@ -50,12 +50,12 @@ async def push(request: Request) -> HTTPResponse:
         else:
             outcome = await services.distributor.push(tenant, data)
         if outcome.error is not None:
-            answer = _failed(outcome.error, request)
+            answer = failed(outcome.error, request)
         else:
             answer = HTTPResponse(status=200, content_type=TEXT)
         return _with_written(answer, outcome.written) if version_2 else answer
     except MimirRayError as error:
-        answer = _failed(error, request)
+        answer = failed(error, request)
         return _with_written(answer, Written()) if version_2 else answer
     except Exception as error:  # noqa: BLE001  (the edge)
         return as_text(error, request)
@@ -99,8 +99,8 @@ class UnsupportedProtocol(ClientError):
     """A message type that this endpoint does not take."""
 
 
-def _failed(error: Exception, request: Request) -> HTTPResponse:
-    """Status as in `httpgrpc` of pkg/distributor/errors.go, and when to try again."""
+def failed(error: Exception, request: Request) -> HTTPResponse:
+    """What a push that failed is answered, and when to try again. Upstream: pkg/distributor/errors.go."""
     if isinstance(error, RateLimited):
         answer = text(str(error), 429)
     elif isinstance(error, Unavailable):

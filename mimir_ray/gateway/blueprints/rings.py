@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import orjson
@@ -14,28 +15,29 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import redirect
 
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
-from mimir_ray.cluster.ring.model import DISTRIBUTOR, INGESTER, InstanceId, RingName
+from mimir_ray.cluster.ring.model import COMPACTOR, DISTRIBUTOR, INGESTER, STORE_GATEWAY, InstanceId, RingName
 from mimir_ray.gateway.answers import JSON, wants_json
 from mimir_ray.gateway.errors import as_text
 from mimir_ray.gateway.pages import page, table
 from mimir_ray.gateway.same_site import protect
 from mimir_ray.gateway.services import GatewayServices, services_of
 
+PAGES = (
+    (DISTRIBUTOR, "Distributor"),
+    (INGESTER, "Ingester"),
+    (STORE_GATEWAY, "Store-gateway"),
+    (COMPACTOR, "Compactor"),
+)
+"""The rings that have a page, at /<ring>/ring."""
+
 
 def blueprint() -> Blueprint:
     routes = Blueprint("rings")
     protect(routes)
-    routes.add_route(ingesters, "/ingester/ring", methods=("GET", "POST"), name="ingester")
-    routes.add_route(distributors, "/distributor/ring", methods=("GET", "POST"), name="distributor")
+    for ring, title in PAGES:
+        show = partial(ring_page, ring=ring, title=title)
+        routes.add_route(show, f"/{ring}/ring", methods=("GET", "POST"), name=ring.replace("-", "_"))
     return routes
-
-
-async def ingesters(request: Request) -> HTTPResponse:
-    return await ring_page(request, RingName("ingester"), "Ingester")
-
-
-async def distributors(request: Request) -> HTTPResponse:
-    return await ring_page(request, DISTRIBUTOR, "Distributor")
 
 
 async def ring_page(request: Request, ring: RingName, title: str) -> HTTPResponse:
@@ -57,7 +59,7 @@ async def ring_page(request: Request, ring: RingName, title: str) -> HTTPRespons
 
 def _view(services: GatewayServices, ring: RingName) -> RingView:
     """As this gateway sees the ring, or, of a ring that it does not watch, as it is."""
-    if ring == INGESTER:
+    if ring != DISTRIBUTOR:
         return services.ring_view(ring)
     return RingView(services.ring.call("snapshot", ring), RingOptions())
 

@@ -35,6 +35,7 @@ def _parts(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> It
         execution.tally is not None,
         max_reads=execution.reads.most,
         max_bytes=execution.budget.max_bytes,
+        type_labels=execution.type_labels,
     )
     (matchers,) = {each.matchers for each in nodes.walk(node) if isinstance(each, nodes.Select | nodes.RangeSelect)}
     reads = Reads()

@@ -62,6 +62,7 @@ class Execution:
     annotations: Annotations = field(default_factory=Annotations)
     cancellation: Cancellation | None = None
     delayed_names: bool = False
+    type_labels: bool = False
     tally: SampleTally | None = None
     """Samples that selectors look at, of the steps that are evaluated just now; None if nobody wants to know."""
     shared: dict[tuple[nodes.PlanNode, nodes.Steps], Any] = field(default_factory=dict)
@@ -145,7 +146,9 @@ class Execution:
         while isinstance(argument, nodes.Shared | nodes.StepInvariant):
             argument = argument.expr
         starts = isinstance(argument, nodes.Select) and argument.start_timestamps
-        return FunctionContext(node.call, steps.times, self.table, self.annotations, self.delayed_names, starts)
+        return FunctionContext(
+            node.call, steps.times, self.table, self.annotations, self.delayed_names, starts, self.type_labels
+        )
 
     def tallied(self, batches: Iterator[StepMatrix], tally: SampleTally | None) -> Iterator[StepMatrix]:
         """The batches; what they look at while they are made is counted in `tally`."""

@@ -36,6 +36,7 @@ def execute_fragment(
         ReadBudget(fragment.max_reads),
         cancellation=cancellation,
         delayed_names=fragment.delayed_names,
+        type_labels=fragment.type_labels,
         tally=SampleTally(fragment.steps.count) if fragment.count_samples else None,
     )
     if isinstance(fragment.node, nodes.Aggregate):

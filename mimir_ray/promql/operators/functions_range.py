@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.model.labels import METRIC_NAME
+from mimir_ray.model.labels import METRIC_NAME, METRIC_TYPE
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.promql.kernels import extended as kernels_extended
 from mimir_ray.promql.kernels import over_time, quantile, rate, regression, start_timestamps
@@ -17,6 +17,7 @@ from mimir_ray.promql.kernels.windows import Window
 
 from .functions_base import Dense, FunctionContext, InvalidFunctionArgument, RangeFunction, ScalarSteps
 
+_COUNTER_TYPES = ("counter", "histogram")
 _COUNTER_SUFFIXES = ("_total", "_sum", "_count", "_bucket")
 
 
@@ -110,9 +111,20 @@ def _from_restarts(plain: RangeFunction, kernel: Callable[..., None]) -> RangeFu
 
 
 def note_non_counters(batch: SeriesBatch, present: NDArray[np.bool_], context: FunctionContext) -> None:
-    """Adds an info for each metric with a result whose name is no counter's. Upstream: engine.go evalCall."""
+    """Adds an info for each metric with a result whose name (or, with type labels, type) is no counter's.
+
+    Upstream: engine.go evalCall.
+    """
     codes = batch.labels.column(METRIC_NAME)
     strings = batch.labels.table.strings
+    if context.type_labels:
+        filled = present.any(axis=1)
+        pairs = np.stack((codes, batch.labels.column(METRIC_TYPE)), axis=1)[filled]
+        for code, kind in np.unique(pairs, axis=0).tolist():
+            if strings[code] and strings[kind] not in _COUNTER_TYPES:
+                span = context.call.args[0].span
+                context.annotations.possible_non_counter_type(strings[code], strings[kind], span)
+        return
     for code in np.unique(codes).tolist():
         name = strings[code]
         if name and not name.endswith(_COUNTER_SUFFIXES) and present[codes == code].any():

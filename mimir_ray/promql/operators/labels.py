@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.model.histogram import HistogramPart
-from mimir_ray.model.labels import METRIC_NAME, LabelColumns, StringTable
+from mimir_ray.model.labels import METRIC_NAME, METRIC_TYPE, METRIC_UNIT, LabelColumns, StringTable
 from mimir_ray.model.series import StepMatrix
 from mimir_ray.promql.kernels.aggregations import merge_rows
 from mimir_ray.promql.kernels.grouping import RowIndex
 from mimir_ray.promql.limits import EvaluationError
 
-METADATA_LABELS = (METRIC_NAME, "__type__", "__unit__")
+METADATA_LABELS = (METRIC_NAME, METRIC_TYPE, METRIC_UNIT)
 """What goes when a metric's name goes. Upstream: model/metadata schema.IsMetadataLabel."""
 SAME_LABELSET = "vector cannot contain metrics with the same labelset"
 _SMALL = 512

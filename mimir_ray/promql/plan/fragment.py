@@ -27,7 +27,8 @@ from .nodes import PlanNode, Steps
 class Fragment:
     """`node` at these steps, of the series in `shard`.
 
-    `delayed_names`, `max_samples`: as in the engine that asks. `count_samples`: report what steps look at.
+    `delayed_names`, `type_labels`, `max_samples`: as in the engine that asks. `count_samples`: report what steps look
+    at.
     `max_reads`, `max_bytes`: the limits of the query, for each owner by itself; 0 for none.
     """
 
@@ -39,6 +40,7 @@ class Fragment:
     shard: Shard | None = None
     max_reads: Reads = Reads()
     max_bytes: int = 0
+    type_labels: bool = False
 
 
 @dataclass(slots=True)

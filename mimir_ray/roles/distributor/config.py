@@ -37,6 +37,25 @@ class DistributorConfig:
         minimum=1,
         help="Largest push request, compressed or not.",
     )
+    max_otlp_request_size: Bytes = setting(
+        Bytes(100 << 20),
+        flag="distributor.max-otlp-request-size",
+        minimum=1,
+        help="Largest OTLP request, compressed or not.",
+    )
+    max_influx_request_size: Bytes = setting(
+        Bytes(100 << 20),
+        flag="distributor.max-influx-request-size",
+        category="experimental",
+        minimum=1,
+        help="Largest request of Influx line protocol, compressed or not.",
+    )
+    influx_endpoint_enabled: bool = setting(
+        False,
+        flag="distributor.influx-endpoint-enabled",
+        category="experimental",
+        help="Whether POST /api/v1/push/influx/write takes Influx line protocol.",
+    )
     remote_timeout: Duration = setting(
         Duration(2000),
         flag="distributor.remote-timeout",

@@ -132,7 +132,7 @@ class Distributor:
     ) -> PushOutcome:
         """Writes a decompressed request, by default a prometheus.WriteRequest.
 
-        Whatever is wrong with it is the outcome's `error`. `version`: of remote write, for the metrics.
+        Whatever is wrong with it is the outcome's `error`. `version`: the protocol, for the metrics.
 
         Errors: `MalformedProtobuf`, those of errors.py, and of cluster.ring.replication (`EmptyRing`,
         `TooFewLiveReplicas`).
@@ -165,6 +165,10 @@ class Distributor:
         if self._tenants.pop(tenant, None):
             self._metrics.forget_tenant(tenant)
 
+    def discard(self, tenant: TenantId, reason: str, samples: int) -> None:
+        """Counts samples that were refused before they came here."""
+        self._metrics.discarded_samples.labels(tenant, "", reason).inc(samples)
+
     async def drain(self) -> None:
         """Returns when nothing is under way to ingesters any more."""
         await self._delivery.drain()
@@ -186,7 +190,7 @@ class Distributor:
         cache, now_ms = state.cache, self._clock.now_ms()
         exemplars: ExemplarScan | None = None
         if scan.exemplars and limits.max_global_exemplars_per_user:
-            exemplars = read_exemplars(scan, LABELS_RUNES_MAX)
+            exemplars = scan.own_exemplars(LABELS_RUNES_MAX) or read_exemplars(scan, LABELS_RUNES_MAX)
         admission = Admission(
             tenant, state.token_seed, cache, state.refused, limits, now_ms, self._metrics, scan, exemplars
         )

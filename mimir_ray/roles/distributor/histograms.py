@@ -59,7 +59,7 @@ Refusals = list[tuple[ClientError, int]]
 
 def admit_histograms(scan: WriteScan, limits: Limits) -> tuple[WriteScan, Refusals]:
     """The scan with its sound histograms among the samples. Raises `MalformedProtobuf`."""
-    found = wire.read_histograms(scan)
+    found = scan.own_histograms() or wire.read_histograms(scan)
     refused: dict[str, list[tuple[ClientError, int]]] = {}
 
     def refuse(row: int, error: ClientError) -> None:

@@ -12,7 +12,9 @@ class TenantMetrics:
 
     def __init__(self, metrics: DistributorMetrics, tenant: str) -> None:
         self.tenant = tenant
-        self.requests_in = {version: metrics.requests_in.labels(tenant, version) for version in ("1.0", "2.0")}
+        self.requests_in = {
+            version: metrics.requests_in.labels(tenant, version) for version in ("1.0", "2.0", "otlp", "influx")
+        }
         self.samples_in = metrics.samples_in.labels(tenant)
         self.exemplars_in = metrics.exemplars_in.labels(tenant)
         self.metadata_in = metrics.metadata_in.labels(tenant)

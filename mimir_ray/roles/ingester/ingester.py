@@ -9,8 +9,6 @@ from __future__ import annotations
 import fcntl
 import shutil
 import threading
-import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from mimir_ray.bucket.store import Bucket
 from mimir_ray.clock import Clock
+from mimir_ray.cluster.paging import Pages
 from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.ring.model import InstanceId
 from mimir_ray.config.instance_limits import IngesterInstanceLimits
@@ -59,9 +58,6 @@ from mimir_ray.tsdb.wal.writer import WalSettings
 log = structlog.get_logger(__name__)
 
 LOCK_TIMEOUT_S = 20.0
-PAGE_BYTES = 48 << 20
-CURSORS_MAX = 256
-CURSOR_IDLE_S = 120.0
 EVALUATE_TIMEOUT_S = 120.0
 CLOSED_SUFFIX = "~closed"
 """Of the folder of a tenant that is being removed; no tenant's id has a tilde."""
@@ -78,16 +74,6 @@ class IngesterNotReady(Unavailable):
 
     def describe(self) -> str:
         return f"the ingester is not available: {self.state}"
-
-
-@dataclass(eq=False)
-class NoSuchCursor(Unavailable):
-    """A page is no longer kept (the ingester restarted, the reader was slow); ask again from the start."""
-
-    cursor: str
-
-    def describe(self) -> str:
-        return f"no such cursor: {self.cursor}"
 
 
 @dataclass(eq=False)
@@ -108,12 +94,6 @@ class FolderInUse(Unavailable):
 
     def describe(self) -> str:
         return f"{self.directory} is in use by another process; stop that one first"
-
-
-@dataclass(slots=True)
-class _Cursor:
-    batches: Iterator[SeriesBatch]
-    used_s: float
 
 
 class Ingester:
@@ -170,7 +150,7 @@ class Ingester:
         self._instance_limits = InstanceLimits(instance_limits, clock, metrics.instance)
         self._tracking = Tracking(settings, active_ms, clock, metrics.tracking, limits, ring, instance)
         self._refusal_log = RefusalLog(settings.error_sample_rate)
-        self._cursors: OrderedDict[str, _Cursor] = OrderedDict()
+        self._pages = Pages(clock.monotonic_s)
         self._state = "starting"
         self._folder_lock: TextIO | None = None
         self._rates_at_s = clock.monotonic_s()
@@ -303,35 +283,12 @@ class Ingester:
             yield batch
 
     def select_page(self, tenant: TenantId, selection: Selection) -> Page:
-        """The first batches, up to `PAGE_BYTES`, and a cursor for the rest."""
-        return self._page(self.select(tenant, selection))
+        """The first batches, and a cursor for the rest."""
+        return Page(*self._pages.first(self.select(tenant, selection)))
 
     def next_page(self, cursor: str) -> Page:
         """The batches that follow. Raises `NoSuchCursor` for one that is used up or was dropped."""
-        with self._lock:
-            found = self._cursors.pop(cursor, None)
-        if found is None:
-            raise NoSuchCursor(cursor)
-        return self._page(found.batches)
-
-    def _page(self, batches: Iterator[SeriesBatch]) -> Page:
-        page: list[SeriesBatch] = []
-        size = 0
-        for batch in batches:
-            page.append(batch)
-            size += batch.timestamps.nbytes + batch.values.nbytes + batch.labels.codes.nbytes
-            size += 0 if batch.start_timestamps is None else batch.start_timestamps.nbytes
-            if size >= PAGE_BYTES:
-                break
-        else:
-            return Page(page)
-        cursor = uuid.uuid4().hex
-        now = self._clock.monotonic_s()
-        with self._lock:
-            self._cursors[cursor] = _Cursor(batches, now)
-            while len(self._cursors) > CURSORS_MAX or next(iter(self._cursors.values())).used_s < now - CURSOR_IDLE_S:
-                self._cursors.popitem(last=False)
-        return Page(page, cursor)
+        return Page(*self._pages.next(cursor))
 
     def evaluate(self, tenant: TenantId, fragment: Fragment, ring_version: int) -> list[FragmentPart]:
         entry = self._find(tenant)
@@ -389,7 +346,7 @@ class Ingester:
         with self._lock:
             return {
                 tenant: TenantStats(
-                    entry.database.stats.head.series,
+                    entry.database.head.stats.series,
                     entry.rate,
                     active_series=self._tracking.active(tenant).total.series,
                 )
@@ -410,7 +367,10 @@ class Ingester:
         self._instance_limits.report()
         self._tracking.update([entry for _, entry in tenants])
         for tenant, entry in tenants:
-            entry.database.maintain(now_ms)
+            try:
+                entry.database.maintain(now_ms)
+            except MimirRayError as error:  # of one tenant; the others go on, and it is tried again
+                log.warning("maintenance failed", user=tenant, error=str(error))
             about = entry.database.stats
             stats = about.head
             self._life_cycle_metrics.count(tenant, entry.seen, about)
@@ -449,7 +409,7 @@ class Ingester:
                 log.warning("not everything was flushed", error=str(error))
         with self._lock:
             tenants, self._tenants = self._tenants, {}
-            self._cursors.clear()
+        self._pages.clear()
         for tenant, entry in tenants.items():
             try:
                 entry.database.checkpoint()
@@ -524,7 +484,7 @@ class Ingester:
             gone = folder.with_name(entry.tenant + CLOSED_SUFFIX)
             folder.rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
-        except OSError as error:
+        except (OSError, MimirRayError) as error:
             log.warning("an idle tenant was not removed", user=entry.tenant, error=str(error))
         finally:
             with self._lock:

@@ -118,7 +118,10 @@ class Shipper:
 
     def _upload(self, meta: BlockMeta) -> None:
         directory = self._blocks.path(meta.ulid)
-        names = [f"{CHUNKS}/{path.name}" for path in sorted((directory / CHUNKS).iterdir())]
+        try:
+            names = [f"{CHUNKS}/{path.name}" for path in sorted((directory / CHUNKS).iterdir())]
+        except OSError as error:
+            raise storage_error("list", directory / CHUNKS, error) from error
         for name in (INDEX, *names):
             self._bucket.upload(directory / name, block_key(self._tenant, meta.ulid, name))
         self._bucket.put(block_key(self._tenant, meta.ulid, META), self._meta(meta).to_json())

@@ -26,6 +26,13 @@ class QuerierConfig:
         unit="samples",
         help="Points that one query may hold in memory at once.",
     )
+    query_store_after: Duration = setting(
+        duration("12h"),
+        flag="querier.query-store-after",
+        category="advanced",
+        minimum=0,
+        help="Blocks in the bucket are read for what is older than this; 0 reads them always.",
+    )
     lookback_delta: Duration = setting(
         duration("5m"),
         flag="querier.lookback-delta",

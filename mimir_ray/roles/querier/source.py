@@ -1,16 +1,18 @@
 """`ClusterSource`: the samples of one tenant, wherever in the cluster they are, as the engine wants them.
 
-Recent samples are in ingesters. With a replication factor above one, and after ingesters came or went,
-several of them hold parts of one series: those are merged here by time, one sample a timestamp.
+Recent samples are in ingesters, older ones in blocks that store-gateways read (time_rules.py). With a replication
+factor above one, after ingesters came or went, and where a selection reaches into blocks, several hold parts of one
+series: those are merged here by time, one sample a timestamp.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from mimir_ray.bucket.bucket_index import BucketIndex
 from mimir_ray.cluster.quorum import ReadTracker, read_in_threads
 from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.ring.model import READ, InstanceDesc
@@ -19,16 +21,20 @@ from mimir_ray.cluster.transport.base import Pending, Transport
 from mimir_ray.model.exemplars import SeriesExemplars, merge_exemplars
 from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.metadata import Metadata
+from mimir_ray.model.selection import Selection, Shard
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.limits import Cancellation
 from mimir_ray.promql.plan.fragment import FragmentRunner
-from mimir_ray.promql.source import Selection
 from mimir_ray.roles.api import Page
+from mimir_ray.roles.querier.store import TenantStore
+from mimir_ray.roles.querier.time_rules import TimeRules
 from mimir_ray.tsdb.merge import merge_batches
 
 Answer = TypeVar("Answer")
 CALL_TIMEOUT_S = 120.0
+SAMPLES_PER_MERGE = 8_000_000
+"""A selection that has more in blocks is read and merged a part of its series at a time; 128 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +83,22 @@ def _all_results(calls: Sequence[Pending]) -> list[Any]:
     return answers
 
 
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """The part of a source that is in the bucket: by which rules, and how to read it."""
+
+    rules: TimeRules
+    store: TenantStore
+
+    def part(self, selection: Selection) -> tuple[Selection, BucketIndex] | None:
+        """What to read of which blocks; None where no block is needed."""
+        older = self.rules.of_store(selection)
+        index = None if older is None else self.store.blocks(older)
+        return None if older is None or index is None else (older, index)
+
+
 class ClusterSource:
-    """A `SeriesSource` over the ingesters for one tenant and one query."""
+    """A `SeriesSource` over ingesters and store-gateways for one tenant and one query."""
 
     def __init__(
         self,
@@ -86,18 +106,49 @@ class ClusterSource:
         ingesters: Ingesters,
         cancellation: Cancellation | None = None,
         fragments: FragmentRunner | None = None,
+        blocks: Blocks | None = None,
     ) -> None:
-        """`fragments`: who runs parts of plans for this source; None has the engine do all by itself."""
+        """`fragments`: who runs parts of plans for this source; None has the engine do all by itself. `blocks`: None
+        asks ingesters only, for samples of any age."""
         self.fragments = fragments
         self._tenant = tenant
         self._ingesters = ingesters
         self._cancellation = cancellation
+        self._blocks = blocks
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
+        recent, older = self._parts(selection)
+        if older is None:
+            if recent is not None:
+                yield from self._recent(recent)
+            return
+        assert self._blocks is not None
+        store = self._blocks.store
+        wanted, index = older
+        pieces = 1
+        if not selection.labels_only and not selection.limit_series:
+            pieces = max(1, -(-store.estimate_samples(index, wanted) // SAMPLES_PER_MERGE))
+        for shard in _pieces(selection.shard, pieces):
+            holders = store.select(index, replace(wanted, shard=shard))
+            if recent is not None:
+                # Ingesters first: of two samples of one timestamp theirs stays.
+                holders = [*self._recent_holders(replace(recent, shard=shard)), *holders]
+            holding = [batches for batches in holders if batches]
+            if len(holding) == 1:
+                yield from holding[0]
+            else:
+                yield from merge_batches(holding)
+
+    def _parts(self, selection: Selection) -> tuple[Selection | None, tuple[Selection, BucketIndex] | None]:
+        """What to ask of ingesters, and what of store-gateways."""
+        if self._blocks is None:
+            return selection, None
+        return self._blocks.rules.of_ingesters(selection), self._blocks.part(selection)
+
+    def _recent(self, selection: Selection) -> Iterator[SeriesBatch]:
+        """From ingesters only."""
         if self._ingesters.ring().replication_factor > 1:
-            # An ingester may go away between two pages: an answer counts when it is whole, and others stand in for it.
-            answers = self._ingesters.each(lambda one: list(self._read(one, selection)), self._timeout_s())
-            yield from merge_batches([batches for _, batches in answers])
+            yield from merge_batches(self._recent_holders(selection))
             return
         pages = self._ingesters.ask("select_page", self._tenant, selection, timeout_s=self._timeout_s())
         holding = [(one, page) for one, page in pages if page.batches]
@@ -106,11 +157,31 @@ class ClusterSource:
             return
         yield from merge_batches([list(self._follow(one, page)) for one, page in holding])
 
+    def _recent_holders(self, selection: Selection) -> list[list[SeriesBatch]]:
+        """What each ingester that was asked has. An ingester may go away between two pages: an answer counts when it is
+        whole, and others stand in for it."""
+        answers = self._ingesters.each(lambda one: list(self._read(one, selection)), self._timeout_s())
+        return [batches for _, batches in answers]
+
     def label_names(self, selection: Selection) -> list[str]:
-        return _union(answer for _, answer in self._ingesters.ask("label_names", self._tenant, selection))
+        recent, older = self._parts(selection)
+        lists: list[Any] = []
+        if recent is not None:
+            lists += [answer for _, answer in self._ingesters.ask("label_names", self._tenant, recent)]
+        if older is not None and self._blocks is not None:
+            wanted, index = older
+            lists.append(self._blocks.store.label_names(index, wanted))
+        return _union(lists)
 
     def label_values(self, name: str, selection: Selection) -> list[str]:
-        return _union(answer for _, answer in self._ingesters.ask("label_values", self._tenant, name, selection))
+        recent, older = self._parts(selection)
+        lists: list[Any] = []
+        if recent is not None:
+            lists += [answer for _, answer in self._ingesters.ask("label_values", self._tenant, name, recent)]
+        if older is not None and self._blocks is not None:
+            wanted, index = older
+            lists.append(self._blocks.store.label_values(index, name, wanted))
+        return _union(lists)
 
     def metadata(self, family: str = "") -> list[Metadata]:
         """Each entry once, in the order in which ingesters know them."""
@@ -145,8 +216,15 @@ class ClusterSource:
         return CALL_TIMEOUT_S if remaining is None else min(CALL_TIMEOUT_S, remaining)
 
 
-def _union(answers: Any) -> list[str]:
-    lists: Sequence[list[str]] = list(answers)
-    if len(lists) == 1:
+def _union(lists: Sequence[list[str] | set[str]]) -> list[str]:
+    if len(lists) == 1 and isinstance(lists[0], list):
         return lists[0]
     return sorted(set().union(*lists))
+
+
+def _pieces(shard: Shard | None, count: int) -> list[Shard | None]:
+    """`count` parts of a shard (or of all series) that are shards themselves."""
+    if count == 1:
+        return [shard]
+    whole = shard or Shard(0, 1)
+    return [Shard(whole.index + whole.count * piece, whole.count * count) for piece in range(count)]

@@ -5,13 +5,17 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
-from mimir_ray.cluster.ring.lookup import RingView
+from prometheus_client import CollectorRegistry
+
 from mimir_ray.cluster.transport.base import Transport
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.limits import Cancellation
 from mimir_ray.promql.operators.fragment import execute_fragment
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
-from mimir_ray.roles.querier.source import ClusterSource, Ingesters
+from mimir_ray.roles.querier.fragments import QueryScope
+from mimir_ray.roles.querier.metrics import QuerierMetrics
+from mimir_ray.roles.querier.source import Blocks, ClusterSource, Ingesters
+from mimir_ray.roles.querier.store import Store, TenantStore
 
 FAN_OUT_THREADS = 16
 
@@ -22,10 +26,25 @@ def _executor() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(FAN_OUT_THREADS, "fan-out")
 
 
+@cache
+def _metrics() -> QuerierMetrics:
+    """Nobody scrapes workers."""
+    return QuerierMetrics(CollectorRegistry())
+
+
 def run_shard(
-    transport: Transport, view: RingView, tenant: TenantId, fragment: Fragment, timeout_s: float | None
+    transport: Transport, scope: QueryScope, tenant: TenantId, fragment: Fragment, timeout_s: float | None
 ) -> list[FragmentPart]:
-    """Reads the fragment's shard from the ingesters of `view`, evaluates it, and returns all parts."""
+    """Reads the fragment's shard as `scope` says, evaluates it, and returns all parts."""
     cancellation = Cancellation(timeout_s)
-    source = ClusterSource(tenant, Ingesters(lambda: view, transport, _executor()), cancellation)
+    ingesters = Ingesters(lambda: scope.ingesters, transport, _executor())
+    source = ClusterSource(tenant, ingesters, cancellation, blocks=_blocks(transport, scope, tenant, cancellation))
     return list(execute_fragment(fragment, source, cancellation))
+
+
+def _blocks(transport: Transport, scope: QueryScope, tenant: TenantId, cancellation: Cancellation) -> Blocks | None:
+    rules, shard, index, config = scope.rules, scope.store_shard, scope.index, scope.store
+    if rules is None or shard is None or index is None or config is None:
+        return None
+    store = Store(lambda _tenant: index, lambda _tenant: shard, transport, _executor(), config, _metrics())
+    return Blocks(rules, TenantStore(store, tenant, rules.now_ms, cancellation))

@@ -183,6 +183,7 @@ class QueryFrontend:
         return QueryLimits(
             delayed_names=limits.enable_delayed_name_removal,
             start_timestamps=limits.use_start_timestamps,
+            type_labels=limits.enable_type_and_unit_labels,
             max_series=limits.max_fetched_series_per_query,
             max_chunks=limits.max_fetched_chunks_per_query,
             max_chunk_bytes=int(limits.max_fetched_chunk_bytes_per_query),

@@ -616,9 +616,11 @@ class Head:
             return True
 
     def _renumber(self) -> None:
-        self._memory.renumber(~self._index.dropped[: len(self._index)])
-        self._starts.renumber(~self._index.dropped[: len(self._index)])
-        self._activity.renumber(~self._index.dropped[: len(self._index)])
+        kept = ~self._index.dropped[: len(self._index)]
+        self._memory.renumber(kept)
+        self._starts.renumber(kept)
+        self._exemplars.renumber(kept)
+        self._activity.renumber(kept)
         self._index = without_dropped(self._index)
         self._postings = Postings(self._index)
         self.incarnation = secrets.randbits(63)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.kernel import I32, I64, U8, Bool, OutI32, OutI64, kernel
+from mimir_ray.kernel import I32, I64, U8, Bool, OutBool, OutI32, OutI64, kernel
 from mimir_ray.model.matchers import Matcher, MatchType
 
 from .columns import strings_of
@@ -31,6 +31,18 @@ _CACHED_PAIRS_MAX = 1 << 22
 
 _ACCEPTED = 1
 _REFUSED = 2
+
+
+@kernel
+def begin_with(values: I32, arena: U8, cuts: I64, prefix: U8, more: bool, fits: OutBool) -> None:
+    """fits[i]: the bytes arena[cuts[values[i]]:cuts[values[i] + 1]] begin with `prefix` (and `more` follow)."""
+    for i in range(len(values)):
+        start = cuts[values[i]]
+        fits[i] = cuts[values[i] + 1] - start >= len(prefix) + more
+        at = 0
+        while fits[i] and at < len(prefix):
+            fits[i] = arena[start + at] == prefix[at]
+            at += 1
 
 
 @kernel
@@ -252,11 +264,11 @@ class Postings:
         name = int(index.pair_names[newest])
         pairs = np.empty(int(index.name_pairs[name]), np.int32)
         pairs = pairs[: walk_pairs(newest, known.newest, index.pair_previous, pairs)][::-1].copy()
-        if matcher.prefix == ("", True):
-            # Stored values are not empty, so `.+` takes all of them.
-            fits = np.ones(len(pairs), np.bool_)
-        elif matcher.prefix == ("", False):
-            fits = np.ones(len(pairs), np.bool_)
+        if matcher.prefix is not None:
+            literal, more = matcher.prefix
+            fits = np.empty(len(pairs), np.bool_)
+            prefix = np.frombuffer(literal.encode("utf-8", "surrogateescape"), np.uint8)
+            begin_with(index.pair_values[pairs], index.arena, index.symbol_cuts, prefix, more, fits)
         else:
             accepts = matcher._accepts_pattern
             texts = strings_of(index.pair_values[pairs], index.arena, index.symbol_cuts)

@@ -13,6 +13,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from mimir_ray.clock import ManualClock
+from mimir_ray.cluster import paging
+from mimir_ray.cluster.paging import NoSuchCursor
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
 from mimir_ray.cluster.ring.model import INGESTER, InstanceDesc, InstanceId, InstanceState, RingDesc
 from mimir_ray.config.limits import Limits
@@ -26,9 +28,8 @@ from mimir_ray.promql.plan import nodes
 from mimir_ray.promql.plan.fragment import Fragment
 from mimir_ray.promql.source import Selection
 from mimir_ray.roles.api import NotSoleOwner
-from mimir_ray.roles.ingester import ingester as module
 from mimir_ray.roles.ingester.config import TsdbConfig
-from mimir_ray.roles.ingester.ingester import FolderInUse, Ingester, IngesterNotReady, NoSuchCursor
+from mimir_ray.roles.ingester.ingester import FolderInUse, Ingester, IngesterNotReady
 from mimir_ray.roles.ingester.local_limits import local_limit
 from mimir_ray.roles.ingester.metrics import IngesterMetrics
 from mimir_ray.roles.ingester.ownership import Ownership
@@ -318,7 +319,7 @@ SMALL = replace(EVERYTHING, batch_series=1)
 
 @pytest.fixture
 def paged(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> Setup:
-    monkeypatch.setattr(module, "PAGE_BYTES", 1)
+    monkeypatch.setattr(paging, "PAGE_BYTES", 1)
     setup.push(*((up(number), [(NOW, 1.0)]) for number in range(3)))
     return setup
 
@@ -351,7 +352,7 @@ def test_cursors_that_nobody_uses_are_dropped(paged: Setup) -> None:
 
 
 def test_no_more_cursors_are_kept_than_allowed(paged: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CURSORS_MAX", 2)
+    monkeypatch.setattr(paging, "CURSORS_MAX", 2)
     cursors = [paged.ingester.select_page(TENANT, SMALL).cursor for _ in range(3)]
     with pytest.raises(NoSuchCursor):
         paged.ingester.next_page(cursors[0])

@@ -41,7 +41,8 @@ class OneSource:
         self._source = ListSource()
         for pod in range(5):
             labels = labels_of({"__name__": "x", "pod": str(pod)})
-            self._source.add(labels, [(minute * MINUTE, float(minute)) for minute in range(300)])
+            points = [(minute * MINUTE, float(minute)) for minute in range(300)]
+            self._source.add(labels, points, [(time, 60_000) for time, _ in points])
 
     def source(self, tenant: TenantId, cancellation: Cancellation) -> SeriesSource:
         return self._source
@@ -140,6 +141,16 @@ def test_names_go_at_the_end_of_the_query_where_the_tenant_has_it_so() -> None:
     replaced = 'label_replace(rate(x[5m]), "name", "$1", "__name__", "(.+)")'
     assert "name" not in ask(replaced).labels.names
     assert "name" in ask(replaced, enable_delayed_name_removal=True).labels.names
+
+
+def test_start_timestamps_are_used_where_the_tenant_has_it_so() -> None:
+    functions = {"enabled_promql_experimental_functions": ("start_timestamp",)}
+    assert len(ask("start_timestamp(x)", **functions)) == 0
+    found = ask("start_timestamp(x)", use_start_timestamps=True, **functions)
+    assert len(found) == 5 and set(found.values.tolist()) == {60.0}
+    assert "start_timestamps=True" in frontend(use_start_timestamps=True).explain(
+        TENANT, "rate(x[5m])", 0, MINUTE, MINUTE
+    )
 
 
 def test_samples_are_counted_step_by_step_where_that_is_asked_for() -> None:

@@ -20,7 +20,7 @@ matchers = st.builds(
     Matcher,
     st.sampled_from(MatchType),
     st.sampled_from(["__name__", "a", "b", "job", "le", "none"]),
-    st.sampled_from(["", "a", "b", "m", "a|b", "a|", ".*", ".+", "[ab]", "1.", "ä", "up"]),
+    st.sampled_from(["", "a", "b", "m", "a|b", "a|", ".*", ".+", "[ab]", "1.", "ä", "up", "a.*", "a.+", "ä.*", "u.+"]),
 )
 
 
@@ -83,6 +83,35 @@ def test_matchers_select_what_they_accept(
                 assert inverted.select(question).tolist() == expected
     finally:
         postings._TAIL_MIN = tail
+
+
+@given(st.lists(st.text(max_size=6), max_size=8, unique=True), st.text(max_size=4), st.booleans())
+def test_the_prefix_kernel_says_what_startswith_says(texts: list[str], prefix: str, more: bool) -> None:
+    raw = [text.encode("utf-8", "surrogatepass") for text in texts]
+    cuts = np.concatenate(([0], np.cumsum([len(one) for one in raw]))).astype(np.int64)
+    values = np.arange(len(raw), dtype=np.int32)[::-1].copy()
+    wanted = prefix.encode("utf-8", "surrogatepass")
+    fits = np.empty(len(raw), np.bool_)
+    arena = np.frombuffer(b"".join(raw) or b"x", np.uint8)
+    postings.begin_with(values, arena, cuts, np.frombuffer(wanted, np.uint8), more, fits)
+    assert fits.tolist() == [one.startswith(wanted) and len(one) >= len(wanted) + more for one in reversed(raw)]
+
+
+def test_patterns_over_a_hundred_thousand_values_of_one_label() -> None:
+    index = SeriesIndex()
+    names = [f"/api/v{number % 7}/item-{number:06d}" for number in range(100_000)]
+    intern(index, [(("__name__", "m"), ("path", name)) for name in names])
+    inverted = Postings(index)
+    for pattern, expected in {
+        "/api/v1/item-000001": [1],
+        "/api/v1/item-000001|/api/v2/item-000002|nothing": [1, 2],
+        "/api/v1.*": list(range(1, 100_000, 7)),
+        "/api/v1/item-099996.+": [],
+        "/api/v[12]/item-09999.": [number for number in range(99_990, 100_000) if number % 7 in (1, 2)],
+    }.items():
+        assert inverted.select((Matcher(MatchType.REGEX, "path", pattern),)).tolist() == expected
+        refused = inverted.select((Matcher(MatchType.NOT_REGEX, "path", pattern),))
+        assert len(refused) == 100_000 - len(expected) and not np.isin(expected, refused).any()
 
 
 def test_thousands_of_series_grow_every_table() -> None:

@@ -21,6 +21,8 @@ REWRITES = (
 """The modules of this package, in the order in which they help each other."""
 THAT_READ_LESS = ("matcher_propagation", "common_subexpressions")
 """Those with which a query looks at fewer samples than upstream's does."""
+THAT_READ_NAMES = ("matcher_propagation", "label_pruning")
+"""Those that know what functions say of a metric from its name alone."""
 
 
 def optimise(

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mimir_ray.bucket.filesystem import FilesystemBucket
+from mimir_ray.bucket.index_header import HeaderEvents, HeadersBusy, IndexHeaders, name_runs
+from mimir_ray.bucket.store import ObjectNotFound
+from mimir_ray.clock import ManualClock
+from mimir_ray.errors import Corruption
+from mimir_ray.model.labels import labels_of
+from mimir_ray.model.matchers import Matcher, MatchType
+from mimir_ray.model.tenant import TenantId
+from mimir_ray.testing.bucket_blocks import put_block, ulid_of
+from mimir_ray.testing.buckets import WatchedBucket
+
+TENANT = TenantId("team-a")
+BLOCK = ulid_of(0)
+
+
+class Counting(HeaderEvents):
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def loaded(self, seconds: float) -> None:
+        self.told.append("loaded")
+
+    def load_failed(self) -> None:
+        self.told.append("failed")
+
+    def unloaded(self) -> None:
+        self.told.append("unloaded")
+
+
+class Setup:
+    def __init__(self, folder: Path, **options: float) -> None:
+        series = [
+            (labels_of({"__name__": "m", "host": f"h{n:04d}", "empty": "x" * (n % 2)}), [(n, 1.0)]) for n in range(300)
+        ]
+        put_block(folder / "bucket", TENANT, series)
+        self.reads: list[str] = []
+        self.bucket = WatchedBucket(FilesystemBucket(folder / "bucket"), lambda name, _key: self.reads.append(name))
+        self.clock = ManualClock(0)
+        self.events = Counting()
+        self.folder = folder / "headers"
+        self.options = options
+        self.headers = self.fresh()
+
+    def fresh(self) -> IndexHeaders:
+        """As after a restart."""
+        return IndexHeaders(self.bucket, self.folder, self.clock, events=self.events, **self.options)  # type: ignore[arg-type]
+
+
+def test_a_header_takes_three_reads_and_little_disk(tmp_path: Path) -> None:
+    setup = Setup(tmp_path)
+    header = setup.headers.get(TENANT, BLOCK)
+    assert setup.reads.count("get_range") <= 4
+    assert header.values("host") == [f"h{n:04d}" for n in range(300)]
+    assert header.values("empty") == ["x"]
+    assert header.values("nowhere") == []
+    assert sorted(header.runs) == ["__name__", "empty", "host"]
+    assert header.memory > 300 * 8
+    file = setup.headers.path(TENANT, BLOCK).stat()
+    assert file.st_size == (tmp_path / "bucket" / TENANT / BLOCK / "index").stat().st_size == header.size
+
+
+def test_a_header_survives_a_restart(tmp_path: Path) -> None:
+    setup = Setup(tmp_path)
+    setup.headers.get(TENANT, BLOCK)
+    setup.reads.clear()
+    assert setup.fresh().get(TENANT, BLOCK).values("empty") == ["x"]
+    assert not setup.reads
+
+
+@pytest.mark.parametrize("at", [0, 10, -20, -60, -1])
+def test_a_damaged_header_is_made_again(tmp_path: Path, at: int) -> None:
+    setup = Setup(tmp_path)
+    setup.headers.get(TENANT, BLOCK)
+    path = setup.headers.path(TENANT, BLOCK)
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0xFF
+    path.write_bytes(data)
+    assert setup.fresh().get(TENANT, BLOCK).values("empty") == ["x"]
+
+
+def test_a_header_cut_short_is_made_again(tmp_path: Path) -> None:
+    setup = Setup(tmp_path)
+    setup.headers.get(TENANT, BLOCK)
+    path = setup.headers.path(TENANT, BLOCK)
+    path.write_bytes(path.read_bytes()[:100])
+    assert setup.fresh().get(TENANT, BLOCK).values("empty") == ["x"]
+
+
+def test_an_index_that_is_damaged_in_the_bucket_is_an_error_each_time(tmp_path: Path) -> None:
+    setup = Setup(tmp_path)
+    path = tmp_path / "bucket" / TENANT / BLOCK / "index"
+    data = bytearray(path.read_bytes())
+    data[12] ^= 0xFF
+    path.write_bytes(data)
+    for _ in range(2):
+        with pytest.raises(Corruption):
+            setup.headers.get(TENANT, BLOCK)
+    path.write_bytes(b"short")
+    setup.headers.drop(TENANT, BLOCK)
+    with pytest.raises(Corruption):
+        setup.headers.get(TENANT, BLOCK)
+    assert setup.events.told.count("failed") == 3
+
+
+def test_a_block_that_is_gone_has_no_header(tmp_path: Path) -> None:
+    with pytest.raises(ObjectNotFound):
+        Setup(tmp_path).headers.get(TENANT, ulid_of(7))
+
+
+def test_idle_headers_are_unloaded_and_come_back_from_disk(tmp_path: Path) -> None:
+    setup = Setup(tmp_path)
+    setup.headers.get(TENANT, BLOCK)
+    setup.clock.advance_ms(50_000)
+    setup.headers.unload_idle(60)
+    assert len(setup.headers) == 1
+    assert setup.headers.memory > 0
+    setup.clock.advance_ms(20_000)
+    setup.headers.unload_idle(60)
+    assert len(setup.headers) == 0
+    setup.reads.clear()
+    setup.headers.get(TENANT, BLOCK)
+    assert not setup.reads
+    assert setup.events.told == ["loaded", "unloaded", "loaded"]
+
+
+def test_a_dropped_block_leaves_nothing_behind(tmp_path: Path) -> None:
+    setup = Setup(tmp_path)
+    setup.headers.get(TENANT, BLOCK)
+    setup.headers.drop(TENANT, BLOCK)
+    assert not list((tmp_path / "headers" / TENANT).iterdir())
+    setup.headers.get(TENANT, BLOCK)
+    setup.fresh().keep_only({TENANT: {BLOCK}})
+    assert setup.headers.path(TENANT, BLOCK).exists()
+    setup.fresh().keep_only({})
+    assert not (tmp_path / "headers" / TENANT).exists()
+
+
+def test_many_who_want_a_header_load_it_once(tmp_path: Path) -> None:
+    setup = Setup(tmp_path)
+    threads = [threading.Thread(target=setup.headers.get, args=(TENANT, BLOCK)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert setup.events.told == ["loaded"]
+
+
+def test_too_many_loads_at_once_have_the_last_one_give_up(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, concurrency=1, queue_timeout_s=0.01)
+    put_block(tmp_path / "bucket", TENANT, [(labels_of({"a": "b"}), [(1, 1.0)])], 1)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def before(name: str, key: str) -> None:
+        if name == "info" and BLOCK in key:
+            inside.set()
+            go_on.wait(30)
+
+    setup.bucket.before = before
+    first = threading.Thread(target=setup.headers.get, args=(TENANT, BLOCK))
+    first.start()
+    inside.wait(30)
+    with pytest.raises(HeadersBusy):
+        setup.headers.get(TENANT, ulid_of(1))
+    go_on.set()
+    first.join()
+    assert setup.headers.get(TENANT, ulid_of(1)).values("a") == ["b"]
+
+
+def test_values_are_judged_as_a_matcher_judges_them(tmp_path: Path) -> None:
+    header = Setup(tmp_path).headers.get(TENANT, BLOCK)
+    texts = header.values("host")
+    first, _ = header.runs["host"]
+    for pattern in (
+        "h00.*",
+        "h0001|h0299|nobody",
+        ".*",
+        ".+",
+        "h01.+",
+        "h0100.*",
+        "h0100.+",
+        "x.*",
+        "h.*9",
+        "h0299",
+        "",
+    ):
+        matcher = Matcher(MatchType.REGEX, "host", pattern)
+        wanted = [at for at, text in enumerate(texts) if matcher.accepts(text)]
+        for _ in range(2):
+            assert (header.accepted(matcher) - first).tolist() == wanted, pattern
+    assert header.accepted(Matcher(MatchType.EQUAL, "nowhere", "x")).tolist() == []
+    for number in range(200):
+        assert len(header.accepted(Matcher(MatchType.EQUAL, "host", f"h{number:04d}"))) == 1
+
+
+names = st.lists(st.tuples(st.binary(max_size=3), st.binary(max_size=3)), max_size=12)
+
+
+@given(names | names.map(sorted) | names.map(lambda pairs: sorted(set(pairs))))
+def test_runs_of_names_are_those_of_a_plain_loop(pairs: list[tuple[bytes, bytes]]) -> None:
+    data, columns = b"", [[], [], [], []]
+    for name, value in pairs:
+        for text, (starts, ends) in ((name, columns[:2]), (value, columns[2:])):
+            starts.append(len(data))
+            data += text
+            ends.append(len(data))
+    firsts = np.empty(len(pairs), np.int64)
+    arrays = [np.array(column, np.int64) for column in columns]
+    found = name_runs(np.frombuffer(data, np.uint8), *arrays, firsts)
+    wrong = [at for at in range(1, len(pairs)) if pairs[at] <= pairs[at - 1]]
+    if wrong:
+        assert found == -(wrong[0] + 1)
+    else:
+        wanted = [at for at in range(len(pairs)) if at == 0 or pairs[at][0] != pairs[at - 1][0]]
+        assert firsts[:found].tolist() == wanted

@@ -1,0 +1,117 @@
+"""Blocks that promtool made, sent by the command, compacted by a compactor on Ray that is killed meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.deployment import ROOT, TENANT, Deployment, peer, request, wait_for
+
+FLAGS = (
+    "-compactor.block-upload-enabled=true",
+    "-compactor.compaction-interval=2s",
+    "-compactor.cleanup-interval=2s",
+    "-compactor.new-block-check-interval=500ms",
+    "-compactor.first-level-compaction-wait-period=0s",
+    "-compactor.split-and-merge-shards=2",
+)
+HOURS = 6
+REPLICAS = 3
+JSON = {"Accept": "application/json", "X-Scope-OrgID": TENANT}
+
+
+def promtool(*arguments: object) -> str:
+    done = subprocess.run(
+        [peer("promtool"), "tsdb", *map(str, arguments)], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def dumped(folder: Path) -> list[str]:
+    """Every sample of the blocks in a folder once, whatever block has it."""
+    (folder / "wal").mkdir(exist_ok=True)
+    return sorted(set(promtool("dump", folder).splitlines()))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three times the same samples of six hours, three days ago: 9 blocks."""
+    folder = tmp_path_factory.mktemp("made")
+    start = (int(time.time()) - 3 * 86_400) // 7200 * 7200
+    lines = ["# TYPE up gauge"]
+    for series in range(20):
+        lines += [f'up{{instance="host-{series}"}} {series + at} {start + at}' for at in range(0, HOURS * 3600, 60)]
+    (folder / "samples.txt").write_text("\n".join([*lines, "# EOF\n"]))
+    for _ in range(REPLICAS):
+        promtool("create-blocks-from", "openmetrics", folder / "samples.txt", folder / "blocks")
+    return folder / "blocks"
+
+
+def uploaded(deployment: Deployment, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mimir_ray.cli", "blocks", "upload", str(folder)]
+    where = [f"--address={deployment.url}", f"--tenant={TENANT}"]
+    return subprocess.run(
+        [*command, *where],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def bucket(deployment: Deployment) -> Path:
+    return deployment.data / "blocks" / TENANT
+
+
+def live(deployment: Deployment) -> list[Path]:
+    """Folders of complete blocks that are not marked for deletion."""
+    marked = {path.name.partition("-")[0] for path in (bucket(deployment) / "markers").glob("*-deletion-mark.json")}
+    return [path.parent for path in bucket(deployment).glob("*/meta.json") if path.parent.name not in marked]
+
+
+def test_uploaded_blocks_are_compacted_and_hold_the_same_samples(
+    deployment: Deployment, made: Path, tmp_path: Path
+) -> None:
+    done = uploaded(deployment, made)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("uploaded") == REPLICAS * HOURS // 2
+
+    for pid in deployment.pids_of("CompactorActor") or deployment.pids_of("BackendActor"):
+        os.kill(pid, signal.SIGKILL)  # Ray starts it again
+
+    wait_for("blocks are compacted", lambda: len(live(deployment)) == 2, 90)
+    for folder in live(deployment):
+        shutil.copytree(folder, tmp_path / folder.name)
+    assert dumped(tmp_path) == dumped(made)
+    listed = promtool("list", tmp_path)
+    assert all(folder.name in listed for folder in live(deployment))
+
+    assert uploaded(deployment, made).stdout.count("was there already") == REPLICAS * HOURS // 2
+
+
+def test_the_pages_show_what_there_is(deployment: Deployment) -> None:
+    assert TENANT in deployment.get("/compactor/tenants", JSON).json["tenants"]
+    assert deployment.get("/compactor/ring", JSON).json["shards"][0]["state"] == "ACTIVE"
+    jobs = deployment.get(f"/compactor/tenant/{TENANT}/planned_jobs", JSON).json
+    assert jobs["jobs"] == [] and jobs["tenant_merge_shards"] == 2
+
+
+def test_a_tenant_can_be_deleted(deployment: Deployment) -> None:
+    answer = request(deployment.port, "POST", "/compactor/delete_tenant", headers=JSON)
+    assert (answer.status, answer.body) == (200, b"")
+
+    def deleted() -> bool:
+        return bool(deployment.get("/compactor/delete_tenant_status", JSON).json["blocks_deleted"])
+
+    wait_for("blocks are deleted", deleted, 30)
+    assert not (bucket(deployment) / "bucket-index.json.gz").exists()
+    assert (bucket(deployment) / "markers" / "tenant-deletion-mark.json").exists()
