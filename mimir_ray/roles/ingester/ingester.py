@@ -50,7 +50,7 @@ from mimir_ray.roles.ingester.tenants import TenantEntry
 from mimir_ray.roles.ingester.tracking import Tracking
 from mimir_ray.tsdb.block.reader import Block
 from mimir_ray.tsdb.database import Database, DatabaseSettings
-from mimir_ray.tsdb.head.head import NoRoomForSeries
+from mimir_ray.tsdb.head.new_series import NoRoomForSeries
 from mimir_ray.tsdb.head.settings import HeadSettings, PushLimits
 from mimir_ray.tsdb.local_blocks import LoadedIndexes
 from mimir_ray.tsdb.wal.writer import WalSettings

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from mimir_ray.errors import ClientError, MimirRayError, Unavailable
 from mimir_ray.model.exemplars import ExemplarColumns, SeriesExemplars
 from mimir_ray.model.histogram import HistogramColumns, HistogramPart
-from mimir_ray.model.labels import METRIC_NAME
 from mimir_ray.model.matchers import Matcher, quote
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.selection import Selection
@@ -39,7 +38,7 @@ from mimir_ray.tsdb.exemplars import ExemplarStore
 from mimir_ray.tsdb.family_metadata import FamilyMetadata
 from mimir_ray.tsdb.index.columns import IndexView, strings_of
 from mimir_ray.tsdb.index.compaction import without_dropped
-from mimir_ray.tsdb.index.interning import OVER_METRIC_LIMIT, shard_filter
+from mimir_ray.tsdb.index.interning import shard_filter
 from mimir_ray.tsdb.index.postings import Postings, walk_pairs
 from mimir_ray.tsdb.index.series_index import SeriesIndex
 from mimir_ray.tsdb.index.tokens import series_tokens
@@ -51,6 +50,7 @@ from .exemplar_push import find_exemplars, take_exemplars
 from .histogram_samples import number_histograms, resolve
 from .histogram_store import HistogramStore, pack, unpack
 from .memory import SampleMemory
+from .new_series import MalformedBatch, intern_batch, labels_of_section
 from .pick import HeadPart, HeadPick
 from .reading import Look
 from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX, NO_TIME_MIN
@@ -208,44 +208,12 @@ class Head:
         return result
 
     def _intern(self, batch: WriteBatch, limits: PushLimits, records: list[wal_records.Record]) -> NDArray[np.int32]:
-        offsets = np.ascontiguousarray(batch.label_offsets, np.int64)
-        count = len(offsets) - 1
-        if len(batch.new_series) and not (batch.new_series.min() >= 0 and batch.new_series.max() < count):
-            raise MalformedBatch("a sample of a series that is not in the batch")
-        first = len(self._index)
-        references, created = self._new_series(batch.label_bytes, offsets, limits)
-        if len(created):
-            self._created += len(created)
+        references, created, record = intern_batch(self._index, batch, limits)
+        if record is not None:
+            self._created += created
             self._memory.reserve(len(self._index))
-            data: Any = batch.label_bytes
-            all_in_order = len(created) == count and bool((created[1:] > created[:-1]).all())
-            if not all_in_order or offsets[0] or offsets[-1] != len(data):
-                data, offsets = _sections(data, offsets, created)
-            records.append(wal_records.encode_series(first, offsets, data))
+            records.append(record)
         return references
-
-    def _new_series(
-        self, label_bytes: Any, offsets: NDArray[np.int64], limits: PushLimits
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """(references, which are new); negative references where a limit of the tenant forbids it.
-
-        Raises `MalformedLabels`, `NoRoomForSeries`; then nothing has changed.
-        """
-        count, live, series_max = len(offsets) - 1, self._index.live, limits.series_max
-        if limits.series_room is not None and limits.series_room < count:
-            unknown = int((self._index.find(label_bytes, offsets) < 0).sum())
-            allowed = max(0, series_max - live) if series_max else unknown
-            if min(unknown, allowed) > limits.series_room:
-                raise NoRoomForSeries
-        references, created = self._index.intern(label_bytes, offsets, series_max, limits.metric_series_max)
-        over = np.flatnonzero(references == OVER_METRIC_LIMIT)
-        if len(over) and limits.metrics_exempt:
-            exempt = over[_exempt(label_bytes, offsets, over, limits.metrics_exempt)]
-            if len(exempt):
-                sections, cuts = _sections(label_bytes, offsets, exempt)
-                references[exempt], more = self._index.intern(sections, cuts, series_max, 0)
-                created = np.concatenate((created, exempt[more].astype(np.int32)))
-        return references, created
 
     def _append(
         self,
@@ -330,7 +298,7 @@ class Head:
             if reference >= 0:
                 labels = self._index.labels(np.array([reference], np.int32)).labels(0)
             else:
-                labels = _labels_of_section(batch, int(batch.new_series[first]))
+                labels = labels_of_section(batch, int(batch.new_series[first]))
             limit = {
                 sample_log.REFUSED_USER_LIMIT: limits.series_max,
                 sample_log.REFUSED_METRIC_LIMIT: limits.metric_series_max,
@@ -723,51 +691,6 @@ class Head:
                 raise wal_records.InvalidRecord(kind, "unknown type")
 
 
-@dataclass(eq=False)
-class NoRoomForSeries(Unavailable):
-    """All tenants together have as many series in memory as this process may have. Nothing was stored."""
-
-    id: ClassVar[str] = "ingester-max-series"
-
-    def __str__(self) -> str:
-        return (
-            "the write request has been rejected because the ingester exceeded the allowed number of in-memory series "
-            f"(err-mimir-{self.id}). To adjust the related limit, configure -ingester.instance-limits.max-series, "
-            "or contact your service administrator."
-        )
-
-
-class MalformedBatch(ClientError):
-    """The columns of a WriteBatch do not fit together."""
-
-
 def _refused(statuses: NDArray[np.uint8]) -> NDArray[np.intp]:
     """Which samples were refused for good."""
     return np.flatnonzero((statuses >= sample_log.REFUSED_OUT_OF_ORDER) & (statuses != sample_log.UNKNOWN))
-
-
-def _labels_of_section(batch: WriteBatch, series: int) -> tuple[tuple[str, str], ...]:
-    """The labels of a series that was refused, from its bytes (found to be well-formed before)."""
-    index = SeriesIndex()
-    start, end = int(batch.label_offsets[series]), int(batch.label_offsets[series + 1])
-    references, _ = index.intern(batch.label_bytes[start:end], np.array([0, end - start], np.int64))
-    return index.labels(references).labels(0)
-
-
-def _sections(label_bytes: Any, offsets: NDArray[np.int64], which: NDArray[Any]) -> tuple[bytes, NDArray[np.int64]]:
-    """The label bytes of these series back to back, and where each begins."""
-    parts = [label_bytes[offsets[r] : offsets[r + 1]] for r in which.tolist()]
-    cuts = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum([len(part) for part in parts], out=cuts[1:])
-    return b"".join(parts), cuts
-
-
-def _exempt(
-    label_bytes: Any, offsets: NDArray[np.int64], which: NDArray[np.intp], names: frozenset[str]
-) -> NDArray[np.bool_]:
-    """bool[which]: whose metric name is one of `names`."""
-    index = SeriesIndex()
-    references, _ = index.intern(*_sections(label_bytes, offsets, which))
-    labels = index.labels(references)
-    codes = [code for name in names if (code := labels.table.find(name)) >= 0]
-    return np.isin(labels.column(METRIC_NAME), codes)

@@ -21,7 +21,8 @@ from mimir_ray.testing.sources import satisfies
 from mimir_ray.testing.writes import write_batch
 from mimir_ray.tsdb.chunks.files import ChunkFiles
 from mimir_ray.tsdb.head.activity import ActiveCounts
-from mimir_ray.tsdb.head.head import Head, NoRoomForSeries
+from mimir_ray.tsdb.head.head import Head
+from mimir_ray.tsdb.head.new_series import NoRoomForSeries
 from mimir_ray.tsdb.head.settings import HeadSettings, PushLimits
 
 NOW = 1_700_000_000_000
