@@ -59,7 +59,7 @@ def create_app(services: GatewayServices, name: str = "mimir-ray", only_app: boo
         compactor.blueprint(),
         block_upload.blueprint(),
         ingester.blueprint(),
-        distributor.blueprint(),
+        tenant_stats.blueprint(),
         ui.blueprint(services.settings.api.prometheus_http_prefix),
     ):
         app.blueprint(blueprint, url_prefix=f"{prefix}{blueprint.url_prefix or ''}" if prefix else None)

@@ -21,7 +21,7 @@ COUNT_METHODS = ("active", "inmemory")
 
 
 def blueprint() -> Blueprint:
-    routes = Blueprint("distributor")
+    routes = Blueprint("tenant_stats")
     routes.add_route(all_user_stats, "/distributor/all_user_stats", methods=("GET",), name="all_user_stats")
     routes.add_route(user_stats, "/api/v1/user_stats", methods=("GET",), name="user_stats")
     return routes
