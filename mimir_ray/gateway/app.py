@@ -19,6 +19,7 @@ from mimir_ray.gateway.blueprints import (
     rings,
     status,
     store_gateway,
+    tenant_stats,
     ui,
 )
 from mimir_ray.gateway.errors import TEXT, as_text, text
