@@ -125,9 +125,8 @@ class InstanceLimits:
     def _judge(self, limits: IngesterInstanceLimits, requests: int, size: int) -> InstanceLimitReached | None:
         if limits.max_inflight_push_requests and self._requests + requests > limits.max_inflight_push_requests:
             return TooManyRequestsInFlight()
-        # One that is too large by itself is let through when nothing else is under way, or it never could be.
         allowed = int(limits.max_inflight_push_requests_bytes)
-        if allowed and self._requests and self._bytes + size > allowed:
+        if allowed and self._bytes + size > allowed:
             return TooManyBytesInFlight()
         if limits.max_ingestion_rate and self._rate.rate(self._clock.monotonic_s()) >= limits.max_ingestion_rate:
             return IngestionRateReached()

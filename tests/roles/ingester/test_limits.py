@@ -28,6 +28,7 @@ from mimir_ray.roles.ingester.instance_limits import (
     InstanceLimits,
     TooManyBytesInFlight,
     TooManyRequestsInFlight,
+    batch_bytes,
 )
 from mimir_ray.roles.ingester.local_limits import Shares, sharing_ingesters
 from mimir_ray.roles.ingester.metrics import IngesterMetrics, InstanceMetrics
@@ -244,10 +245,12 @@ def test_pushes_under_way_are_counted_and_bounded() -> None:
     assert registry.get_sample_value("cortex_ingester_instance_rejected_requests_total", reason) == 1
 
 
-def test_bytes_under_way_are_bounded_but_one_alone_may_be_larger() -> None:
-    limits, _ = limits_of(max_inflight_push_requests_bytes=Bytes(10))
+def test_bytes_under_way_are_bounded() -> None:
     batch = write_batch(new=[(up(), [(NOW, 1.0)])])
-    with limits.push([batch]), pytest.raises(TooManyBytesInFlight), limits.push([batch]):
+    limits, _ = limits_of(max_inflight_push_requests_bytes=Bytes(batch_bytes(batch) * 2))
+    with limits.push([batch]), limits.push([batch]), pytest.raises(TooManyBytesInFlight), limits.push([batch]):
+        raise AssertionError("not reached")
+    with pytest.raises(TooManyBytesInFlight), limits.push([batch] * 3):
         raise AssertionError("not reached")
 
 
