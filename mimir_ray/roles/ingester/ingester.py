@@ -258,14 +258,15 @@ class Ingester:
         """What holds for one push of a tenant, as this ingester's part of it."""
         share = self._tracking.share(limits)
         series_max = local_limit(limits.max_global_series_per_user, *share)
-        room = None
+        process_max = None
         if (most := self._instance_limits.now.max_series) and any(len(one.label_offsets) > 1 for one in batches):
-            room = max(0, most - sum(entry.database.head.series_count() for entry in self._entries()))
+            others = (entry.database.head.series_count() for entry in self._entries() if entry.tenant != tenant)
+            process_max = most - sum(others)
         return PushLimits(
             series_max=series_max + self._tracking.foreign(tenant) if series_max else 0,
             metric_series_max=local_limit(limits.max_global_series_per_metric, *share),
             metrics_exempt=self._exempt,
-            series_room=room,
+            process_series_max=process_max,
             out_of_order_window_ms=limits.out_of_order_time_window.ms,
             exemplars_max=local_limit(limits.max_global_exemplars_per_user, *share),
             ignore_late_exemplars=limits.ignore_ooo_exemplars,

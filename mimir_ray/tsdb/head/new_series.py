@@ -64,10 +64,10 @@ def _within_limits(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """(references, which are new, in the order of their references)."""
     count, series_max = len(offsets) - 1, limits.series_max
-    if limits.series_room is not None and limits.series_room < count:
+    if limits.process_series_max is not None and index.live + count > limits.process_series_max:
         unknown = int((index.find(label_bytes, offsets) < 0).sum())
         allowed = max(0, series_max - index.live) if series_max else unknown
-        if min(unknown, allowed) > limits.series_room:
+        if unknown and index.live + min(unknown, allowed) > limits.process_series_max:
             raise NoRoomForSeries
     references, created = index.intern(label_bytes, offsets, series_max, limits.metric_series_max)
     over = np.flatnonzero(references == OVER_METRIC_LIMIT)

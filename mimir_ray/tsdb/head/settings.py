@@ -37,8 +37,8 @@ class PushLimits:
     metric_series_max: int = 0
     metrics_exempt: frozenset[str] = frozenset()
     """Names of metrics that the limit for one metric does not hold for."""
-    series_room: int | None = None
-    """How many new series the process has room for, of all tenants together; None: any number."""
+    process_series_max: int | None = None
+    """With more series than this in the head, the process had too many of all tenants together; None: no limit."""
     out_of_order_window_ms: int = 0
     """How much older than the newest sample of the head a late sample may be; 0: none are taken."""
     exemplars_max: int = 0

@@ -176,10 +176,10 @@ def labels_in_order(head: Head) -> list[Labels]:
 
 def test_a_process_without_room_for_more_series_takes_nothing_of_a_batch_with_new_ones(tmp_path: Path) -> None:
     head = head_in(tmp_path)
-    push(head, series("a"), limits=PushLimits(series_room=1))
-    result = push(head, series("a"), series("b"), now=NOW + 1, limits=PushLimits(series_room=0))
+    push(head, series("a"), limits=PushLimits(process_series_max=1))
+    result = push(head, series("a"), series("b"), now=NOW + 1, limits=PushLimits(process_series_max=1))
     assert isinstance(result.error, NoRoomForSeries)
     assert "(err-mimir-ingester-max-series)" in str(result.error)
     assert head.stats.appended == 1
-    known = push(head, series("a"), now=NOW + 1, limits=PushLimits(series_room=0))
+    known = push(head, series("a"), now=NOW + 1, limits=PushLimits(process_series_max=1))
     assert known.error is None
