@@ -57,7 +57,7 @@ def engine_options(settings: Settings) -> EngineOptions:
 
 
 def runtime_defaults(settings: Settings) -> RuntimeDefaults:
-    return RuntimeDefaults(limits=settings.limits, ingester=settings.ingester.instance_limits)
+    return RuntimeDefaults(settings.limits, settings.distributor.instance_limits, settings.ingester.instance_limits)
 
 
 def create(spec: ActorSpec, settings: Settings, runtime_env: dict[str, Any] | None = None) -> Any:
@@ -81,7 +81,7 @@ def _kind(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
 
 
 def _ring(_spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
-    return RingActor, (FileStore(settings.root / "ring.json"),)
+    return RingActor, (FileStore(settings.root / "ring.json"), FileStore(settings.root / "ha-tracker.json"))
 
 
 def _ingester(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:

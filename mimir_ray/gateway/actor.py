@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import structlog
 
 from mimir_ray.bucket.index_loader import BucketIndexLoader
 from mimir_ray.bucket.open import open_bucket
 from mimir_ray.bucket.sharding import tenant_shard
 from mimir_ray.clock import SystemClock
+from mimir_ray.cluster.ring.elections import Elected
+from mimir_ray.cluster.ring.lifecycler import Lifecycler
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
-from mimir_ray.cluster.ring.model import COMPACTOR, STORE_GATEWAY, InstanceId, InstanceState, RingName
+from mimir_ray.cluster.ring.model import (
+    COMPACTOR,
+    DISTRIBUTOR,
+    STORE_GATEWAY,
+    InstanceDesc,
+    InstanceId,
+    InstanceState,
+    RingName,
+)
 from mimir_ray.cluster.ring.shuffle_shard import ShardCache
 from mimir_ray.cluster.ring.watcher import RingWatcher
 from mimir_ray.cluster.transport.base import RING, Address, Client, Transport
@@ -33,7 +45,8 @@ from mimir_ray.promql.engine import Engine, EngineOptions
 from mimir_ray.roles.api import WriteBatch, WriteResult
 from mimir_ray.roles.compactor.actor import ring_options as compactor_ring_options
 from mimir_ray.roles.distributor.distributor import Distributor
-from mimir_ray.roles.distributor.metrics import DistributorMetrics
+from mimir_ray.roles.distributor.ha_tracker import HaTracker
+from mimir_ray.roles.distributor.metrics import DistributorMetrics, HaTrackerMetrics
 from mimir_ray.roles.querier.fragments import ShardTasks
 from mimir_ray.roles.querier.metrics import QuerierMetrics
 from mimir_ray.roles.querier.querier import OlderSamples, Querier
@@ -50,6 +63,7 @@ log = structlog.get_logger(__name__)
 
 INGESTER_RING = RingName("ingester")
 STATUS_TIMEOUT_S = 2.0
+HA_CLAIM_TIMEOUT_S = 2.0
 AGE_PERIOD_S = 600.0
 INDEX_CHECK_PERIOD_S = 60.0
 
@@ -106,12 +120,15 @@ class GatewayActor:
         self._runtime = RuntimeConfig(settings.runtime_config, spec.runtime_defaults, self._registry)
         self._rings = {
             INGESTER_RING: spec.ring,
+            DISTRIBUTOR: RingOptions(1),
             STORE_GATEWAY: store_gateway_ring_options(settings.store_gateway),
             COMPACTOR: compactor_ring_options(settings.compactor),
         }
         self._watcher = RingWatcher(transport.client(RING), self._rings, self._clock)
         self._watcher.start()
         self._write_shards = ShardCache()
+        self._lifecycler = self._join_distributors()
+        self._count, self._counted_s = 1, -math.inf
         self._query_executor = ThreadPoolExecutor(settings.querier.max_concurrent, "query")
         self._fan_out = ThreadPoolExecutor(64, "fan-out")
         self._distributor = Distributor(
@@ -121,6 +138,9 @@ class GatewayActor:
             self._ingester_client,
             self._clock,
             DistributorMetrics(self._registry),
+            distributors=self._distributors,
+            instance_limits=lambda: self._runtime.current.distributor,
+            ha_tracker=self._ha_tracker(),
         )
         ingesters = Ingesters(lambda: self._watcher.view(INGESTER_RING), transport, self._fan_out)
         frontend = QueryFrontend(
@@ -226,6 +246,7 @@ class GatewayActor:
         if self._scraper is not None:
             self._scraper.stop()
         self._server.stop(self._distributor.drain)
+        self._lifecycler.stop()
         self._watcher.stop()
         self._services.compaction.close()
         self._query_executor.shutdown(wait=False, cancel_futures=True)
@@ -235,6 +256,38 @@ class GatewayActor:
         """The ingesters that take a tenant's writes."""
         size = self._runtime.limits(tenant).ingestion_tenant_shard_size
         return self._write_shards.shard(self._watcher.view(INGESTER_RING), tenant, size)
+
+    def _join_distributors(self) -> Lifecycler:
+        """Takes part in the ring of distributors, which share the rates of tenants. Its token owns nothing."""
+        name = Address("gateway", self._spec.instance).actor_name
+        # A later start of this gateway must have the higher number.
+        desc = InstanceDesc(InstanceId(f"gateway-{self._spec.instance}"), name, incarnation=self._clock.now_ms())
+        rng = np.random.default_rng()
+        found = Lifecycler(DISTRIBUTOR, desc, self._transport.client(RING), self._clock, rng, token_count=1)
+        found.start()
+        found.replayed()
+        return found
+
+    def _distributors(self) -> int:
+        """How many distributors are in good health, seen within the last second; at least this one is."""
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._counted_s + 1:
+            self._counted_s = now_s
+            self._count = max(1, int(self._watcher.view(DISTRIBUTOR).healthy().sum()))
+        return self._count
+
+    def _ha_tracker(self) -> HaTracker | None:
+        if not self._spec.settings.distributor.ha_tracker.enable_ha_tracker:
+            return None
+        ring = self._transport.client(RING)
+
+        async def claim(tenant: str, cluster: str, replica: str, failover_ms: int, clusters_max: int) -> Elected:
+            found: Elected = await ring.acall(
+                "ha_claim", tenant, cluster, replica, failover_ms, clusters_max, timeout_s=HA_CLAIM_TIMEOUT_S
+            )
+            return found
+
+        return HaTracker(claim, self._clock, HaTrackerMetrics(self._registry))
 
     def _ingester_client(self, instance: str) -> _IngesterClient:
         view: RingView = self._watcher.view(INGESTER_RING)

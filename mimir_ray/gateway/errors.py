@@ -17,6 +17,7 @@ from mimir_ray.errors import ClientError, Corruption, LimitExceeded, MimirRayErr
 from mimir_ray.model.tenant import InvalidTenant, NoTenant, TooManyTenants
 from mimir_ray.promql.limits import EvaluationError, QueryCancelled, QueryTimeout
 from mimir_ray.roles.api import FlushUnderWay
+from mimir_ray.roles.query_frontend.query_frontend import QueryTooLarge
 
 
 @dataclass(eq=False)
@@ -50,6 +51,7 @@ _API_TYPES: tuple[tuple[type[BaseException], str], ...] = (
     (QueryCancelled, "canceled"),
     (QueryTimeout, "timeout"),
     (EvaluationError, "execution"),
+    (QueryTooLarge, "bad_data"),
     (LimitExceeded, "execution"),
     (NotFound, "not_found"),
     (ClientError, "bad_data"),

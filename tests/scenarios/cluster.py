@@ -86,7 +86,7 @@ class Node:
             20 * 60_000,
             cluster.clock,
             IngesterMetrics(self.registry),
-            lambda tenant: cluster.limits,
+            cluster.limits_of,
             lambda: self.watcher.view(INGESTER),
             self.id,
         )
@@ -199,7 +199,7 @@ class Cluster:
         self.options = RingOptions(replication_factor, zone_aware=len(zones) > 1)
         # Few attempts: each one's pause would move the clock, and nobody sends heartbeats meanwhile.
         self.transport = InProcessTransport(self.clock, retry=Retry(attempts_max=2))
-        self.ring_store = MemoryStore()
+        self.ring_store, self.elections_store = MemoryStore(), MemoryStore()
         self.start_ring()
         self.nodes: dict[int, Node] = {}
         self.gateways: dict[int, Gateway] = {}
@@ -251,6 +251,9 @@ class Cluster:
         self._loop.close()
         self._executor.shutdown(cancel_futures=True)
 
+    def limits_of(self, tenant: str) -> Limits:
+        return self.limits
+
     # The cluster's life
 
     def zone_of(self, number: int) -> str:
@@ -258,7 +261,9 @@ class Cluster:
 
     def start_ring(self) -> None:
         """Also after its death: from what it saved."""
-        self.transport.serve(RING, lambda: RingActor(self.ring_store, clock=self.clock, sweep_period_s=0))
+        self.transport.serve(
+            RING, lambda: RingActor(self.ring_store, self.elections_store, clock=self.clock, sweep_period_s=0)
+        )
 
     def start(self, number: int) -> Node:
         """An ingester, new or again; it replays what is on its disk."""

@@ -14,17 +14,17 @@ import orjson
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import redirect
 
-from mimir_ray.cluster.ring.lookup import RingOptions, RingView
+from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.ring.model import COMPACTOR, DISTRIBUTOR, INGESTER, STORE_GATEWAY, InstanceId, RingName
 from mimir_ray.gateway.answers import JSON, wants_json
 from mimir_ray.gateway.errors import as_text
 from mimir_ray.gateway.pages import page, table
 from mimir_ray.gateway.same_site import protect
-from mimir_ray.gateway.services import GatewayServices, services_of
+from mimir_ray.gateway.services import services_of
 
 PAGES = (
-    (DISTRIBUTOR, "Distributor"),
     (INGESTER, "Ingester"),
+    (DISTRIBUTOR, "Distributor"),
     (STORE_GATEWAY, "Store-gateway"),
     (COMPACTOR, "Compactor"),
 )
@@ -48,20 +48,13 @@ async def ring_page(request: Request, ring: RingName, title: str) -> HTTPRespons
             name = InstanceId((request.form or {}).get("forget", ""))
             await services.in_thread(lambda: services.ring.call("forget", ring, name))
             return redirect(request.path)
-        view = await services.in_thread(lambda: _view(services, ring))
+        view = services.ring_view(ring)
         now_ms = services.clock.now_ms()
         if wants_json(request):
             return HTTPResponse(orjson.dumps(describe(view, now_ms)), content_type=JSON)
         return page(request, f"{title} ring status", _table(view, now_ms))
     except Exception as error:  # noqa: BLE001  (the edge)
         return as_text(error, request)
-
-
-def _view(services: GatewayServices, ring: RingName) -> RingView:
-    """As this gateway sees the ring, or, of a ring that it does not watch, as it is."""
-    if ring != DISTRIBUTOR:
-        return services.ring_view(ring)
-    return RingView(services.ring.call("snapshot", ring), RingOptions())
 
 
 def describe(view: RingView, now_ms: int) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.config.limits import Limits
 from mimir_ray.encoding.bits import copy_bytes
 from mimir_ray.kernel import I32, I64, U8, I32x2, OutI32, OutI64, OutU8, kernel
 from mimir_ray.model.boxed import box, is_boxed, unbox
@@ -20,10 +19,8 @@ from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.api import WriteBatch
-from mimir_ray.roles.distributor.canonical import sort_sections
+from mimir_ray.roles.distributor.label_rules import LabelRules
 from mimir_ray.roles.distributor.series_cache import NOBODY, SeriesCache
-from mimir_ray.roles.distributor.validation import canonical_labels, only_sorts
-from mimir_ray.wire.protobuf import encode_labels, parse_labels
 from mimir_ray.wire.write_scan import Symbols, build_sections
 
 _NONE = np.zeros(0, np.int32)
@@ -58,7 +55,7 @@ class PreparedWrite:
     """
 
     tenant: TenantId
-    limits: Limits
+    rules: LabelRules
     data: bytes
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
@@ -87,21 +84,20 @@ class PreparedWrite:
             return
         pieces = [self.data]
         size = len(self.data)
-        if only_sorts(self.limits):
+        if self.rules.only_removes:
             data = np.frombuffer(self.data, np.uint8)
-            sections, starts, ends = sort_sections(data, self.starts[rows], self.ends[rows])
+            sections, starts, ends = self.rules.sort(data, self.starts[rows], self.ends[rows])
             plain = ends >= 0
             pieces.append(sections.tobytes())
             self.starts[rows[plain]], self.ends[rows[plain]] = starts[plain] + size, ends[plain] + size
             self.canonical[rows[plain]] = True
             size += len(sections)
-        for row in rows[~self.canonical[rows]].tolist():
-            raw = parse_labels(self.data, int(self.starts[row]), int(self.ends[row]))
-            section = encode_labels(canonical_labels(raw, self.limits))
-            self.starts[row], self.ends[row] = size, size + len(section)
-            self.canonical[row] = True
-            pieces.append(section)
-            size += len(section)
+        rows = rows[~self.canonical[rows]]
+        if len(rows):
+            rewritten, offsets = self.rules.rewrite(self.data, self.starts[rows], self.ends[rows])
+            pieces.append(rewritten)
+            self.starts[rows], self.ends[rows] = offsets[:-1] + size, offsets[1:] + size
+            self.canonical[rows] = True
         self.data = b"".join(pieces)
 
 
