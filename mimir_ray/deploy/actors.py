@@ -64,7 +64,7 @@ def engine_options(settings: Settings) -> EngineOptions:
 
 
 def runtime_defaults(settings: Settings) -> RuntimeDefaults:
-    return RuntimeDefaults(limits=settings.limits, distributor=settings.distributor.instance_limits)
+    return RuntimeDefaults(settings.limits, settings.distributor.instance_limits, settings.ingester.instance_limits)
 
 
 def create(

@@ -242,7 +242,8 @@ class GatewayActor:
             return name, "Failed", str(error)
         about = about.get("roles", {}).get(name, about)
         detail = about["failure"] or about["progress"] or f"{entry.state if entry else 'not'} in the ring"
-        return name, "Failed" if about["failure"] else "Starting", detail
+        state = {"stopping": "Stopping", "terminated": "Terminated"}.get(about["state"], "Starting")
+        return name, "Failed" if about["failure"] else state, detail
 
     def expositions(self) -> bytes:
         """The metrics of every process of the deployment that answers, in one text."""

@@ -20,6 +20,7 @@ from mimir_ray.gateway.blueprints import (
     rings,
     status,
     store_gateway,
+    tenant_stats,
     ui,
 )
 from mimir_ray.gateway.errors import TEXT, as_text, text
@@ -61,6 +62,7 @@ def create_app(services: GatewayServices, name: str = "mimir-ray", only_app: boo
         compactor.blueprint(),
         block_upload.blueprint(),
         ingester.blueprint(),
+        tenant_stats.blueprint(),
         ui.blueprint(services.settings.api.prometheus_http_prefix),
     ):
         app.blueprint(blueprint, url_prefix=f"{prefix}{blueprint.url_prefix or ''}" if prefix else None)

@@ -6,6 +6,8 @@ Mimir: pkg/api/error/error.go, pkg/querier/error_translate_queryable.go, pkg/dis
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import orjson
 import structlog
 from sanic import HTTPResponse, Request
@@ -14,7 +16,19 @@ from sanic.exceptions import SanicException
 from mimir_ray.errors import ClientError, Corruption, LimitExceeded, MimirRayError, NotFound, Unavailable
 from mimir_ray.model.tenant import InvalidTenant, NoTenant, TooManyTenants
 from mimir_ray.promql.limits import EvaluationError, QueryCancelled, QueryTimeout
+from mimir_ray.roles.api import FlushUnderWay
 from mimir_ray.roles.query_frontend.query_frontend import QueryTooLarge
+
+
+@dataclass(eq=False)
+class CrossSite(ClientError):
+    """A browser sends this on behalf of a page of somebody else's. Status 403."""
+
+    origin: str
+
+    def describe(self) -> str:
+        return f"cross-site request refused: {self.origin}"
+
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +64,8 @@ _TEXT_STATUSES: tuple[tuple[type[BaseException], int], ...] = (
     (InvalidTenant, 400),
     (QueryCancelled, 499),
     (NotFound, 404),
+    (CrossSite, 403),
+    (FlushUnderWay, 409),
     (ClientError, 400),
     (Unavailable, 503),
     (Corruption, 500),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mimir_ray.errors import Unavailable
+from mimir_ray.errors import ClientError, Unavailable
 from mimir_ray.model.exemplars import SeriesExemplars
 from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.metadata import Metadata
@@ -41,6 +41,45 @@ class TenantStats:
     series: int
     ingestion_rate: float
     rule_ingestion_rate: float = 0.0
+    active_series: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TenantPage:
+    """A tenant with an open database in one ingester; times in ms, None where there are no samples."""
+
+    tenant: str
+    blocks: int
+    min_time: int | None
+    max_time: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPage:
+    """A block on an ingester's machine."""
+
+    ulid: str
+    min_time: int
+    max_time: int
+    series: int
+    samples: int
+    chunks: int
+    size_bytes: int
+    out_of_order: bool
+    uploaded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TsdbPage:
+    """The open database of one tenant in one ingester."""
+
+    tenant: str
+    series: int
+    min_time: int | None
+    max_time: int | None
+    memory_bytes: int
+    wal_bytes: int
+    blocks: tuple[BlockPage, ...]
 
 
 @dataclass(eq=False)
@@ -51,6 +90,16 @@ class NotSoleOwner(Unavailable):
 
     def describe(self) -> str:
         return f"{self.ingester} has series that belong to others"
+
+
+@dataclass(eq=False)
+class FlushUnderWay(ClientError):
+    """Samples are being moved to object storage: not the time to take writes again. Status 409."""
+
+    instance: str
+
+    def describe(self) -> str:
+        return f"{self.instance} is flushing; it can be set back to read-write mode when that is done"
 
 
 class Ingester(Protocol):
@@ -90,6 +139,27 @@ class Ingester(Protocol):
 
     def tenant_stats(self) -> dict[TenantId, TenantStats]:
         """All tenants with an open head."""
+
+    def tenants(self) -> list[TenantPage]:
+        """All tenants with an open database, by name."""
+
+    def tenant_tsdb(self, tenant: TenantId) -> TsdbPage:
+        """What is open of one tenant. Raises NotFound."""
+
+    def tsdb_metrics(self, tenant: TenantId) -> bytes:
+        """The metrics of one tenant's database in the text format. Raises NotFound."""
+
+    def prepare_shutdown(self, prepare: bool | None = None) -> bool:
+        """Has it unregister and flush when it stops (True), or what is configured (False); None asks. What holds."""
+
+    def unregister_on_shutdown(self, change: str = "", unregister: bool = False) -> bool:
+        """Whether it leaves the ring when it stops; `change`: "set" to `unregister`, "reset" to what is configured."""
+
+    def read_only(self, change: bool | None = None) -> int:
+        """Takes it out of, or back into, the shards that are written to; None asks. Since when (ms), 0: it is not."""
+
+    def shutdown(self) -> None:
+        """Flushes, leaves the ring, and serves no more; the process stays. Returns when that is done."""
 
     def flush(self, tenants: Sequence[TenantId] = (), wait: bool = False) -> None:
         """Cuts whole heads into blocks and uploads those: of these tenants, or all. With `wait`, before it returns."""

@@ -19,7 +19,7 @@ from mimir_ray.model.write import WriteBatch
 from mimir_ray.testing.writes import write_batch
 from mimir_ray.tsdb.database import Database, DatabaseSettings
 from mimir_ray.tsdb.head import start_timestamps as module
-from mimir_ray.tsdb.head.head import MalformedBatch
+from mimir_ray.tsdb.head.new_series import MalformedBatch
 from mimir_ray.tsdb.head.settings import HeadSettings, PushLimits
 from mimir_ray.tsdb.wal.writer import WalSettings
 

@@ -19,6 +19,7 @@ from mimir_ray.cluster.ring.model import COMPACTOR, DISTRIBUTOR, INGESTER, STORE
 from mimir_ray.gateway.answers import JSON, wants_json
 from mimir_ray.gateway.errors import as_text
 from mimir_ray.gateway.pages import page, table
+from mimir_ray.gateway.same_site import protect
 from mimir_ray.gateway.services import services_of
 
 PAGES = (
@@ -32,6 +33,7 @@ PAGES = (
 
 def blueprint() -> Blueprint:
     routes = Blueprint("rings")
+    protect(routes)
     for ring, title in PAGES:
         show = partial(ring_page, ring=ring, title=title)
         routes.add_route(show, f"/{ring}/ring", methods=("GET", "POST"), name=ring.replace("-", "_"))

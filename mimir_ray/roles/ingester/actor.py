@@ -30,17 +30,19 @@ from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
 from mimir_ray.promql.source import Selection
-from mimir_ray.roles.api import Page, TenantStats, WriteBatch, WriteResult
+from mimir_ray.roles.api import FlushUnderWay, Page, TenantPage, TenantStats, TsdbPage, WriteBatch, WriteResult
 from mimir_ray.roles.ingester.breakers import Breakers
 from mimir_ray.roles.ingester.config import IngesterConfig, TsdbConfig
 from mimir_ray.roles.ingester.ingester import Ingester, IngesterNotReady
 from mimir_ray.roles.ingester.metrics import IngesterMetrics, LifeCycleMetrics
+from mimir_ray.roles.ingester.shutdown import ShutdownPlan
 from mimir_ray.telemetry.metrics import expose, process_registry
 
 log = structlog.get_logger(__name__)
 
 RING_NAME = RingName("ingester")
 MAINTAIN_PERIOD_S = 5.0
+RING_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,21 @@ class IngesterActor:
             open_bucket(spec.bucket, "ingester", self._registry),
             random.random,
             spec.ingester.metadata_retain_period.ms,
+            spec.ingester,
+            lambda: self._runtime.current.ingester,
         )
         config = spec.ingester
         self._breakers = Breakers(config.push_circuit_breaker, config.read_circuit_breaker, self._clock, self._registry)
+        self._plan = ShutdownPlan(
+            spec.directory,
+            self._clock,
+            spec.ingester.ring.unregister_on_shutdown,
+            spec.tsdb.flush_blocks_on_shutdown,
+        )
+        self._ring = ring
+        self._stopping = threading.Lock()
+        self._counting = threading.Lock()
+        self._flushes = 0
         desc = InstanceDesc(
             instance,
             Address("ingester", spec.instance).actor_name,
@@ -164,21 +178,69 @@ class IngesterActor:
     def metadata(self, tenant: TenantId, family: str = "") -> list[Metadata]:
         return self._ingester.metadata(tenant, family)
 
+    def tenants(self) -> list[TenantPage]:
+        return self._ingester.tenants()
+
+    def tenant_tsdb(self, tenant: TenantId) -> TsdbPage:
+        return self._ingester.tenant_tsdb(tenant)
+
+    def tsdb_metrics(self, tenant: TenantId) -> bytes:
+        return self._ingester.tsdb_metrics(tenant)
+
+    def prepare_shutdown(self, prepare: bool | None = None) -> bool:
+        self._require_running()
+        if prepare is not None:
+            self._plan.prepare() if prepare else self._plan.cancel()
+        return self._plan.prepared
+
+    def unregister_on_shutdown(self, change: str = "", unregister: bool = False) -> bool:
+        self._require_running()
+        if change:
+            return self._plan.set_unregister(unregister if change == "set" else None)
+        return self._plan.unregister
+
+    def read_only(self, change: bool | None = None) -> int:
+        self._require_running()
+        instance = self._lifecycler.desc.id
+        if change is not None:
+            if not change and self._flushes:
+                raise FlushUnderWay(instance)
+            self._ring.call("set_read_only", RING_NAME, instance, change, timeout_s=RING_TIMEOUT_S)
+        entry = self._ring.call("snapshot", RING_NAME, timeout_s=RING_TIMEOUT_S).instances.get(instance)
+        return entry.read_only_updated_ms if entry is not None and entry.read_only else 0
+
+    def shutdown(self) -> None:
+        if self._ingester.state == "starting":
+            raise IngesterNotReady("starting")
+        self._end(unregister=True, flush=True)
+
+    def _require_running(self) -> None:
+        if self._ingester.state != "running":
+            raise IngesterNotReady(self._ingester.state)
+
     def flush(self, tenants: Sequence[TenantId] = (), wait: bool = False) -> None:
         """Cuts heads into blocks whole and uploads those, of these tenants or of all. With `wait`, before it returns.
 
         Raises `IngesterNotReady`, and with `wait` what went wrong.
         """
+        self._require_running()
         if wait:
-            self._ingester.flush(tenants)
+            self._flush(tenants)
             return
-        if self._ingester.state != "running":
-            raise IngesterNotReady(self._ingester.state)
-        threading.Thread(target=self._flush, args=(tenants,), name="flush", daemon=True).start()
+        threading.Thread(target=self._flush_alone, args=(tenants,), name="flush", daemon=True).start()
 
     def _flush(self, tenants: Sequence[TenantId]) -> None:
+        with self._counting:
+            self._flushes += 1
         try:
             self._ingester.flush(tenants)
+        finally:
+            with self._counting:
+                self._flushes -= 1
+
+    def _flush_alone(self, tenants: Sequence[TenantId]) -> None:
+        try:
+            self._flush(tenants)
         except Exception:
             log.exception("flush failed")
 
@@ -200,12 +262,23 @@ class IngesterActor:
 
     def stop(self) -> None:
         """Leaves the ring, writes everything down. The process may be ended when this returns."""
-        self._stop.set()
-        self._lifecycler.leave()
-        self._ingester.close()
-        self._lifecycler.stop(unregister=self._spec.ingester.ring.unregister_on_shutdown)
+        self._end(self._plan.unregister, self._plan.flush)
         self._clock.sleep(self._spec.ingester.ring.final_sleep.seconds)
         self._watcher.stop()
+
+    def _end(self, unregister: bool, flush: bool) -> None:
+        """Stops once; a second caller waits for the first. What was not flushed keeps its place in the ring."""
+        with self._stopping:
+            if self._stop.is_set():
+                return
+            self._stop.set()
+            self._lifecycler.leave()
+            flushed = self._ingester.close(flush)
+            if flushed:
+                self._plan.finished()
+            else:
+                log.error("not unregistered: some samples are on this machine only")
+            self._lifecycler.stop(unregister=unregister and flushed)
 
     def _spread_tokens(self, count: int, taken: NDArray[np.uint32]) -> NDArray[np.uint32]:
         spec = self._spec

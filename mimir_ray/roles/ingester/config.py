@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mimir_ray.cluster.circuit_breaker import CircuitBreakerConfig
+from mimir_ray.config.instance_limits import IngesterInstanceLimits
 from mimir_ray.config.setting import block, setting
 from mimir_ray.config.units import Bytes, Duration, duration, size
 
@@ -122,6 +123,54 @@ class IngesterConfig:
         category="advanced",
         minimum=1,
         help="A series is active for this long after its last sample.",
+    )
+    active_series_metrics_enabled: bool = setting(
+        True,
+        flag="ingester.active-series-metrics-enabled",
+        category="advanced",
+        help="Whether active series are counted.",
+    )
+    active_series_metrics_update_period: Duration = setting(
+        duration("1m"),
+        flag="ingester.active-series-metrics-update-period",
+        category="advanced",
+        minimum=1,
+        help="How often they are.",
+    )
+    instance_limits: IngesterInstanceLimits = block(
+        IngesterInstanceLimits, help="What one ingester takes on, whoever its tenants are."
+    )
+    ignore_series_limit_for_metric_names: str = setting(
+        "",
+        flag="ingester.ignore-series-limit-for-metric-names",
+        category="advanced",
+        help="Metrics that the limit of series per metric does not hold for, separated by commas.",
+    )
+    use_ingester_owned_series_for_limits: bool = setting(
+        False,
+        flag="ingester.use-ingester-owned-series-for-limits",
+        category="experimental",
+        help="Whether series that belong to other ingesters by now do not count towards a tenant's limit.",
+    )
+    track_ingester_owned_series: bool = setting(
+        False,
+        flag="ingester.track-ingester-owned-series",
+        category="experimental",
+        help="Whether owned series are counted, also where limits do not look at them.",
+    )
+    owned_series_update_interval: Duration = setting(
+        duration("15s"),
+        flag="ingester.owned-series-update-interval",
+        category="experimental",
+        minimum=1,
+        help="How often it is looked whether the ring has changed whose series are whose.",
+    )
+    error_sample_rate: int = setting(
+        10,
+        flag="ingester.error-sample-rate",
+        category="experimental",
+        minimum=0,
+        help="Of so many refusals of one kind one is logged; 0 logs all of them.",
     )
     metadata_retain_period: Duration = setting(
         duration("10m"),

@@ -23,6 +23,7 @@ from mimir_ray.clock import Clock
 from mimir_ray.cluster.paging import Pages
 from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.ring.model import InstanceId
+from mimir_ray.config.instance_limits import IngesterInstanceLimits
 from mimir_ray.config.limits import Limits
 from mimir_ray.errors import MimirRayError, Unavailable
 from mimir_ray.model.exemplars import SeriesExemplars
@@ -35,15 +36,21 @@ from mimir_ray.promql.operators.fragment import execute_fragment
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
 from mimir_ray.promql.plan.nodes import selections
 from mimir_ray.promql.source import Selection
-from mimir_ray.roles.api import NotSoleOwner, Page, TenantStats, WriteBatch, WriteResult
-from mimir_ray.roles.ingester.config import TsdbConfig
+from mimir_ray.roles.api import NotSoleOwner, Page, TenantPage, TenantStats, TsdbPage, WriteBatch, WriteResult
+from mimir_ray.roles.ingester.config import IngesterConfig, TsdbConfig
+from mimir_ray.roles.ingester.instance_limits import InstanceLimitReached, InstanceLimits, TooManyTenantsHere
 from mimir_ray.roles.ingester.life_cycle import LifeCycle
+from mimir_ray.roles.ingester.local_limits import local_limit
 from mimir_ray.roles.ingester.metrics import IngesterMetrics, LifeCycleMetrics
 from mimir_ray.roles.ingester.ownership import Ownership
+from mimir_ray.roles.ingester.pages import NoOpenTsdb, tenant_page, tsdb_metrics, tsdb_page
+from mimir_ray.roles.ingester.refusal_log import RefusalLog
 from mimir_ray.roles.ingester.shipper import Shipper
 from mimir_ray.roles.ingester.tenants import TenantEntry
+from mimir_ray.roles.ingester.tracking import Tracking
 from mimir_ray.tsdb.block.reader import Block
 from mimir_ray.tsdb.database import Database, DatabaseSettings
+from mimir_ray.tsdb.head.new_series import NoRoomForSeries
 from mimir_ray.tsdb.head.settings import HeadSettings, PushLimits
 from mimir_ray.tsdb.local_blocks import LoadedIndexes
 from mimir_ray.tsdb.wal.writer import WalSettings
@@ -106,15 +113,18 @@ class Ingester:
         bucket: Bucket | None = None,
         random: Callable[[], float] = lambda: 0.0,
         metadata_retain_ms: int = 600_000,
+        settings: IngesterConfig | None = None,
+        instance_limits: Callable[[], IngesterInstanceLimits] = IngesterInstanceLimits,
     ) -> None:
         """
         Args:
             directory: holds a folder for each tenant.
-            active_ms: a series is active for this long after its newest sample.
+            active_ms: a series is active for this long after it was last written to.
             limits: a tenant's limits now.
             ring: the newest view of the ring of ingesters; `instance` is this one's id in it.
             bucket: where blocks go; None: they stay here.
             random: a number in [0, 1), so that tenants that fell idle together are not cut together.
+            instance_limits: those in force now.
         """
         self._directory = directory
         self._config = config
@@ -135,6 +145,11 @@ class Ingester:
         self._life_cycle = LifeCycle(
             config, active_ms, clock, self._life_cycle_metrics, self._entries, self._remove_tenant
         )
+        settings = settings or IngesterConfig()
+        self._exempt = frozenset(filter(None, map(str.strip, settings.ignore_series_limit_for_metric_names.split(","))))
+        self._instance_limits = InstanceLimits(instance_limits, clock, metrics.instance)
+        self._tracking = Tracking(settings, active_ms, clock, metrics.tracking, limits, ring, instance)
+        self._refusal_log = RefusalLog(settings.error_sample_rate)
         self._pages = Pages(clock.monotonic_s)
         self._state = "starting"
         self._folder_lock: TextIO | None = None
@@ -175,6 +190,13 @@ class Ingester:
     def push(self, batches: Sequence[WriteBatch]) -> list[WriteResult]:
         if self._state != "running":
             raise IngesterNotReady(self._state)
+        try:
+            with self._instance_limits.push(batches):
+                return self._push_all(batches)
+        except InstanceLimitReached as error:
+            return [WriteResult(0, error=error) for _ in batches]
+
+    def _push_all(self, batches: Sequence[WriteBatch]) -> list[WriteResult]:
         began = self._clock.monotonic_s()
         results: list[WriteResult | None] = [None] * len(batches)
         by_tenant: dict[TenantId, list[int]] = {}
@@ -189,26 +211,12 @@ class Ingester:
 
     def _push(self, tenant: TenantId, batches: list[WriteBatch]) -> list[WriteResult]:
         limits = self._limits(tenant)
-        view = self._ring()
-        instances, replicas = len(view), view.replication_factor
         try:
             entry = self._enter(tenant)
         except MimirRayError as error:
             return [WriteResult(0, error=error) for _ in batches]
         try:
-            results = entry.database.push(
-                batches,
-                self._clock.now_ms(),
-                PushLimits(
-                    series_max=local_limit(limits.max_global_series_per_user, instances, replicas),
-                    metric_series_max=local_limit(limits.max_global_series_per_metric, instances, replicas),
-                    out_of_order_window_ms=limits.out_of_order_time_window.ms,
-                    exemplars_max=local_limit(limits.max_global_exemplars_per_user, instances, replicas),
-                    ignore_late_exemplars=limits.ignore_ooo_exemplars,
-                    metadata_families_max=local_limit(limits.max_global_metadata_per_user, instances, replicas),
-                    family_metadata_max=local_limit(limits.max_global_metadata_per_metric, instances, replicas),
-                ),
-            )
+            results = entry.database.push(batches, self._clock.now_ms(), self._push_limits(tenant, limits, batches))
         except MimirRayError as error:
             return [WriteResult(0, error=error) for _ in batches]
         except OSError as error:
@@ -219,6 +227,8 @@ class Ingester:
         for batch, result in zip(batches, results, strict=True):
             if result.error is not None:
                 failed += len(batch.references) + len(batch.new_values)
+                if isinstance(result.error, NoRoomForSeries):
+                    self._instance_limits.rejected(result.error)
                 continue
             refused = len(result.refused)
             failed += refused
@@ -232,10 +242,37 @@ class Ingester:
                 self._metrics.ingested_exemplars.inc(len(batch.exemplars) - len(result.refused_exemplars))
                 self._metrics.failed_exemplars.inc(len(result.refused_exemplars))
         entry.samples += taken
+        self._instance_limits.ingested(taken)
         self._metrics.ingested_samples.labels(tenant).inc(taken)
         if failed:
             self._metrics.failed_samples.labels(tenant).inc(failed)
-        return [_with_limits(result, limits) if result.refusals else result for result in results]
+        return [self._refused(tenant, limits, result) if result.refusals else result for result in results]
+
+    def _refused(self, tenant: TenantId, limits: Limits, result: WriteResult) -> WriteResult:
+        result = _with_limits(result, limits)
+        for one in result.refusals:
+            self._refusal_log.note(tenant, one)
+        return result
+
+    def _push_limits(self, tenant: TenantId, limits: Limits, batches: list[WriteBatch]) -> PushLimits:
+        """What holds for one push of a tenant, as this ingester's part of it."""
+        share = self._tracking.share(limits)
+        series_max = local_limit(limits.max_global_series_per_user, *share)
+        process_max = None
+        if (most := self._instance_limits.now.max_series) and any(len(one.label_offsets) > 1 for one in batches):
+            others = (entry.database.head.series_count() for entry in self._entries() if entry.tenant != tenant)
+            process_max = most - sum(others)
+        return PushLimits(
+            series_max=series_max + self._tracking.foreign(tenant) if series_max else 0,
+            metric_series_max=local_limit(limits.max_global_series_per_metric, *share),
+            metrics_exempt=self._exempt,
+            process_series_max=process_max,
+            out_of_order_window_ms=limits.out_of_order_time_window.ms,
+            exemplars_max=local_limit(limits.max_global_exemplars_per_user, *share),
+            ignore_late_exemplars=limits.ignore_ooo_exemplars,
+            metadata_families_max=local_limit(limits.max_global_metadata_per_user, *share),
+            family_metadata_max=local_limit(limits.max_global_metadata_per_metric, *share),
+        )
 
     def select(self, tenant: TenantId, selection: Selection) -> Iterator[SeriesBatch]:
         entry = self._find(tenant)
@@ -309,7 +346,11 @@ class Ingester:
     def tenant_stats(self) -> dict[TenantId, TenantStats]:
         with self._lock:
             return {
-                tenant: TenantStats(entry.database.head.stats.series, entry.rate)
+                tenant: TenantStats(
+                    entry.database.head.stats.series,
+                    entry.rate,
+                    active_series=self._tracking.active(tenant).total.series,
+                )
                 for tenant, entry in self._tenants.items()
             }
 
@@ -324,6 +365,8 @@ class Ingester:
         newest = 0
         series = blocks = 0
         self._indexes.sweep()
+        self._instance_limits.report()
+        self._tracking.update([entry for _, entry in tenants])
         for tenant, entry in tenants:
             try:
                 entry.database.maintain(now_ms)
@@ -336,7 +379,6 @@ class Ingester:
             blocks += about.blocks
             series += stats.series
             newest = max(newest, stats.max_time or 0)
-            self._metrics.active_series.labels(tenant).set(entry.database.head.active_since(now_ms - self._active_ms))
             self._metrics.set_exemplars(tenant, entry.database.head.exemplar_store)
             if elapsed >= RATE_PERIOD_S:
                 current = (entry.samples - entry.last_samples) / elapsed
@@ -350,14 +392,21 @@ class Ingester:
         if newest > 0:
             self._metrics.head_max_timestamp.set(newest / 1000)
 
-    def close(self) -> None:
-        """Writes checkpoints, so that the next start is quick, and closes all files. Takes no more writes."""
-        flush = self._config.flush_blocks_on_shutdown and self._state == "running"
+    def close(self, flush: bool | None = None) -> bool:
+        """Writes checkpoints, so that the next start is quick, and closes all files. Takes no more writes.
+
+        `flush`: whether to cut and upload everything before; None: as configured. False if that was tried in vain:
+        then everything is on the disk, and is shipped after the next start.
+        """
+        flush = self._config.flush_blocks_on_shutdown if flush is None else flush
+        flushed = not flush or self._state == "running"
+        flush = flush and flushed
         self._state = "stopping"
         if flush:
             try:
                 self._life_cycle.flush(self._entries())
-            except MimirRayError as error:  # everything is on the disk, and is shipped after the next start
+            except MimirRayError as error:
+                flushed = False
                 log.warning("not everything was flushed", error=str(error))
         with self._lock:
             tenants, self._tenants = self._tenants, {}
@@ -370,6 +419,28 @@ class Ingester:
             entry.database.close()
         if self._folder_lock is not None:
             self._folder_lock.close()
+        self._state = "terminated"
+        return flushed
+
+    # For pages of administrators.
+
+    def tenants(self) -> list[TenantPage]:
+        """All tenants with an open database, by name."""
+        return [tenant_page(entry) for entry in sorted(self._entries(), key=lambda one: one.tenant)]
+
+    def tenant_tsdb(self, tenant: TenantId) -> TsdbPage:
+        """What is open of one tenant. Raises `NoOpenTsdb`."""
+        entry = self._tenants.get(tenant)
+        if entry is None:
+            raise NoOpenTsdb(tenant)
+        return tsdb_page(entry)
+
+    def tsdb_metrics(self, tenant: TenantId) -> bytes:
+        """The metrics of one tenant's database in the text format; of none that is not open. Raises `NoOpenTsdb`."""
+        entry = self._tenants.get(tenant)
+        if entry is None:
+            raise NoOpenTsdb(tenant)
+        return tsdb_metrics(entry)
 
     def _find(self, tenant: TenantId) -> TenantEntry | None:
         if self._state != "running":
@@ -387,6 +458,11 @@ class Ingester:
                 raise TenantClosing(tenant)
             entry = self._tenants.get(tenant)
             if entry is None:
+                most = self._instance_limits.now.max_tenants
+                if most and len(self._tenants) >= most:
+                    error = TooManyTenantsHere()
+                    self._instance_limits.rejected(error)
+                    raise error
                 entry = self._tenants[tenant] = self._open_tenant(validate_tenant(tenant))
             entry.calls += 1
             return entry
@@ -416,6 +492,7 @@ class Ingester:
                 self._closing.discard(entry.tenant)
         self._life_cycle_metrics.forget(entry.tenant)
         self._metrics.forget(entry.tenant)
+        self._tracking.forget(entry.tenant)
         log.info("idle tenant closed", user=entry.tenant)
         return True
 
@@ -435,8 +512,8 @@ class Ingester:
         return TenantEntry(tenant, database, Ownership(tenant), shipper, self._clock.now_ms(), self._random())
 
     def _open_database(self, tenant: TenantId, progress: Callable[[int, int], None] | None = None) -> Database:
-        limits, view = self._limits(tenant), self._ring()
-        exemplars = local_limit(limits.max_global_exemplars_per_user, len(view), view.replication_factor)
+        limits = self._limits(tenant)
+        exemplars = local_limit(limits.max_global_exemplars_per_user, *self._tracking.share(limits))
         settings = DatabaseSettings(
             head=HeadSettings(chunk_range_ms=self._config.block_ranges_period[0].ms, exemplars_max=exemplars),
             metadata_retain_ms=self._metadata_retain_ms,
@@ -492,10 +569,3 @@ def lock_folder(directory: Path, clock: Clock) -> TextIO:
                 held.close()
                 raise FolderInUse(str(directory)) from None
             clock.sleep(0.1)
-
-
-def local_limit(total: int, instances: int, replicas: int) -> int:
-    """One ingester's part of a global limit; 0 stays "no limit". Upstream: pkg/ingester/limiter.go."""
-    if total <= 0:
-        return 0
-    return max(1, -(-total * replicas // max(instances, replicas, 1)))

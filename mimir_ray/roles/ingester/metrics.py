@@ -11,6 +11,7 @@ from mimir_ray.model.write import Refusal
 from mimir_ray.telemetry.metrics import DURATION_BUCKETS
 from mimir_ray.tsdb.database import DatabaseStats
 from mimir_ray.tsdb.exemplars import ExemplarStore
+from mimir_ray.tsdb.head.activity import ActiveCounts, ActiveSeries
 
 
 class IngesterMetrics:
@@ -23,6 +24,8 @@ class IngesterMetrics:
         def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
             return Gauge(f"cortex_ingester_{name}", text, labels, registry=registry)
 
+        self.tracking = TrackingMetrics(registry)
+        self.instance = InstanceMetrics(registry)
         self.ingested_samples = counter("ingested_samples_total", "Samples taken.", ("user",))
         self.failed_samples = counter("ingested_samples_failures_total", "Samples refused.", ("user",))
         self.ingested_metadata = counter("ingested_metadata_total", "Metadata entries taken.")
@@ -48,7 +51,6 @@ class IngesterMetrics:
         )
         self.memory_series = gauge("memory_series", "Series in memory.")
         self.memory_users = gauge("memory_users", "Tenants with an open head.")
-        self.active_series = gauge("active_series", "Series that got a sample lately.", ("user",))
         self.head_max_timestamp = gauge("tsdb_head_max_timestamp_seconds", "Newest sample of all tenants.")
         self.push_seconds = counter("push_seconds_total", "Time spent taking samples. Ours.")
         self.pushes = counter("pushes_total", "Calls that brought samples, of one or more requests. Ours.")
@@ -78,9 +80,94 @@ class IngesterMetrics:
 
     def forget(self, tenant: str) -> None:
         """A tenant was closed."""
-        for family in (self.ingested_samples, self.failed_samples, self.active_series):
+        for family in (self.ingested_samples, self.failed_samples):
             with suppress(KeyError):
                 family.remove(tenant)
+
+
+class TrackingMetrics:
+    """Active and owned series, and a tenant's limits here. Upstream: pkg/ingester/metrics.go."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"cortex_ingester_{name}", text, labels, registry=registry)
+
+        self.local_limits = gauge("local_limits", "A tenant's limits, as they hold in this ingester.", "limit", "user")
+        self.owned_series = gauge("owned_series", "Series that belong to this ingester by the ring.", "user")
+        self.active = (
+            gauge("active_series", "Series that were written to lately.", "user"),
+            gauge("active_native_histogram_series", "Those with native histograms.", "user"),
+            gauge("active_native_histogram_buckets", "Their buckets.", "user"),
+        )
+        text = "The same of a custom tracker."
+        self.tracked = (
+            gauge("active_series_custom_tracker", text, "user", "name"),
+            gauge("active_native_histogram_series_custom_tracker", text, "user", "name"),
+            gauge("active_native_histogram_buckets_custom_tracker", text, "user", "name"),
+        )
+        self._shown: dict[str, tuple[set[str], ...]] = {}
+
+    def set_active(self, tenant: str, active: ActiveSeries, names: Sequence[str]) -> None:
+        """Zero counts are not shown. `names`: of the trackers."""
+        for gauge, value in zip(self.active, _numbers(active.total), strict=True):
+            if value:
+                gauge.labels(tenant).set(value)
+            else:
+                _remove(gauge, tenant)
+        before = self._shown.get(tenant, (set(), set(), set()))
+        now: tuple[set[str], ...] = (set(), set(), set())
+        for name, counts in zip(names, active.trackers, strict=True):
+            for gauge, value, shown in zip(self.tracked, _numbers(counts), now, strict=True):
+                if value:
+                    gauge.labels(tenant, name).set(value)
+                    shown.add(name)
+        for gauge, old, new in zip(self.tracked, before, now, strict=True):
+            for name in old - new:
+                _remove(gauge, tenant, name)
+        self._shown[tenant] = now
+
+    def forget(self, tenant: str) -> None:
+        """A tenant was closed."""
+        self.set_active(tenant, ActiveSeries(), ())
+        self._shown.pop(tenant)
+        _remove(self.owned_series, tenant)
+        _remove(self.local_limits, "max_global_series_per_user", tenant)
+
+
+def _numbers(counts: ActiveCounts) -> tuple[int, int, int]:
+    return counts.series, counts.histogram_series, counts.histogram_buckets
+
+
+def _remove(gauge: Gauge, *labels: str) -> None:
+    with suppress(KeyError):
+        gauge.remove(*labels)
+
+
+class InstanceMetrics:
+    """What one ingester takes on. Upstream: pkg/ingester/metrics.go."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"cortex_ingester_{name}", text, labels, registry=registry)
+
+        self.limits = gauge("instance_limits", "What this ingester takes on at once; 0: any number.", "limit")
+        self.inflight = gauge("inflight_push_requests", "Push requests under way.")
+        self.inflight_bytes = gauge("inflight_push_requests_bytes", "Of the push requests under way.")
+        self.rate = gauge("ingestion_rate_samples_per_second", "Samples taken a second, averaged.")
+        self.rejected = Counter(
+            "cortex_ingester_instance_rejected_requests_total",
+            "Push requests refused because of instance limits.",
+            ("reason",),
+            registry=registry,
+        )
+        for reason in REJECTIONS:
+            self.rejected.labels(reason)
+
+
+REJECTIONS = (
+    "ingester_max_ingestion_rate", "ingester_max_tenants", "ingester_max_series",
+    "ingester_max_inflight_push_requests", "ingester_max_inflight_push_requests_bytes",
+)  # fmt: skip
 
 
 class LifeCycleMetrics:

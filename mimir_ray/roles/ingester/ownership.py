@@ -42,6 +42,15 @@ class Ownership:
             self._owns_block(block, view, instance) for block in blocks()
         )
 
+    def foreign(self, head: Head, view: RingView, instance: InstanceId) -> int:
+        """How many live series of `head` have no replica at `instance` in `view`."""
+        with self._lock:
+            with head.exclusive():
+                self._learn_tokens(head)
+            at = view.index.get(instance, -2)
+            others = np.flatnonzero(~(view.owners(self._tokens) == at).any(axis=1)).astype(np.int32)
+            return head.live_among(others, self._incarnation)
+
     def _owns_block(self, block: Block, view: RingView, instance: InstanceId) -> bool:
         with self._lock:
             version, ours = self._blocks.get(block, (-2, False))

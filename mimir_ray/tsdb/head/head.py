@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.errors import ClientError, MimirRayError
+from mimir_ray.errors import ClientError, MimirRayError, Unavailable
 from mimir_ray.model.exemplars import ExemplarColumns, SeriesExemplars
 from mimir_ray.model.histogram import HistogramColumns, HistogramPart
 from mimir_ray.model.matchers import Matcher, quote
@@ -45,10 +45,12 @@ from mimir_ray.tsdb.index.tokens import series_tokens
 from mimir_ray.tsdb.wal import records as wal_records
 
 from . import sample_log
+from .activity import ActiveSeries, Activity, Selectors
 from .exemplar_push import find_exemplars, take_exemplars
 from .histogram_samples import number_histograms, resolve
 from .histogram_store import HistogramStore, pack, unpack
 from .memory import SampleMemory
+from .new_series import MalformedBatch, intern_batch, labels_of_section
 from .pick import HeadPart, HeadPick
 from .reading import Look
 from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX, NO_TIME_MIN
@@ -108,6 +110,7 @@ class Head:
         self._created = self._removed = 0
         self._metadata = FamilyMetadata(settings.metadata_families_max)
         self._exemplars = ExemplarStore(settings.exemplars_max)
+        self._activity = Activity()
         self._unwritten: list[wal_records.Record] = []
         self._min_valid_time = NO_TIME_MAX
 
@@ -166,11 +169,19 @@ class Head:
         if len(batch.label_offsets) > 1:
             try:
                 new_references = self._intern(batch, limits, records)
-            except ClientError as error:
+            except (ClientError, Unavailable) as error:
                 return WriteResult(self.incarnation, error=error)
         if known and not stale:
             statuses = self._append(
-                batch.references, batch.timestamps, batch.values, batch.histograms, starts, limits, records, True
+                batch.references,
+                batch.timestamps,
+                batch.values,
+                batch.histograms,
+                starts,
+                now_ms,
+                limits,
+                records,
+                True,
             )
             if statuses is not None:
                 self._refuse(statuses, batch, batch.references, batch.timestamps, 0, limits, refusals)
@@ -179,8 +190,9 @@ class Head:
         if len(batch.new_series):
             references = new_references[batch.new_series]
             statuses = self._append(
-                references, batch.new_timestamps, batch.new_values, batch.histograms, new_starts, limits, records, False
-            )
+                references, batch.new_timestamps, batch.new_values, batch.histograms, new_starts,
+                now_ms, limits, records, False,
+            )  # fmt: skip
             if statuses is not None:
                 self._refuse(statuses, batch, references, batch.new_timestamps, known, limits, refusals)
                 refused.append(_refused(statuses) + known)
@@ -196,24 +208,11 @@ class Head:
         return result
 
     def _intern(self, batch: WriteBatch, limits: PushLimits, records: list[wal_records.Record]) -> NDArray[np.int32]:
-        offsets = np.ascontiguousarray(batch.label_offsets, np.int64)
-        count = len(offsets) - 1
-        if len(batch.new_series) and not (batch.new_series.min() >= 0 and batch.new_series.max() < count):
-            raise MalformedBatch("a sample of a series that is not in the batch")
-        first = len(self._index)
-        references, created = self._index.intern(
-            batch.label_bytes, offsets, limits.series_max, limits.metric_series_max
-        )
-        if len(created):
-            self._created += len(created)
+        references, created, record = intern_batch(self._index, batch, limits)
+        if record is not None:
+            self._created += created
             self._memory.reserve(len(self._index))
-            data: Any = batch.label_bytes
-            if len(created) < count or offsets[0] or offsets[-1] != len(data):
-                parts = [data[offsets[r] : offsets[r + 1]] for r in created.tolist()]
-                data = b"".join(parts)
-                offsets = np.zeros(len(created) + 1, np.int64)
-                np.cumsum([len(part) for part in parts], out=offsets[1:])
-            records.append(wal_records.encode_series(first, offsets, data))
+            records.append(record)
         return references
 
     def _append(
@@ -223,6 +222,7 @@ class Head:
         values: NDArray[np.float64],
         histograms: HistogramColumns | None,
         starts: NDArray[np.int64] | None,
+        now_ms: int,
         limits: PushLimits,
         records: list[wal_records.Record],
         known: bool,
@@ -234,6 +234,7 @@ class Head:
         if known and len(references) and int(references.min()) < 0:
             # Negative ones mean "refused by a limit" to the kernel; from outside they are just unknown.
             references = np.where(references < 0, np.int32(2**31 - 1), references)
+        sent = values
         values, added = number_histograms(references, timestamps, values, histograms, self._memory, self._histograms)
         if added is not None:
             records.append(wal_records.encode_histograms(added[0], added[2], pack(added[1])))
@@ -263,6 +264,11 @@ class Head:
                 # Before the samples: one that is sent again since it was not acknowledged brings nothing new.
                 records.append(wal_records.encode_start_timestamps(*changes))
         taken = int(counts[sample_log.IN_ORDER] + counts[sample_log.OUT_OF_ORDER])
+        if taken == len(references):
+            self._activity.note(len(self._index), references, sent, histograms, now_ms)
+        else:
+            fine = statuses <= sample_log.REPEATED
+            self._activity.note(len(self._index), references[fine], sent[fine], histograms, now_ms)
         if counts[sample_log.IN_ORDER] == len(references):
             records.append(wal_records.encode_samples(references, timestamps, values))
             return None
@@ -292,7 +298,7 @@ class Head:
             if reference >= 0:
                 labels = self._index.labels(np.array([reference], np.int32)).labels(0)
             else:
-                labels = _labels_of_section(batch, int(batch.new_series[first]))
+                labels = labels_of_section(batch, int(batch.new_series[first]))
             limit = {
                 sample_log.REFUSED_USER_LIMIT: limits.series_max,
                 sample_log.REFUSED_METRIC_LIMIT: limits.metric_series_max,
@@ -439,6 +445,11 @@ class Head:
         with self._lock:
             return series_tokens(self._index, first, seed)
 
+    def live_among(self, references: NDArray[np.int32], incarnation: int) -> int:
+        """How many of these series are live; 0 where the head has another incarnation by now."""
+        with self._lock:
+            return int((~self._index.dropped[references]).sum()) if incarnation == self.incarnation else 0
+
     def are_dropped(self, references: NDArray[np.int32], incarnation: int) -> bool:
         """Whether all these series are gone. False where the head has another incarnation by now."""
         with self._lock:
@@ -471,7 +482,8 @@ class Head:
                 + self._postings.bytes
                 + self._histograms.bytes
                 + self._exemplars.nbytes
-                + self._starts.bytes,
+                + self._starts.bytes
+                + self._activity.bytes,
                 appended=int(self._counts[sample_log.IN_ORDER] + self._counts[sample_log.OUT_OF_ORDER]),
                 appended_late=int(self._counts[sample_log.OUT_OF_ORDER]),
                 flushes=self._memory.flushes,
@@ -485,6 +497,19 @@ class Head:
         with self._lock:
             count = len(self._index)
             return int(((self._memory.last_times[:count] >= time_ms) & ~self._index.dropped[:count]).sum())
+
+    def active_series(self, since_ms: int, selectors: Selectors = ()) -> ActiveSeries:
+        """Live series that were written to at or after a time (ms, of the clock), and those that satisfy selectors.
+
+        Selectors are evaluated once a series, as long as they are the same in every call.
+        """
+        with self._lock:
+            self._activity.track(selectors)
+            self._activity.learn(self._postings, len(self._index))
+            return self._activity.count(self._active(since_ms))
+
+    def _active(self, since_ms: int) -> NDArray[np.bool_]:
+        return self._activity.active(since_ms, self._memory.last_times, self._index.dropped[: len(self._index)])
 
     # What is in blocks
 
@@ -563,6 +588,7 @@ class Head:
         self._memory.renumber(kept)
         self._starts.renumber(kept)
         self._exemplars.renumber(kept)
+        self._activity.renumber(kept)
         self._index = without_dropped(self._index)
         self._postings = Postings(self._index)
         self.incarnation = secrets.randbits(63)
@@ -665,18 +691,6 @@ class Head:
                 raise wal_records.InvalidRecord(kind, "unknown type")
 
 
-class MalformedBatch(ClientError):
-    """The columns of a WriteBatch do not fit together."""
-
-
 def _refused(statuses: NDArray[np.uint8]) -> NDArray[np.intp]:
     """Which samples were refused for good."""
     return np.flatnonzero((statuses >= sample_log.REFUSED_OUT_OF_ORDER) & (statuses != sample_log.UNKNOWN))
-
-
-def _labels_of_section(batch: WriteBatch, series: int) -> tuple[tuple[str, str], ...]:
-    """The labels of a series that was refused, from its bytes (found to be well-formed before)."""
-    index = SeriesIndex()
-    start, end = int(batch.label_offsets[series]), int(batch.label_offsets[series + 1])
-    references, _ = index.intern(batch.label_bytes[start:end], np.array([0, end - start], np.int64))
-    return index.labels(references).labels(0)

@@ -35,6 +35,10 @@ class PushLimits:
 
     series_max: int = 0
     metric_series_max: int = 0
+    metrics_exempt: frozenset[str] = frozenset()
+    """Names of metrics that the limit for one metric does not hold for."""
+    process_series_max: int | None = None
+    """With more series than this in the head, the process had too many of all tenants together; None: no limit."""
     out_of_order_window_ms: int = 0
     """How much older than the newest sample of the head a late sample may be; 0: none are taken."""
     exemplars_max: int = 0

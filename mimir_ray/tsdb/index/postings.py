@@ -140,8 +140,8 @@ class Postings:
             self._series = 0
             self._dropped = 0
 
-    def select(self, matchers: Sequence[Matcher]) -> NDArray[np.int32]:
-        """Ascending references of the live series that satisfy all matchers."""
+    def select(self, matchers: Sequence[Matcher], first: int = 0) -> NDArray[np.int32]:
+        """Ascending references, from `first` on, of the live series that satisfy all matchers."""
         index = self._index
         by_name: dict[str, list[Matcher]] = {}
         for matcher in matchers:
@@ -165,8 +165,10 @@ class Postings:
             accepted_of.append(accepted)
         refused_of = [one for one in refused_of if len(one)]
         if not accepted_of and not refused_of:
-            everything = np.arange(len(index), dtype=np.int32)
-            return everything if index.live == len(index) else everything[~index.dropped[: len(index)]]
+            everything = np.arange(first, len(index), dtype=np.int32)
+            return everything if index.live == len(index) else everything[~index.dropped[first : len(index)]]
+        if first:
+            return self._filter(np.arange(first, len(index), dtype=np.int32), accepted_of, refused_of)
         self._refresh()
         sizes = [int(index.pair_series[one].sum()) for one in accepted_of]
         if not all(sizes):

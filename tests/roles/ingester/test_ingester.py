@@ -29,7 +29,8 @@ from mimir_ray.promql.plan.fragment import Fragment
 from mimir_ray.promql.source import Selection
 from mimir_ray.roles.api import NotSoleOwner
 from mimir_ray.roles.ingester.config import TsdbConfig
-from mimir_ray.roles.ingester.ingester import FolderInUse, Ingester, IngesterNotReady, local_limit
+from mimir_ray.roles.ingester.ingester import FolderInUse, Ingester, IngesterNotReady
+from mimir_ray.roles.ingester.local_limits import local_limit
 from mimir_ray.roles.ingester.metrics import IngesterMetrics
 from mimir_ray.roles.ingester.ownership import Ownership
 from mimir_ray.testing.writes import write_batch
@@ -126,7 +127,7 @@ def test_before_it_is_open_it_refuses_everything(setup: Setup, tmp_path: Path) -
 def test_after_its_end_it_refuses_everything(setup: Setup) -> None:
     setup.push((up(), [(NOW, 1.0)]))
     setup.ingester.close()
-    with pytest.raises(IngesterNotReady, match="stopping"):
+    with pytest.raises(IngesterNotReady, match="terminated"):
         setup.push((up(), [(NOW, 2.0)]))
     with pytest.raises(IngesterNotReady):
         setup.ingester.select_page(TENANT, EVERYTHING)
@@ -281,7 +282,9 @@ def test_a_batch_that_failed_whole_counts_as_failed(setup: Setup) -> None:
 
 
 def test_gauges_tell_series_tenants_and_the_newest_sample(setup: Setup) -> None:
-    setup.push((up(0), [(NOW - 120_000, 1.0)]), (up(1), [(NOW, 1.0)]))
+    setup.push((up(0), [(NOW - 120_000, 1.0)]))
+    setup.clock.advance_ms(120_000)
+    setup.push((up(1), [(NOW, 1.0)]))
     setup.push((up(0), [(NOW - 5000, 1.0)]), tenant="team-b")
     setup.ingester.maintain()
     assert setup.metric("cortex_ingester_memory_series") == 3
