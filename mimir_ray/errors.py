@@ -8,13 +8,12 @@ that talks to a user (gateway/errors.py) turns a family into a status code, nowh
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, ClassVar
 
 
-def _rebuild(kind: type[MimirRayError], state: dict[str, Any]) -> MimirRayError:
+def _rebuild(kind: type[MimirRayError], args: tuple[Any, ...], state: dict[str, Any]) -> MimirRayError:
     error = kind.__new__(kind)
-    Exception.__init__(error)
+    Exception.__init__(error, *args)
     error.__dict__.update(state)
     return error
 
@@ -34,10 +33,7 @@ class MimirRayError(Exception):
         return f"{text} (err-mimir-{self.id})" if self.id else text
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = dict(self.__dict__)
-        if not dataclasses.is_dataclass(self):
-            state["args"] = self.args
-        return _rebuild, (type(self), state)
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
 
 
 class ClientError(MimirRayError):

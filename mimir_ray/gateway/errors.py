@@ -72,14 +72,21 @@ _TEXT_STATUSES: tuple[tuple[type[BaseException], int], ...] = (
 )
 
 
+def _printable(message: str) -> str:
+    """The message with bytes that are no UTF-8 (surrogates, in strings of queries) replaced, as Go's JSON has them."""
+    return message.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def text(message: str, status: int) -> HTTPResponse:
     """A plain text answer as Go's http.Error writes it."""
-    return HTTPResponse(f"{message}\n", status=status, content_type=TEXT, headers={"X-Content-Type-Options": "nosniff"})
+    return HTTPResponse(
+        f"{_printable(message)}\n", status=status, content_type=TEXT, headers={"X-Content-Type-Options": "nosniff"}
+    )
 
 
 def api_error(error_type: str, message: str, status: int | None = None) -> HTTPResponse:
     """An error in Prometheus' JSON."""
-    body = orjson.dumps({"status": "error", "errorType": error_type, "error": message})
+    body = orjson.dumps({"status": "error", "errorType": error_type, "error": _printable(message)})
     return HTTPResponse(body, status=status or STATUS_OF_TYPE[error_type], content_type="application/json")
 
 

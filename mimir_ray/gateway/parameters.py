@@ -70,7 +70,9 @@ class Parameters:
         try:
             return parse_time_ms(text)
         except ValueError as error:
-            raise BadParameter(name, str(error)) from None
+            # Upstream: web/api/v1 parseTimeParam for what has a default, parseTime for what must be given.
+            where = "" if default is None else f"invalid time value for '{name}': "
+            raise BadParameter(name, f"{where}{error}") from None
 
     def duration_ms(self, name: str, default: int | None = None) -> int:
         text = self.get(name)

@@ -268,6 +268,7 @@ class _Run:
         query = self._engine.parse(self._query) if isinstance(self._query, str) else self._query
         if query.type not in wants:
             raise InvalidArgument(
+                'invalid parameter "query": '
                 f'invalid expression type "{_DOCUMENTED[query.type]}" for range query, must be Scalar or instant Vector'
             )
         plan = self._engine.plan(

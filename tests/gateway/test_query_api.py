@@ -83,7 +83,8 @@ def test_statistics_come_when_asked_for(filled: Gateway) -> None:
     [
         ("query", {"query": "sum("}, 400, "bad_data", 'invalid parameter "query": 1:5: parse error:'),
         ("query", {}, 400, "bad_data", 'invalid parameter "query":'),
-        ("query", {"query": "up", "time": "x"}, 400, "bad_data", 'invalid parameter "time": cannot parse "x"'),
+        ("query", {"query": "up", "time": "x"}, 400, "bad_data",
+         'invalid parameter "time": invalid time value for \'time\': cannot parse "x"'),
         ("query", {"query": "up", "timeout": "x"}, 400, "bad_data", 'invalid parameter "timeout": cannot parse "x"'),
         ("query", {"query": "up", "limit": "-1"}, 400, "bad_data", 'invalid parameter "limit": limit must be non-neg'),
         ("query", {"query": "up + on (job) up"}, 422, "execution", "found duplicate series for the match group"),
@@ -299,3 +300,19 @@ def test_a_small_answer_is_not_compressed(filled: Gateway) -> None:
 def test_compression_can_be_turned_off() -> None:
     with serving(settings_with(api={"response_compression_level": 0})) as one:
         assert "content-encoding" not in one.ask(f"{API}/query", LONG, accept_encoding="gzip").headers
+
+
+@pytest.mark.parametrize(
+    "query", ['label_replace(up, "bad\\xff", "x", "", "")', 'label_replace(up, "x", "$1", "a", "(")']
+)
+def test_arguments_that_functions_refuse_are_execution_errors(filled: Gateway, query: str) -> None:
+    status, kind, text = error_of(filled.ask(f"{API}/query", {"query": query}))
+    assert (status, kind) == (422, "execution")
+    assert "in label_replace():" in text
+
+
+def test_whoever_notices_first_a_query_without_time_left_has_timed_out(filled: Gateway) -> None:
+    filled.lists.of().error = Unavailable("ingester/0 did not answer select_page: time-out")
+    assert error_of(filled.ask(f"{API}/query", {"query": "up"}))[:2] == (503, "unavailable")
+    found = error_of(filled.ask(f"{API}/query", {"query": "up", "timeout": "0.000001"}))
+    assert found == (503, "timeout", "query timed out in expression evaluation")

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.errors import InvalidArgument
 from mimir_ray.model.labels import StringTable
 from mimir_ray.model.series import SeriesBatch, StepMatrix
 from mimir_ray.promql.annotations import Annotations
 from mimir_ray.promql.kernels.windows import Window, without_stale
+from mimir_ray.promql.limits import EvaluationError
 from mimir_ray.promql.syntax import ast
 
 ScalarSteps = NDArray[np.float64]
@@ -24,7 +24,7 @@ Dense = tuple[NDArray[np.float64], NDArray[np.bool_]]
 """(values float64[S, T], present bool[S, T])."""
 
 
-class InvalidFunctionArgument(InvalidArgument):
+class InvalidFunctionArgument(EvaluationError):
     """An argument whose value a function refuses while it runs (upstream: an execution error)."""
 
 

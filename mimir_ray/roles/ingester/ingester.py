@@ -454,6 +454,8 @@ class Ingester:
     def _enter(self, tenant: TenantId) -> TenantEntry:
         """The tenant, opened if need be, which is not closed before `_leave`. Raises `TenantClosing` and more."""
         with self._lock:
+            if self._state != "running":  # `close` took the tenants away: none is opened beside what it writes down
+                raise IngesterNotReady(self._state)
             if tenant in self._closing:
                 raise TenantClosing(tenant)
             entry = self._tenants.get(tenant)

@@ -5,12 +5,13 @@ Plain and blocking: the gateway calls it in its own threads. Upstream: pkg/front
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mimir_ray.clock import Clock
 from mimir_ray.config.limits import Limits
-from mimir_ray.errors import LimitExceeded
+from mimir_ray.errors import LimitExceeded, Unavailable
 from mimir_ray.model.exemplars import SeriesExemplars
 from mimir_ray.model.labels import Labels
 from mimir_ray.model.matchers import Matcher
@@ -54,6 +55,16 @@ class LabelsRequest:
     limit: int = 0
 
 
+@contextmanager
+def _within(cancellation: Cancellation) -> Iterator[None]:
+    """What was not answered because the query had no time left is the query's time-out, whoever noticed first."""
+    try:
+        yield
+    except Unavailable:
+        cancellation.check()
+        raise
+
+
 class QueryFrontend:
     """Blocking; any thread."""
 
@@ -85,15 +96,16 @@ class QueryFrontend:
         Errors: ParseError, EvaluationError, Unavailable, QueryTimeout, QueryCancelled, LimitExceeded.
         """
         limits = self._check(tenant, query, "query")
-        return self._engine.instant(
-            query,
-            self._querier.source(tenant, cancellation),
-            time_ms,
-            lookback_ms=lookback_ms,
-            stats=stats,
-            cancel=cancellation,
-            limits=limits,
-        )
+        with _within(cancellation):
+            return self._engine.instant(
+                query,
+                self._querier.source(tenant, cancellation),
+                time_ms,
+                lookback_ms=lookback_ms,
+                stats=stats,
+                cancel=cancellation,
+                limits=limits,
+            )
 
     def range(
         self,
@@ -108,17 +120,18 @@ class QueryFrontend:
     ) -> QueryResult:
         """The same at every step from `start_ms` to `end_ms`, both included."""
         limits = self._check(tenant, query, "query_range")
-        return self._engine.range(
-            query,
-            self._querier.source(tenant, cancellation),
-            start_ms,
-            end_ms,
-            step_ms,
-            lookback_ms=lookback_ms,
-            stats=stats,
-            cancel=cancellation,
-            limits=limits,
-        )
+        with _within(cancellation):
+            return self._engine.range(
+                query,
+                self._querier.source(tenant, cancellation),
+                start_ms,
+                end_ms,
+                step_ms,
+                lookback_ms=lookback_ms,
+                stats=stats,
+                cancel=cancellation,
+                limits=limits,
+            )
 
     def explain(
         self,

@@ -442,3 +442,19 @@ def test_ownership_begins_anew_with_another_head(tmp_path: Path) -> None:
     assert not ownership.owns_all(full, list, view, ME)
     assert ownership.owns_all(empty, list, view, ME)
     assert not ownership.owns_all(full, list, view, ME)
+
+
+def test_nothing_is_opened_once_it_has_begun_to_stop(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup.push((up(), [(NOW, 1.0)]))
+    enter = setup.ingester._enter
+
+    def enter_after_close(tenant: TenantId) -> Any:
+        monkeypatch.undo()
+        setup.ingester.close()
+        return enter(tenant)
+
+    monkeypatch.setattr(setup.ingester, "_enter", enter_after_close)
+    assert isinstance(setup.push((up(1), [(NOW, 1.0)])).error, Unavailable)
+    fresh = setup.again()
+    fresh.open()
+    assert count(fresh) == 1
