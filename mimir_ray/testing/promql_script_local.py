@@ -1,4 +1,4 @@
-"""A `ScriptStorage` over one tenant's database as an ingester has it: local blocks, late ones too, and the head.
+"""A `ScriptStorage` over one tenant's database as an ingester has it: local blocks and the head.
 
 What scripts load is kept as batches; a database is made of them, and partly cut into blocks, when they are first read.
 """
@@ -24,13 +24,14 @@ from mimir_ray.tsdb.head.settings import HeadSettings
 
 from .promql_script_head import ANY_AGE, SamplesRefused, one_series
 
-BLOCKS = 6
-"""About so many ranges are cut of what a script loads."""
-BLOCK_MS_MIN = 600_000
+BLOCKS = 3
+"""At most so many are cut of what a script loads ..."""
+BLOCK_MS_MIN = 3_600_000
+"""... and none is shorter: where a chunk begins it is not known whether counters of histograms were reset."""
 
 
 class DatabaseStorage:
-    """`cut_ms`: samples that are older are cut into blocks, late ones in any case; None: all are."""
+    """`cut_ms`: samples that are older are cut into blocks; None: all are."""
 
     def __init__(self, directory: Path, cut_ms: int | None = None) -> None:
         self._directory = directory
@@ -79,16 +80,18 @@ class DatabaseStorage:
 
     def _made(self) -> Database:
         times = [int(time) for batch in self._batches for time in batch.new_timestamps[[0, -1]]]
-        width = max(BLOCK_MS_MIN, (max(times, default=0) - min(times, default=0)) // BLOCKS)
-        settings = DatabaseSettings(head=HeadSettings(chunk_range_ms=width))
+        first, last = min(times, default=0), max(times, default=0)
+        # Series are loaded one after the other, and none of them is to come late: of late histograms it is not known
+        # whether counters were reset.
+        settings = DatabaseSettings(head=HeadSettings(chunk_range_ms=2 * (last - first) + 1))
         database = Database(self._directory / str(next(self._numbers)), settings, SystemClock())
-        for result in database.push(self._batches, max(times, default=0), ANY_AGE):
+        for result in database.push(self._batches, last, ANY_AGE):
             if result.error is not None:
                 raise result.error
             if result.refusals:
                 raise SamplesRefused(f"refused: {result.refusals[0]}")
-        if self._cut_ms is None:
-            database.compact_whole()
-        else:
-            database.compact(self._cut_ms)
+        end = last + 1 if self._cut_ms is None else min(self._cut_ms, last + 1)
+        width = max(BLOCK_MS_MIN, (end - first) // BLOCKS + 1)
+        for until in (*range(first + width, end, width), end):
+            database.compact(until)
         return database

@@ -36,7 +36,6 @@ QUERIES = (
 )
 SHORT_LIVED = "short-lived"
 """A tenant with a retention of its own."""
-OVERRIDES = f"overrides:\n  {SHORT_LIVED}:\n    compactor_blocks_retention_period: 48h\n"
 JSON = {"Accept": "application/json", "X-Scope-OrgID": TENANT}
 
 
@@ -55,10 +54,16 @@ def dumped(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def deployment(deploy: Callable[..., Deployment], tmp_path_factory: pytest.TempPathFactory) -> Deployment:
-    limits = tmp_path_factory.mktemp("limits") / "limits.yaml"
-    limits.write_text(OVERRIDES)
-    one = deploy(*FLAGS, f"-runtime-config.file={limits}")
+def limits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of tenants' limits; nothing in it yet."""
+    path = tmp_path_factory.mktemp("limits") / "limits.yaml"
+    path.write_text("overrides: {}\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def deployment(deploy: Callable[..., Deployment], limits: Path) -> Deployment:
+    one = deploy(*FLAGS, "-runtime-config.reload-period=1s", f"-runtime-config.file={limits}")
     one.start()
     return one
 
@@ -138,16 +143,23 @@ def test_answers_from_uploaded_blocks_are_those_of_prometheus_on_the_same_blocks
             assert not (text := difference(wanted, found)), query + text
 
 
-def test_blocks_past_their_tenants_own_retention_go(deployment: Deployment, made: Path, tmp_path: Path) -> None:
-    """Those are three days old."""
-    one = next(made.glob("*/meta.json")).parent
-    shutil.copytree(one, tmp_path / one.name)
-    done = uploaded(deployment, tmp_path, SHORT_LIVED)
+def test_blocks_past_their_tenants_own_retention_go(
+    deployment: Deployment, made: Path, limits: Path, tmp_path: Path
+) -> None:
+    """Those are three days old; with that retention they would not have been taken."""
+    first, second = (path.parent for path in sorted(made.glob("*/meta.json"))[:2])
+    shutil.copytree(first, tmp_path / "first" / first.name)
+    shutil.copytree(second, tmp_path / "second" / second.name)
+    done = uploaded(deployment, tmp_path / "first", SHORT_LIVED)
     assert done.returncode == 0, done.stdout + done.stderr
-    mark = bucket(deployment, SHORT_LIVED) / "markers" / f"{one.name}-deletion-mark.json"
+    limits.write_text(f"overrides: {{{SHORT_LIVED}: {{compactor_blocks_retention_period: 48h}}}}\n")
+    mark = bucket(deployment, SHORT_LIVED) / "markers" / f"{first.name}-deletion-mark.json"
     wait_for("the block is marked", mark.exists, 60)
     assert "retention" in json.loads(mark.read_bytes())["details"]
     assert live(deployment)
+    done = uploaded(deployment, tmp_path / "second", SHORT_LIVED)
+    assert done.returncode == 1
+    assert "older than retention period (status 422)" in done.stdout
 
 
 def test_what_is_left_of_an_upload_that_nobody_finished_goes(deployment: Deployment) -> None:

@@ -129,7 +129,7 @@ def waves(start_ms: int, seed: int) -> list[list[Sent]]:
 def _scrape(at: int, start_ms: int) -> Iterator[tuple[Labels, int, Value, Any]]:
     step = (at - start_ms) // STEP_MS
     for number in range(SERIES):
-        value: float = step * (number + 1) % 500
+        value = float(step * (number + 1) % 500)
         if number == 5 and step % 20 == 19:
             value = STALE_NAN
         # A series that ends, and one that begins later.
