@@ -99,10 +99,11 @@ def bucket(deployment: Deployment, tenant: str = TENANT) -> Path:
     return deployment.data / "blocks" / tenant
 
 
-def live(deployment: Deployment) -> list[Path]:
+def live(deployment: Deployment, tenant: str = TENANT) -> list[Path]:
     """Folders of complete blocks that are not marked for deletion."""
-    marked = {path.name.partition("-")[0] for path in (bucket(deployment) / "markers").glob("*-deletion-mark.json")}
-    return [path.parent for path in bucket(deployment).glob("*/meta.json") if path.parent.name not in marked]
+    folder = bucket(deployment, tenant)
+    marked = {path.name.partition("-")[0] for path in (folder / "markers").glob("*-deletion-mark.json")}
+    return [path.parent for path in folder.glob("*/meta.json") if path.parent.name not in marked]
 
 
 def test_uploaded_blocks_are_compacted_and_hold_the_same_samples(
@@ -153,9 +154,9 @@ def test_blocks_past_their_tenants_own_retention_go(
     done = uploaded(deployment, tmp_path / "first", SHORT_LIVED)
     assert done.returncode == 0, done.stdout + done.stderr
     limits.write_text(f"overrides: {{{SHORT_LIVED}: {{compactor_blocks_retention_period: 48h}}}}\n")
-    mark = bucket(deployment, SHORT_LIVED) / "markers" / f"{first.name}-deletion-mark.json"
-    wait_for("the block is marked", mark.exists, 60)
-    assert "retention" in json.loads(mark.read_bytes())["details"]
+    wait_for("its samples are marked", lambda: not live(deployment, SHORT_LIVED), 60)
+    marks = (bucket(deployment, SHORT_LIVED) / "markers").glob("*-deletion-mark.json")
+    assert any("retention" in json.loads(mark.read_bytes())["details"] for mark in marks)
     assert live(deployment)
     done = uploaded(deployment, tmp_path / "second", SHORT_LIVED)
     assert done.returncode == 1
