@@ -18,7 +18,7 @@ DEVELOPING := $(VENV)/.installed-dev
 NOTEBOOKS := $(VENV)/.installed-notebooks
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint format types layers tidy bench protos docs notebooks lock dev clean
+.PHONY: help run test fuzz check lint format types layers tidy bench protos docs notebooks lock dev clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ run: $(RUNTIME) ## install into .venv and serve on http://127.0.0.1:8080 (ARGS='
 
 test: $(TESTING) ## run all tests (TESTS=tests/promql ARGS='-x -k rate')
 	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+
+fuzz: $(TESTING) ## fuzz all decoders, 1,000,000 inputs or 3 h (MIMIR_RAY_FUZZ_INPUTS, _SECONDS, _SEED, _TARGETS)
+	$(BIN)/python -m tests.fuzz
 
 check: lint types layers test ## everything that must hold before a change is taken
 

@@ -15,6 +15,7 @@ import pytest
 from mimir_ray.config.loader import flags_of
 from mimir_ray.config.reference import page
 from mimir_ray.config.setting import walk
+from mimir_ray.deploy import limits_reference
 from mimir_ray.deploy.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -152,6 +153,11 @@ def test_imports_respect_the_layers() -> None:
 def test_the_page_of_settings_is_fresh() -> None:
     written = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert written == page(Settings()), "run `make docs`"
+
+
+def test_the_page_of_limits_is_fresh() -> None:
+    written = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
+    assert written == limits_reference.page(Settings()), "run `make docs`"
 
 
 def test_flags_are_unique_and_every_setting_says_what_it_means() -> None:

@@ -12,17 +12,25 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import snappy
 import zstandard
+from prometheus_client import CollectorRegistry
 
+from mimir_ray.clock import SystemClock
+from mimir_ray.cluster.ring.elections import Elected, Elections
+from mimir_ray.config.instance_limits import DistributorInstanceLimits
+from mimir_ray.config.tenant_rules import RelabelConfig
 from mimir_ray.model.labels import LabelColumns, Labels, labels_of
 from mimir_ray.model.result import Matrix, QueryResult
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.api import WriteBatch, WriteResult
+from mimir_ray.roles.distributor.ha_tracker import HaTracker
+from mimir_ray.roles.distributor.metrics import HaTrackerMetrics
 from mimir_ray.wire.compression import decompress
 from mimir_ray.wire.exposition import parse_exposition
 from mimir_ray.wire.pb.prompb.io.prometheus.write.v2 import types_pb2 as v2
@@ -103,11 +111,40 @@ class Sink:
         return results
 
 
-def pushes(body: bytes, ingesters: int, replicas: int, new: bool, version: str = "1.0") -> float:
+def all_rules() -> dict[str, Any]:
+    """Every rule of the distributor at once, as arguments of `Setup`; a twentieth of the series is dropped."""
+    elections = Elections(SystemClock())
+
+    async def claim(*asked: Any) -> Elected:
+        return elections.claim(*asked)
+
+    return {
+        "ha_tracker": HaTracker(claim, SystemClock(), HaTrackerMetrics(CollectorRegistry())),
+        "instance_limits": lambda: DistributorInstanceLimits(max_ingestion_rate=1e12),
+        "accept_ha_samples": True,
+        "ha_cluster_label": "label_00",
+        "ha_replica_label": "label_01",
+        "drop_labels": ("label_02",),
+        "metric_relabel_configs": (
+            RelabelConfig(source_labels=("__name__",), regex="http_requests_total_17", action="drop"),
+            RelabelConfig(source_labels=("pod",), regex="deploy-(.*)-abcde", target_label="deploy"),
+        ),
+        "request_rate": 1e12,
+        "request_burst_size": 10**12,
+        "separate_metrics_group_label": "label_03",
+    }
+
+
+def pushes(body: bytes, ingesters: int, replicas: int, new: bool, version: str = "1.0", **rules: Any) -> float:
     """Median CPU seconds of one push."""
     scan = scan_write_request if version == "1.0" else scan_write_request_v2
     setup = Setup(
-        ingesters, replicas, ingestion_rate=1e12, ingestion_burst_size=10**12, max_global_exemplars_per_user=1000
+        ingesters,
+        replicas,
+        ingestion_rate=1e12,
+        ingestion_burst_size=10**12,
+        max_global_exemplars_per_user=1000,
+        **rules,
     )
     setup.fakes = {name: Sink() for name in setup.fakes}  # type: ignore[misc]
     found = []
@@ -153,6 +190,15 @@ def main() -> None:
             spent = pushes(sent, ingesters, replicas, new, version)
             rate = SERIES / spent / 1e6
             print(f"push {name:16} {replicas} of {ingesters} {spent * 1e6:8.0f} µs, {rate:.2f} M samples/s")
+    every = RelabelConfig(source_labels=("__name__",), regex=".*", action="drop")
+    for name, rules, new in (
+        ("known, all rules", all_rules(), False),
+        ("new, HA and drop_labels", all_rules() | {"metric_relabel_configs": ()}, True),
+        ("new, all rules", all_rules(), True),
+        ("known, all dropped", {"metric_relabel_configs": (every,)}, False),
+    ):
+        spent = pushes(body, 1, 1, new, **rules)
+        print(f"push {name:24} 1 of 1 {spent * 1e6:8.0f} µs, {SERIES / spent / 1e6:.2f} M samples/s")
     points = 500_000
     labels = LabelColumns.from_labels([labels_of({"__name__": "m", "pod": f"p{at}"}) for at in range(500)])
     times = np.tile(np.arange(points // 500) * 15_000 + NOW_MS, 500)

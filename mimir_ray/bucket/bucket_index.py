@@ -104,10 +104,10 @@ class BucketIndex:
                 raise ValueError(f"unexpected version {body['version']}")
             blocks = tuple(_parse(one) for one in body.get("blocks") or ())
             marks = {
-                _ulid(one["block_id"]): int(one["deletion_time"]) for one in body.get("block_deletion_marks") or ()
+                _ulid(one["block_id"]): _number(one["deletion_time"]) for one in body.get("block_deletion_marks") or ()
             }
-            return cls(blocks, marks, int(body.get("updated_at") or 0))
-        except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, AttributeError) as error:
+            return cls(blocks, marks, _number(body.get("updated_at") or 0))
+        except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise DamagedIndex(key, f"no bucket index: {error}") from None
 
 
@@ -149,16 +149,23 @@ def _ulid(text: object) -> str:
     return text
 
 
+def _number(value: Any) -> int:
+    number = int(value)
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError(f"{number} is out of range")
+    return number
+
+
 def _parse(body: dict[str, Any]) -> IndexedBlock:
     return IndexedBlock(
         _ulid(body["block_id"]),
-        int(body["min_time"]),
-        int(body["max_time"]),
-        int(body.get("uploaded_at") or 0),
-        int(body.get("segments_num") or 0),
+        _number(body["min_time"]),
+        _number(body["max_time"]),
+        _number(body.get("uploaded_at") or 0),
+        _number(body.get("segments_num") or 0),
         str(body.get("compactor_shard_id") or ""),
         str(body.get("source") or ""),
-        int(body.get("compaction_level") or 0),
+        _number(body.get("compaction_level") or 0),
         bool(body.get("out_of_order")),
         {str(name): str(value) for name, value in (body.get("labels") or {}).items()},
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "serve": "run mimir-ray in the foreground, with a local Ray of its own or (--address) in a running one",
+    "scale": "change the number of ingesters of a running mimir-ray, or start them again one by one (--roll)",
     "status": "show how the mimir-ray of a data directory is doing",
     "query": "ask a PromQL query, or how it would be run (--explain)",
     "blocks": "list, verify, download and mark blocks in the bucket",

@@ -15,7 +15,7 @@ from mimir_ray.deploy.settings import Settings, without_effect
 
 def main(arguments: list[str]) -> int:
     """Returns the exit status: 2 for a configuration that cannot be used."""
-    address, rest = _ray_address(arguments)
+    address, rest = ray_address(arguments)
     default = Settings()
     try:
         loaded = loader.load(default, rest, os.environ)
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     return serve(loaded.settings, address)
 
 
-def _ray_address(arguments: list[str]) -> tuple[str, list[str]]:
+def ray_address(arguments: list[str]) -> tuple[str, list[str]]:
     """`--address=…` (Ray's own word) is no setting: it says what this process joins."""
     rest: list[str] = []
     address = ""

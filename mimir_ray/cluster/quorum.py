@@ -51,9 +51,13 @@ class ReadTracker(Generic[Answer]):
         self._units = list(by_unit.values())
         self._unit_of = {one.id: at for at, unit in enumerate(self._units) for one in unit}
         self._missing = [len(unit) for unit in self._units]
-        self._waiting = list(self.order) if self.order is not None else list(range(len(self._units)))
-        if sorted(self._waiting) != list(range(len(self._units))):
+        self.shuffle(self.order if self.order is not None else range(len(self._units)))
+
+    def shuffle(self, order: Sequence[int]) -> None:
+        """Sets the order; before `start`."""
+        if sorted(order) != list(range(len(self._units))):
             raise ValueError(f"order must be a permutation of {len(self._units)}")
+        self._waiting = list(order)
 
     @property
     def units(self) -> int:

@@ -11,12 +11,13 @@ from typing import Literal
 
 from mimir_ray.config.setting import setting
 from mimir_ray.config.units import Duration
+from mimir_ray.model.matchers import InvalidRegex
+from mimir_ray.model.relabel import rule_problem
 
 RelabelAction = Literal[
     "replace", "keep", "drop", "keepequal", "dropequal", "hashmod", "labelmap", "labeldrop", "labelkeep",
     "lowercase", "uppercase",
 ]  # fmt: skip
-NEEDS_TARGET = frozenset({"replace", "hashmod", "keepequal", "dropequal", "lowercase", "uppercase"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,14 @@ class RelabelConfig:
     action: RelabelAction = setting("replace", help="What to do.")
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Upstream: prometheus model/relabel/relabel.go Config.Validate."""
-        if self.action in NEEDS_TARGET and not self.target_label:
-            yield "target_label", f"relabel action {self.action} needs a target_label"
-        if self.action == "hashmod" and not self.modulus:
-            yield "modulus", "relabel action hashmod needs a modulus above 0"
+        try:
+            # Names are judged by the wider rule; what a tenant's scheme refuses is refused series by series.
+            problem = rule_problem(self, utf8=True)
+        except InvalidRegex as error:
+            yield "regex", str(error)
+            return
+        if problem:
+            yield "", problem
 
 
 @dataclass(frozen=True, slots=True)

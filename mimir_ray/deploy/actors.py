@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ from typing import Any
 import ray
 
 from mimir_ray.cluster.ring.actor import RingActor
+from mimir_ray.cluster.ring.model import INGESTER
 from mimir_ray.cluster.ring.persistence import FileStore
+from mimir_ray.cluster.ring.ring import RingPolicy
 from mimir_ray.cluster.transport.base import NAMESPACE, RING, Address
 from mimir_ray.cluster.transport.on_ray import RayTransport, actor_class
 from mimir_ray.config.overrides import RuntimeDefaults
 from mimir_ray.deploy.compose import composed
+from mimir_ray.deploy.placement import Place
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.deploy.shard_tasks import RayShardTasks
 from mimir_ray.deploy.topology import ActorSpec, topology
@@ -29,6 +32,9 @@ from mimir_ray.roles.scraper.ray_targets import targets_of_file, targets_of_node
 from mimir_ray.roles.scraper.scraper import Target
 from mimir_ray.roles.store_gateway.actor import StoreGatewayActor, StoreGatewaySpec
 from mimir_ray.telemetry import logging
+
+_BUSY = ("gateway", "ingester")
+"""Roles whose kernels are loaded at the start, 80 MB a process; others load theirs when there is something to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,8 @@ class ProcessSetUp:
         component, _, instance = (self.home.actor_name if self.home else name).partition("/")
         server = self.settings.server
         logging.configure(server.log_level, server.log_format, sys.stderr, component=component, instance=instance)
-        load_imported()
+        if component in _BUSY:
+            load_imported()
 
 
 def engine_options(settings: Settings) -> EngineOptions:
@@ -57,13 +64,18 @@ def engine_options(settings: Settings) -> EngineOptions:
 
 
 def runtime_defaults(settings: Settings) -> RuntimeDefaults:
-    return RuntimeDefaults(limits=settings.limits)
+    return RuntimeDefaults(limits=settings.limits, distributor=settings.distributor.instance_limits)
 
 
-def create(spec: ActorSpec, settings: Settings, runtime_env: dict[str, Any] | None = None) -> Any:
-    """Creates one actor (or finds it, where it is already there); returns its handle."""
+def create(
+    spec: ActorSpec, settings: Settings, runtime_env: dict[str, Any] | None = None, where: Place | None = None
+) -> Any:
+    """Creates one actor (or finds it, where it is already there); returns its handle. `where`: None is anywhere."""
+    if where is not None and where.port_offset and settings.server.http_listen_port:
+        port = settings.server.http_listen_port + where.port_offset
+        settings = replace(settings, server=replace(settings.server, http_listen_port=port))
     kind, arguments = _kind(spec, settings)
-    options = {**spec.options(), "namespace": NAMESPACE, "get_if_exists": True}
+    options = {**spec.options(), "namespace": NAMESPACE, "get_if_exists": True, **(where.options() if where else {})}
     if runtime_env:
         options["runtime_env"] = runtime_env
     # `concurrency_groups` has to be known to the class, everything else to the actor
@@ -81,7 +93,10 @@ def _kind(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
 
 
 def _ring(_spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
-    return RingActor, (FileStore(settings.root / "ring.json"),)
+    ring = settings.ingester.ring
+    forget = {**RingPolicy().forget_after_periods, INGESTER: ring.auto_forget_unhealthy_periods}
+    policy = RingPolicy(ring.heartbeat_timeout.ms, forget)
+    return RingActor, (FileStore(settings.root / "ring.json"), FileStore(settings.root / "ha-tracker.json"), policy)
 
 
 def _ingester(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
@@ -94,6 +109,7 @@ def _ingester(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...
         runtime=settings.runtime_config,
         defaults=runtime_defaults(settings),
         bucket=settings.blocks_bucket,
+        number_in_zone=int(spec.address.instance) // len(settings.deploy.zones),
     )
     return IngesterActor, (about, RayTransport(), ProcessSetUp(settings))
 

@@ -20,11 +20,13 @@ from mimir_ray.cluster.transport.base import NAMESPACE
 from mimir_ray.deploy import actors
 from mimir_ray.deploy.environment import MALLOC
 from mimir_ray.deploy.local_ray import join
+from mimir_ray.deploy.placement import NoNodeInZone
+from mimir_ray.deploy.placements import Placements
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.deploy.topology import ActorSpec, topology
 from mimir_ray.kernel import warm_up
 
-CREATE_TIMEOUT_S = 60.0
+CREATE_TIMEOUT_S = 180.0
 
 
 def main() -> int:
@@ -62,18 +64,33 @@ def compile_kernels() -> None:
 def create_all(settings: Settings, runtime_env: dict[str, Any] | None) -> str:
     """Creates all actors; returns what went wrong, or ""."""
     specs = topology(settings)
+    try:
+        places = Placements(settings.root).place(specs)
+    except NoNodeInZone as failure:
+        return str(failure)
+    waiting: list[tuple[ActorSpec, Any]] = []
     for spec in specs:
         tell(step=f"starting {spec.address.actor_name}")
-        handle = actors.create(spec, settings, runtime_env)
-        if spec.address.role not in ("ring", "gateway"):
-            continue  # says in its status how it comes up
-        try:
-            ray.get(handle.__ray_ready__.remote(), timeout=CREATE_TIMEOUT_S)
-        except ray.exceptions.RayActorError as error:
-            return _reason(spec, error)
-        except ray.exceptions.GetTimeoutError:
-            return f"{spec.address.actor_name} did not start within {CREATE_TIMEOUT_S:g} s"
+        handle = actors.create(spec, settings, runtime_env, places.get(spec.address.actor_name))
+        if spec.address.role == "ring" and (error := _wait_for(spec, handle)):
+            return error
+        if spec.address.role == "gateway":
+            waiting.append((spec, handle))  # the others say in their status how they come up
+    for spec, handle in waiting:
+        if error := _wait_for(spec, handle):
+            return error
     tell(say=f"{len(specs)} actors in namespace {NAMESPACE}: {', '.join(spec.address.actor_name for spec in specs)}.")
+    return ""
+
+
+def _wait_for(spec: ActorSpec, handle: Any) -> str:
+    """Until the actor is there; what went wrong, or ""."""
+    try:
+        ray.get(handle.__ray_ready__.remote(), timeout=CREATE_TIMEOUT_S)
+    except ray.exceptions.RayActorError as error:
+        return _reason(spec, error)
+    except ray.exceptions.GetTimeoutError:
+        return f"{spec.address.actor_name} did not start within {CREATE_TIMEOUT_S:g} s"
     return ""
 
 

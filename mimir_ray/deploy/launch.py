@@ -26,7 +26,6 @@ from mimir_ray.cluster.transport.base import NAMESPACE, RING, Address
 from mimir_ray.config.server import ServerConfig, reachable
 from mimir_ray.deploy.local_ray import FOLDER_PREFIX, LocalRay, join
 from mimir_ray.deploy.settings import RUN_FILE, Settings
-from mimir_ray.deploy.topology import topology
 from mimir_ray.errors import MimirRayError, Unavailable
 
 READY_TIMEOUT_S = 600.0
@@ -92,7 +91,7 @@ def serve(settings: Settings, ray_address: str = "", out: TextIO = sys.stdout) -
             with _creator(settings) as creator:
                 address, logs = _enter_ray(settings, ray_address, stack, progress)
                 signal.signal(signal.SIGTERM, told_to_stop)  # Ray put a handler of its own there: exit at once
-                stack.callback(_stop_actors, settings, progress)
+                stack.callback(_stop_actors, progress)
                 _create_actors(creator, address, not ray_address, stop, progress)
             url = _wait_until_ready(settings, stop, progress)
             _write_run_file(settings, url, logs, stack)
@@ -251,27 +250,30 @@ def _create_actors(
         raise _StopAsked if stop.is_set() else CannotStart(_last_words(child))
 
 
-def _stop_actors(settings: Settings, progress: Progress) -> None:
+def _stop_actors(progress: Progress) -> None:
     """Gateways first, so that nothing comes in; then what writes, all of a role at once; the ring last."""
     deadline = time.monotonic() + STOP_TIMEOUT_S
     for role in ("gateway", "backend", "compactor", "store-gateway", "ingester", RING.role):
         threads = []
-        for spec in topology(settings):
-            if spec.address.role != role:
-                continue
+        for name in _names_of(role):
             try:
-                handle = ray.get_actor(spec.address.actor_name, namespace=NAMESPACE)
+                handle = ray.get_actor(name, namespace=NAMESPACE)
             except ValueError:
-                continue  # was never created
+                continue  # has ended meanwhile
             if role == RING.role:
                 ray.kill(handle, no_restart=True)
                 continue
-            progress.step(f"stopping {spec.address.actor_name}")
+            progress.step(f"stopping {name}")
             left = max(1.0, deadline - time.monotonic())
             threads.append(threading.Thread(target=_stop_actor, args=(handle, left)))
             threads[-1].start()
         for thread in threads:
             thread.join()
+
+
+def _names_of(role: str) -> list[str]:
+    """The actors of a role that there are; after `scale` others than the settings say."""
+    return sorted(name for name in ray.util.list_named_actors() if name.partition("/")[0] == role)
 
 
 def _stop_actor(handle: Any, timeout_s: float) -> None:

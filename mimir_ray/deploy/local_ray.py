@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -72,10 +73,12 @@ class LocalRay:
     """Starts on entering, stops everything it started on leaving. The environment must be prepared (environment.py)."""
 
     def __init__(self, object_store_memory: int, dashboard: bool = False, cpus: int | None = None) -> None:
+        """`cpus`: None counts the machine's."""
         self._object_store_memory = object_store_memory
         self._dashboard = dashboard
-        self._cpus = cpus or os.cpu_count() or 1
+        self._cpus = (os.cpu_count() or 1) if cpus is None else cpus
         self._node: Node | None = None
+        self._more: list[Node] = []
         self._folder: Path | None = None
 
     @property
@@ -112,7 +115,28 @@ class LocalRay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         ray.shutdown()
+        for node in self._more:
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
         if self._node is not None:
             self._node.kill_all_processes(check_alive=False, allow_graceful=True)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def add_node(self, labels: Mapping[str, str], cpus: int = 1) -> list[int]:
+        """One more node on this machine, as if it were another one; returns the ids of its processes.
+
+        Its end is when those are killed, and the workers that they started; or ours.
+        """
+        parameters: dict[str, Any] = {
+            "gcs_address": self.address,
+            "node_ip_address": LOOPBACK,
+            "num_cpus": cpus,
+            "object_store_memory": self._object_store_memory,
+            "temp_dir": str(self._folder),
+            "labels": dict(labels),
+            "include_log_monitor": False,
+            "dashboard_agent_listen_port": 0,
+        }
+        node = Node(RayParams(**parameters), head=False, shutdown_at_exit=True, spawn_reaper=False)
+        self._more.append(node)
+        return [one.process.pid for kind in node.all_processes.values() for one in kind]

@@ -36,6 +36,14 @@ class DeployConfig:
     zones: tuple[str, ...] = setting(
         ["zone-a"], flag="deploy.zones", help="Availability zones; roles are spread over them round robin."
     )
+    gateways: int = setting(
+        1,
+        flag="deploy.gateways",
+        minimum=1,
+        maximum=1000,
+        help="Gateways: processes that serve the HTTP API, spread over the Ray nodes. Those on one machine listen on "
+        "one port after the other.",
+    )
     store_gateways: int = setting(
         1,
         flag="deploy.store-gateways",

@@ -53,15 +53,18 @@ class ActorSpec:
 def topology(settings: Settings) -> tuple[ActorSpec, ...]:
     """All actors in the order in which they start."""
     ring = ActorSpec(RING, concurrency_groups={"watch": WATCHERS})
-    ingesters = [
-        ActorSpec(
-            Address("ingester", str(index)),
-            round_robin(settings.deploy.zones, index),
-            concurrency_groups={"write": PUSH_THREADS, "read": READ_THREADS},
-        )
-        for index in range(settings.deploy.ingesters)
-    ]
-    return (ring, *ingesters, *_backends(settings), ActorSpec(Address("gateway", "0")))
+    ingesters = [ingester(settings, index) for index in range(settings.deploy.ingesters)]
+    gateways = [ActorSpec(Address("gateway", str(index))) for index in range(settings.deploy.gateways)]
+    return (ring, *ingesters, *_backends(settings), *gateways)
+
+
+def ingester(settings: Settings, index: int) -> ActorSpec:
+    """The ingester with this index; its zone depends on the index alone."""
+    return ActorSpec(
+        Address("ingester", str(index)),
+        round_robin(settings.deploy.zones, index),
+        concurrency_groups={"write": PUSH_THREADS, "read": READ_THREADS},
+    )
 
 
 def _backends(settings: Settings) -> list[ActorSpec]:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import structlog
 
 from mimir_ray.bucket.index_loader import BucketIndexLoader
 from mimir_ray.bucket.open import open_bucket
 from mimir_ray.bucket.sharding import tenant_shard
 from mimir_ray.clock import SystemClock
+from mimir_ray.cluster.ring.elections import Elected
+from mimir_ray.cluster.ring.lifecycler import Lifecycler
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
-from mimir_ray.cluster.ring.model import COMPACTOR, STORE_GATEWAY, InstanceId, InstanceState, RingName
-from mimir_ray.cluster.ring.shuffle_shard import ShardCache
+from mimir_ray.cluster.ring.model import (
+    COMPACTOR,
+    DISTRIBUTOR,
+    STORE_GATEWAY,
+    InstanceDesc,
+    InstanceId,
+    InstanceState,
+    RingName,
+)
+from mimir_ray.cluster.ring.shuffle_shard import LookBackCache, ShardCache
 from mimir_ray.cluster.ring.watcher import RingWatcher
-from mimir_ray.cluster.transport.base import RING, Address, Client, Transport
+from mimir_ray.cluster.transport.base import RING, Address, Client, NoSuchPeer, Transport
 from mimir_ray.config.overrides import RuntimeConfig, RuntimeDefaults
 from mimir_ray.config.server import reachable
 from mimir_ray.errors import MimirRayError
@@ -33,7 +45,8 @@ from mimir_ray.promql.engine import Engine, EngineOptions
 from mimir_ray.roles.api import WriteBatch, WriteResult
 from mimir_ray.roles.compactor.actor import ring_options as compactor_ring_options
 from mimir_ray.roles.distributor.distributor import Distributor
-from mimir_ray.roles.distributor.metrics import DistributorMetrics
+from mimir_ray.roles.distributor.ha_tracker import HaTracker
+from mimir_ray.roles.distributor.metrics import DistributorMetrics, HaTrackerMetrics
 from mimir_ray.roles.querier.fragments import ShardTasks
 from mimir_ray.roles.querier.metrics import QuerierMetrics
 from mimir_ray.roles.querier.querier import OlderSamples, Querier
@@ -50,6 +63,7 @@ log = structlog.get_logger(__name__)
 
 INGESTER_RING = RingName("ingester")
 STATUS_TIMEOUT_S = 2.0
+HA_CLAIM_TIMEOUT_S = 2.0
 AGE_PERIOD_S = 600.0
 INDEX_CHECK_PERIOD_S = 60.0
 
@@ -106,22 +120,29 @@ class GatewayActor:
         self._runtime = RuntimeConfig(settings.runtime_config, spec.runtime_defaults, self._registry)
         self._rings = {
             INGESTER_RING: spec.ring,
+            DISTRIBUTOR: RingOptions(1),
             STORE_GATEWAY: store_gateway_ring_options(settings.store_gateway),
             COMPACTOR: compactor_ring_options(settings.compactor),
         }
         self._watcher = RingWatcher(transport.client(RING), self._rings, self._clock)
         self._watcher.start()
+        self._lifecycler = self._join_distributors()
+        self._count, self._counted_s = 1, -math.inf
         self._query_executor = ThreadPoolExecutor(settings.querier.max_concurrent, "query")
         self._fan_out = ThreadPoolExecutor(64, "fan-out")
+        self._write_shards = ShardCache()
         self._distributor = Distributor(
             settings.distributor,
             self._runtime,
-            lambda _tenant: self._watcher.view(INGESTER_RING),
+            self._write_ring,
             self._ingester_client,
             self._clock,
             DistributorMetrics(self._registry),
+            distributors=self._distributors,
+            instance_limits=lambda: self._runtime.current.distributor,
+            ha_tracker=self._ha_tracker(),
         )
-        ingesters = Ingesters(lambda: self._watcher.view(INGESTER_RING), transport, self._fan_out)
+        ingesters = self._ingesters(settings)
         frontend = QueryFrontend(
             Engine(spec.engine),
             Querier(ingesters, settings.querier, shard_tasks, self._older_samples(settings)),
@@ -171,6 +192,10 @@ class GatewayActor:
     def status(self) -> dict[str, Any]:
         return {"state": "running", "progress": "", "failure": "", "pid": os.getpid()}
 
+    def ring_versions(self) -> dict[RingName, int]:
+        """Of the rings as this process sees them."""
+        return {ring: self._watcher.view(ring).version for ring in self._rings}
+
     def metrics(self) -> bytes:
         """This process' metrics in the text format."""
         return expose(self._registry)
@@ -187,12 +212,23 @@ class GatewayActor:
         states = [("gateway", "Running", "")]
         answered = self._watcher.age_s() < self._spec.ring.heartbeat_timeout_ms / 1000
         states.append(("ring", "Running" if answered else "Starting", "" if answered else "the ring does not answer"))
-        for peer in self._spec.peers:
-            states += [self._state_of(role, peer) for role in peer.roles if RingName(role.role) in self._rings]
+        for peer in self._peers():
+            found = [self._state_of(role, peer) for role in peer.roles if RingName(role.role) in self._rings]
+            states += [state for state in found if state is not None]
         return states
 
-    def _state_of(self, role: Address, peer: Peer) -> tuple[str, str, str]:
-        """(service, state, detail) of a role that is in a ring; asks its actor where the ring does not say Running."""
+    def _peers(self) -> list[Peer]:
+        """The deployment's actors as they were at its start, and the ingesters that have come since."""
+        known = {peer.address.actor_name for peer in self._spec.peers}
+        instances = self._watcher.view(INGESTER_RING).instances
+        added = [Address.parse(one.address) for one in instances if one.address not in known]
+        return [*self._spec.peers, *(Peer(address, (address,)) for address in added)]
+
+    def _state_of(self, role: Address, peer: Peer) -> tuple[str, str, str] | None:
+        """(service, state, detail) of a role that is in a ring; asks its actor where the ring does not say Running.
+
+        None for one that has left for good: it is in no ring, and there is no such actor.
+        """
         name, view = role.actor_name, self._watcher.view(RingName(role.role))
         at = view.index.get(InstanceId(f"{role.role}-{role.instance}"))
         entry = None if at is None else view.instances[at]
@@ -200,6 +236,8 @@ class GatewayActor:
             return name, "Running", ""
         try:
             about = self._transport.client(peer.address).call("status", timeout_s=STATUS_TIMEOUT_S)
+        except NoSuchPeer as error:
+            return (name, "Failed", str(error)) if entry is not None else None
         except MimirRayError as error:
             return name, "Failed", str(error)
         about = about.get("roles", {}).get(name, about)
@@ -217,23 +255,79 @@ class GatewayActor:
                 return name, b""
 
         texts: Mapping[str, bytes] = {f"gateway-{self._spec.instance}": self.metrics()}
-        return merge({**texts, **dict(self._fan_out.map(one, self._spec.peers))})
+        return merge({**texts, **dict(self._fan_out.map(one, self._peers()))})
 
     def stop(self) -> None:
         """Takes no more requests, finishes those under way."""
         if self._scraper is not None:
             self._scraper.stop()
         self._server.stop(self._distributor.drain)
+        self._lifecycler.stop()
         self._watcher.stop()
         self._services.compaction.close()
         self._query_executor.shutdown(wait=False, cancel_futures=True)
         self._fan_out.shutdown(wait=False, cancel_futures=True)
+
+    def _write_ring(self, tenant: TenantId) -> RingView:
+        """The ingesters that take a tenant's writes."""
+        size = self._runtime.limits(tenant).ingestion_tenant_shard_size
+        return self._write_shards.shard(self._watcher.view(INGESTER_RING), tenant, size)
+
+    def _join_distributors(self) -> Lifecycler:
+        """Takes part in the ring of distributors, which share the rates of tenants. Its token owns nothing."""
+        name = Address("gateway", self._spec.instance).actor_name
+        # A later start of this gateway must have the higher number.
+        desc = InstanceDesc(InstanceId(f"gateway-{self._spec.instance}"), name, incarnation=self._clock.now_ms())
+        rng = np.random.default_rng()
+        found = Lifecycler(DISTRIBUTOR, desc, self._transport.client(RING), self._clock, rng, token_count=1)
+        found.start()
+        found.replayed()
+        return found
+
+    def _distributors(self) -> int:
+        """How many distributors are in good health, seen within the last second; at least this one is."""
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._counted_s + 1:
+            self._counted_s = now_s
+            self._count = max(1, int(self._watcher.view(DISTRIBUTOR).healthy().sum()))
+        return self._count
+
+    def _ha_tracker(self) -> HaTracker | None:
+        if not self._spec.settings.distributor.ha_tracker.enable_ha_tracker:
+            return None
+        ring = self._transport.client(RING)
+
+        async def claim(tenant: str, cluster: str, replica: str, failover_ms: int, clusters_max: int) -> Elected:
+            found: Elected = await ring.acall(
+                "ha_claim", tenant, cluster, replica, failover_ms, clusters_max, timeout_s=HA_CLAIM_TIMEOUT_S
+            )
+            return found
+
+        return HaTracker(claim, self._clock, HaTrackerMetrics(self._registry))
 
     def _ingester_client(self, instance: str) -> _IngesterClient:
         view: RingView = self._watcher.view(INGESTER_RING)
         entry = view.get(instance)  # type: ignore[arg-type]
         address = entry.address if entry is not None else instance
         return _IngesterClient(self._transport.client(address), self._spec.settings.distributor.remote_timeout.seconds)
+
+    def _ingesters(self, settings: Any) -> Ingesters:
+        """The querier's way to recent samples."""
+        querier = settings.querier
+        shards = LookBackCache(max(1, settings.blocks_storage.tsdb.retention_period.ms))
+
+        def shard(tenant: TenantId, view: RingView) -> RingView:
+            return shards.shard(view, tenant, self._runtime.limits(tenant).ingestion_tenant_shard_size)
+
+        delay = querier.minimize_ingester_requests_hedging_delay
+        return Ingesters(
+            lambda: self._watcher.view(INGESTER_RING),
+            self._transport,
+            self._fan_out,
+            querier.minimize_ingester_requests,
+            delay.seconds if querier.minimize_ingester_requests and delay.ms else None,
+            shard if querier.shuffle_sharding_ingesters_enabled else None,
+        )
 
     def _older_samples(self, settings: Any) -> OlderSamples:
         """The querier's way to the bucket."""

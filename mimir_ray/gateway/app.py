@@ -11,6 +11,7 @@ from sanic.exceptions import MethodNotAllowed, NotFound, PayloadTooLarge, SanicE
 from mimir_ray.gateway.blueprints import (
     block_upload,
     compactor,
+    ha_tracker,
     influx,
     ingester,
     otlp,
@@ -55,6 +56,7 @@ def create_app(services: GatewayServices, name: str = "mimir-ray", only_app: boo
         prometheus.blueprint(services.settings.api.prometheus_http_prefix),
         status.blueprint(services.settings.api),
         rings.blueprint(),
+        ha_tracker.blueprint(),
         store_gateway.blueprint(),
         compactor.blueprint(),
         block_upload.blueprint(),

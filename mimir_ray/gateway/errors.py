@@ -14,6 +14,7 @@ from sanic.exceptions import SanicException
 from mimir_ray.errors import ClientError, Corruption, LimitExceeded, MimirRayError, NotFound, Unavailable
 from mimir_ray.model.tenant import InvalidTenant, NoTenant, TooManyTenants
 from mimir_ray.promql.limits import EvaluationError, QueryCancelled, QueryTimeout
+from mimir_ray.roles.query_frontend.query_frontend import QueryTooLarge
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +37,7 @@ _API_TYPES: tuple[tuple[type[BaseException], str], ...] = (
     (QueryCancelled, "canceled"),
     (QueryTimeout, "timeout"),
     (EvaluationError, "execution"),
+    (QueryTooLarge, "bad_data"),
     (LimitExceeded, "execution"),
     (NotFound, "not_found"),
     (ClientError, "bad_data"),

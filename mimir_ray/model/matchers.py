@@ -11,6 +11,7 @@ import re as _stdlib_re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import re2
 
@@ -38,7 +39,8 @@ class InvalidRegex(InvalidArgument):
 
 
 @lru_cache(maxsize=4096)
-def _compile(pattern: str) -> Callable[[str], object | None]:
+def compile_regex(pattern: str) -> Callable[[str], Any]:
+    """Matches a text as a whole: a match object with its groups, or None. Raises `InvalidRegex`."""
     if not is_utf8(pattern):
         raise InvalidRegex(pattern, "invalid UTF-8")
     options = re2.Options()
@@ -86,7 +88,7 @@ class Matcher:
 
     def __post_init__(self) -> None:
         if self.is_regex and ((self.alternatives is None and self.prefix is None) or not is_utf8(self.value)):
-            _compile(self.value)
+            compile_regex(self.value)
 
     @property
     def is_regex(self) -> bool:
@@ -130,7 +132,7 @@ class Matcher:
             literal, more = self.prefix
             shortest = len(literal) + more
             return lambda value: len(value) >= shortest and value.startswith(literal)
-        fullmatch = _compile(self.value)
+        fullmatch = compile_regex(self.value)
         return lambda value: is_utf8(value) and fullmatch(value) is not None
 
     @property

@@ -124,7 +124,8 @@ def _decompress_zstd(body: bytes, bytes_max: int, too_large: TooLarge) -> bytes:
         declared = zstandard.frame_content_size(body)  # -1: not said
         if declared > bytes_max:
             raise too_large(declared, bytes_max)
-        if declared >= 0:
+        # 0 is said of frames to skip too, for which the library would take as much memory as they claim to be long.
+        if declared > 0:
             content = zstandard.ZstdDecompressor().decompress(body, declared, allow_extra_data=False)
             if len(content) != declared:
                 raise CorruptBody("zstd")

@@ -182,8 +182,13 @@ def parse_labels(data: bytes, start: int, end: int) -> list[RawLabel]:
 
 def encode_labels(labels: Iterable[RawLabel]) -> bytes:
     """The label section of these labels in the order given; canonical if they are sorted, unique and not empty."""
-    out = bytearray()
+    pieces = []
     for name, value in labels:
-        inner = b"\n" + encode_uvarint(len(name)) + name + b"\x12" + encode_uvarint(len(value)) + value
-        out += b"\n" + encode_uvarint(len(inner)) + inner
-    return bytes(out)
+        name_bytes, value_bytes = len(name), len(value)
+        if name_bytes + value_bytes < 124:  # all lengths are one byte
+            inner_bytes = 4 + name_bytes + value_bytes
+            pieces.append(b"\n%c\n%c%b\x12%c%b" % (inner_bytes, name_bytes, name, value_bytes, value))
+            continue
+        inner = b"\n" + encode_uvarint(name_bytes) + name + b"\x12" + encode_uvarint(value_bytes) + value
+        pieces.append(b"\n" + encode_uvarint(len(inner)) + inner)
+    return b"".join(pieces)

@@ -8,6 +8,7 @@ somebody asks for it (`build_sections`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 HashKey = tuple[int, int, int, int]
 """Four uint64 that key the hash of series; secret, since senders may be hostile."""
+
+SectionWriter = Callable[[bytes, NDArray[np.int64], NDArray[np.int64], NDArray[np.integer]], bytes]
+"""(data, starts, ends, rows) to longer data: the sections of these rows stand behind the data, and `starts`, `ends` say
+where; rows whose start is not negative have theirs already."""
 
 _TEXT_MAX = 1 << 16
 """Bytes of a symbol that are looked at as a metric family's name, help or unit; validation allows far fewer."""
@@ -75,9 +80,10 @@ class WriteScan:
     `values[n]` (float64, bits as sent). `earliest`, `latest`: of all timestamps; 0 where there are no samples.
     `repeated`: how many samples have the timestamp of the one before them in their series.
 
-    `label_start[s]` is negative while the section is not written; `-1 - label_start[s]` to `label_end[s]` is then the
-    message that names its symbols. `start_timestamps`: int64[N], since when each sample counts (ms; 0: not known), or
-    None where none is known; `created` int64[S] is what is said of a series as a whole, for its histograms too.
+    `label_start[s]` is negative while the section is not written (`section_writer`); where there are symbols,
+    `-1 - label_start[s]` to `label_end[s]` is then the message that names those of the series.
+    `start_timestamps`: int64[N], since when each sample counts (ms; 0: not known), or None where none is known;
+    `created` int64[S] is what is said of a series as a whole, for its histograms too.
 
     `histograms`: how many there are; once somebody has read them (remote_write_histograms.py), `columns` holds them,
     and samples that are histograms have values that say which. `request_bytes`: where the request ends in `data`.
@@ -129,10 +135,18 @@ class WriteScan:
         """The exemplars, likewise."""
         return None
 
+    @property
+    def section_writer(self) -> SectionWriter | None:
+        """Writes label sections that are not there yet; None where all are."""
+        symbols = self.symbols
+        if symbols is None:
+            return None
+        return lambda data, starts, ends, rows: build_sections(data, symbols, starts, ends, rows)
+
     def need_labels(self, rows: NDArray[np.integer]) -> None:
         """Writes the label sections of these series, where they are not there yet."""
-        if self.symbols is not None:
-            self.data = build_sections(self.data, self.symbols, self.label_start, self.label_end, rows)
+        if (writer := self.section_writer) is not None:
+            self.data = writer(self.data, self.label_start, self.label_end, rows)
 
     def read_families(self, rows: NDArray[np.integer]) -> tuple[Metadata, ...]:
         """These of the metadata beside the series, each once."""

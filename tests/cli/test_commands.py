@@ -94,7 +94,7 @@ def test_settings_that_cannot_be_used_end_with_2_and_the_reason(
     ],
 )
 def test_the_address_of_a_ray_is_told_from_settings(arguments: list[str], address: str, rest: list[str]) -> None:
-    assert serve._ray_address(arguments) == (address, rest)
+    assert serve.ray_address(arguments) == (address, rest)
 
 
 # status
@@ -164,3 +164,12 @@ def test_kernels_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: py
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["   1/2 a.b", "   2/2 a.c"]
     assert lines[2].startswith("2 kernels ready after ")
+
+
+def test_scale_needs_an_address_and_settings_that_can_be_used(capsys: pytest.CaptureFixture[str]) -> None:
+    from mimir_ray.cli import scale
+
+    assert scale.main(["-deploy.ingesters=3"]) == 2
+    assert "expected --address=HOST:PORT" in capsys.readouterr().err
+    assert scale.main(["--address=127.0.0.1:1", "-deploy.ingesters=many"]) == 2
+    assert "deploy.ingesters" in capsys.readouterr().err

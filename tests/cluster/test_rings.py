@@ -265,3 +265,46 @@ def test_saved_rings_come_back_whole(instances: list[InstanceDesc]) -> None:
 def test_a_damaged_state_is_corruption_and_nothing_else(data: bytes) -> None:
     with pytest.raises(Corruption):
         decode(data)
+
+
+def test_a_ring_without_a_saved_state_is_forgetful_for_one_time_out(clock: ManualClock) -> None:
+    rings = Rings(clock)
+    assert rings.snapshot(INGESTER).forgot == rings.snapshot(INGESTER).version
+    clock.advance_ms(MINUTE)
+    assert not rings.snapshot(INGESTER).forgot
+    store = MemoryStore()
+    Rings(clock, store).register(INGESTER, described())
+    assert not Rings(clock, store).snapshot(INGESTER).forgot
+
+
+def test_what_is_recalled_fills_gaps_and_overwrites_nobody(clock: ManualClock) -> None:
+    rings = Rings(clock)
+    rings.register(INGESTER, described("b", state=InstanceState.ACTIVE, incarnation=7))
+    old = [
+        described("a", registered_ms=START - MINUTE, heartbeat_ms=START - MINUTE, state=InstanceState.ACTIVE),
+        described("b", registered_ms=START - MINUTE, incarnation=6, read_only=True, read_only_updated_ms=START - 5),
+    ]
+    rings.recall(INGESTER, old)
+    found = rings.snapshot(INGESTER).instances
+    assert (found[old[0].id].state, found[old[0].id].heartbeat_ms) == (InstanceState.ACTIVE, START)
+    newer = found[old[1].id]
+    assert (newer.incarnation, newer.state) == (7, InstanceState.ACTIVE)
+    assert (newer.registered_ms, newer.read_only, newer.read_only_updated_ms) == (START - MINUTE, True, START - 5)
+    version = rings.snapshot(INGESTER).version
+    rings.recall(INGESTER, old)
+    assert rings.snapshot(INGESTER).version == version, "said once is enough"
+
+
+def test_nothing_is_recalled_later_on(clock: ManualClock) -> None:
+    rings = Rings(clock)
+    clock.advance_ms(MINUTE)
+    rings.recall(INGESTER, [described()])
+    assert not rings.snapshot(INGESTER).instances
+
+
+def test_who_was_removed_since_is_not_recalled(clock: ManualClock) -> None:
+    rings = Rings(clock)
+    rings.register(INGESTER, described())
+    rings.forget(INGESTER, InstanceId("a"))
+    rings.recall(INGESTER, [described()])
+    assert not rings.snapshot(INGESTER).instances

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mimir_ray.cluster.ring.go_random import GoRandom, _cooked, _lehmer_words, _state_after
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
 from mimir_ray.cluster.ring.model import INGESTER, InstanceDesc, InstanceId, InstanceState, RingDesc
-from mimir_ray.cluster.ring.shuffle_shard import ShardCache, seed, shard_members, shuffle_shard
+from mimir_ray.cluster.ring.shuffle_shard import LookBackCache, ShardCache, seed, shard_members, shuffle_shard
 from mimir_ray.cluster.ring.tokens import random_tokens
 
 NOW = 10_000_000_000
@@ -173,3 +173,55 @@ def test_the_cache_is_bounded() -> None:
     for at in range(20):
         cache.shard(ring, f"t{at}", 2)
         assert len(cache._shards) <= 4
+
+
+def test_a_writer_notices_another_shard_size_by_the_version() -> None:
+    view = view_of(*(instance(f"ingester-{at}") for at in range(6)))
+    cache = ShardCache()
+    versions = {size: cache.shard(view, "team-a", size).version for size in (0, 2, 3)}
+    assert len(set(versions.values())) == 3
+    assert versions[0] == view.version
+    assert cache.shard(view, "team-a", 2).version == versions[2]
+
+
+def test_readers_ask_who_was_in_the_shard_within_the_look_back() -> None:
+    """One more ingester changes who is written to; who was written to before is still asked."""
+    old = [instance(f"ingester-{at}", registered_ms=NOW - 48 * HOUR) for at in range(6)]
+    before = view_of(*old)
+    cache = LookBackCache(13 * HOUR)
+    for number in range(40):
+        tenant = f"team-{number}"
+        written = members(before, tenant, 3)
+        grown = view_of(*old, instance("ingester-new", registered_ms=NOW - HOUR))
+        asked = set(cache.shard(grown, tenant, 3).index)
+        assert written | members(grown, tenant, 3) <= asked
+        assert len(asked) <= 4
+
+
+def test_readers_go_on_to_ask_who_turned_read_only() -> None:
+    leaving = instance("ingester-2", registered_ms=1, read_only=True, read_only_updated_ms=NOW - HOUR)
+    view = view_of(*(instance(f"ingester-{at}", registered_ms=1) for at in (0, 1, 3, 4)), leaving)
+    plain = view_of(*view.instances[:2], replace(leaving, read_only=False, read_only_updated_ms=0), *view.instances[3:])
+    for number in range(40):
+        tenant = f"team-{number}"
+        asked = set(LookBackCache(13 * HOUR).shard(view, tenant, 2).index)
+        assert members(plain, tenant, 2) <= asked
+        assert members(view, tenant, 2) <= asked
+        assert "ingester-2" not in ShardCache().shard(view, tenant, 2).index
+
+
+def test_a_kept_look_back_shard_has_fresh_heartbeats_and_is_drawn_again_in_time() -> None:
+    recent = [instance(f"ingester-{at}", registered_ms=NOW - 13 * HOUR + 30_000) for at in range(3)]
+    old = [instance(f"old-{at}", registered_ms=1) for at in range(3)]
+    cache = LookBackCache(13 * HOUR)
+
+    def at(later_ms: int) -> RingView:
+        moved = [replace(one, heartbeat_ms=NOW + later_ms) for one in (*recent, *old)]
+        return RingView(RingDesc(INGESTER, 1, NOW + later_ms, {one.id: one for one in moved}), RingOptions())
+
+    tenant = next(name for name in map(str, range(99)) if len(cache.shard(at(0), name, 1)) > 1)
+    first = cache.shard(at(0), tenant, 1)
+    kept = cache.shard(at(40_000), tenant, 1)
+    assert {one.heartbeat_ms for one in kept.instances} == {NOW + 40_000}
+    assert set(kept.index) == set(first.index)
+    assert len(cache.shard(at(70_000), tenant, 1)) == 1

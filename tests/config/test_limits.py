@@ -70,8 +70,8 @@ def test_limits_without_a_flag_in_mimir_have_none() -> None:
         ("ha_tracker_failover_timeout: 20s", "ha_tracker_failover_timeout"),
         ("otel_translation_strategy: NoTranslation", "otel_translation_strategy"),
         ("max_global_series_per_user: -1", "max_global_series_per_user"),
-        ("metric_relabel_configs: [{action: hashmod, target_label: x}]", "metric_relabel_configs[0].modulus"),
-        ("metric_relabel_configs: [{action: replace}]", "metric_relabel_configs[0].target_label"),
+        ("metric_relabel_configs: [{action: hashmod, target_label: x}]", "metric_relabel_configs[0]"),
+        ("metric_relabel_configs: [{action: replace}]", "metric_relabel_configs[0]"),
         ("metric_relabel_configs: [{action: explode}]", "metric_relabel_configs[0].action"),
     ],
 )

@@ -39,6 +39,7 @@ from mimir_ray.promql.engine import Engine
 from mimir_ray.promql.limits import Cancellation
 from mimir_ray.promql.source import Selection
 from mimir_ray.roles.distributor.distributor import PushOutcome, Scanner
+from mimir_ray.roles.distributor.label_rules import USUAL, Form
 from mimir_ray.roles.query_frontend.metrics import QueryFrontendMetrics
 from mimir_ray.roles.query_frontend.query_frontend import QueryFrontend
 from mimir_ray.testing.sources import ListSource, satisfies
@@ -110,15 +111,22 @@ class FakeDistributor:
 
     def __init__(self) -> None:
         self.pushed: list[tuple[str, bytes]] = []
+        self.forms: list[Form] = []
         self.scans: list[tuple[str, WriteScan]] = []
         self.discarded: list[tuple[str, str, int]] = []
         self.outcome = PushOutcome()
         self.gate: asyncio.Event | None = None
 
     async def push(
-        self, tenant: TenantId, body: bytes, scanner: Scanner = scan_write_request, version: str = "1.0"
+        self,
+        tenant: TenantId,
+        body: bytes,
+        scanner: Scanner = scan_write_request,
+        version: str = "1.0",
+        form: Form = USUAL,
     ) -> PushOutcome:
         self.pushed.append((tenant, body))
+        self.forms.append(form)
         self.scans.append((version, scanner(body, (1, 2, 3, 4))))
         if self.gate is not None:
             await self.gate.wait()

@@ -31,7 +31,7 @@ REQUEST: Any = FakeRequest()
         (NotFound("x"), 404, "not_found"),
         (EvaluationError("x"), 422, "execution"),
         (TooManySamples(), 422, "execution"),
-        (QueryTooLarge(2, 1), 422, "execution"),
+        (QueryTooLarge(2, 1), 400, "bad_data"),
         (QueryCancelled(), 499, "canceled"),
         (QueryTimeout(), 503, "timeout"),
         (Unavailable("x"), 503, "unavailable"),

@@ -20,6 +20,7 @@ from mimir_ray.gateway.parameters import (
     parse_duration_ms,
     parse_time_ms,
 )
+from mimir_ray.roles.distributor.config import RetryAfterConfig
 
 
 @dataclass
@@ -216,9 +217,9 @@ def test_every_escaped_label_name_comes_back(name: str) -> None:
     [("1", 6), ("2", 12), ("3", 24), ("5", 96), ("50", 96), ("0", 6), ("-1", 6), ("", 6), ("²", 6), ("9" * 5000, 6)],
 )
 def test_the_pause_doubles_with_every_attempt(attempt: str, seconds: int) -> None:
-    assert retry_after_s(attempt, 1.0) == seconds
+    assert retry_after_s(attempt, RetryAfterConfig(), 1.0) == seconds
 
 
 @given(st.integers(1, 20))
 def test_the_pause_stays_within_its_bounds(attempt: int) -> None:
-    assert 6 <= retry_after_s(str(attempt)) <= 96
+    assert 6 <= retry_after_s(str(attempt), RetryAfterConfig()) <= 96

@@ -9,10 +9,12 @@ import pytest
 import snappy
 import zstandard
 
-from mimir_ray.config.units import Bytes
+from mimir_ray.config.units import Bytes, Duration
 from mimir_ray.errors import ClientError, Unavailable
 from mimir_ray.roles.distributor import errors
+from mimir_ray.roles.distributor.config import RetryAfterConfig
 from mimir_ray.roles.distributor.distributor import PushOutcome, Written
+from mimir_ray.roles.distributor.label_rules import Form
 from mimir_ray.wire.remote_write import encode_write_request, label_section
 from tests.gateway.serving import Answer, Gateway, serving, settings_with
 
@@ -209,3 +211,56 @@ def test_the_pause_grows_with_the_attempt_that_the_sender_names(gateway: Gateway
 def test_what_a_handler_did_not_expect_is_an_answer_too(gateway: Gateway) -> None:
     gateway.distributor.push = None  # type: ignore[method-assign,assignment]
     assert push(gateway).status == 500
+
+
+def test_headers_that_skip_checks_are_taken_where_the_operator_allows_it() -> None:
+    header = {"x_mimir_skiplabelnamevalidation": "true", "x_mimir_skiplabelcountvalidation": "true"}
+    for allowed, form in ((False, Form()), (True, Form(any_names=True, any_count=True))):
+        api = {f"skip_label_{what}_validation_header_enabled": allowed for what in ("name", "count")}
+        with serving(settings_with(api=api)) as gateway:
+            assert push(gateway, **header).status == 200
+            assert gateway.distributor.forms == [form]
+
+
+def test_a_replica_that_is_not_elected_is_told_so_as_if_all_was_well(gateway: Gateway) -> None:
+    gateway.distributor.outcome = PushOutcome(error=errors.ReplicasDidNotMatch("b", "a"), written=Written(3))
+    answer = push(gateway)
+    wanted = "replicas did not match, rejecting sample: replica=b, elected=a\n"
+    assert (answer.status, answer.text) == (202, wanted)
+    assert "retry-after" not in answer.headers
+    answer = gateway.ask(PATH, method="POST", body=snappy.compress(REQUEST_2), content_type=V2)
+    assert (answer.status, written_in(answer)) == (202, ["3", "0", "0"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"enabled": False}, None),
+        ({"min_backoff": Duration(2000), "max_backoff": Duration(2000)}, "2"),
+        ({"min_backoff": Duration(90_000), "max_backoff": Duration(90_000)}, "90"),
+    ],
+)
+def test_retry_after_is_as_configured(changes: dict[str, object], wanted: str | None) -> None:
+    with serving(settings_with(distributor={"retry_after_header": RetryAfterConfig(**changes)})) as gateway:  # type: ignore[arg-type]
+        gateway.distributor.outcome = PushOutcome(error=Unavailable("not now"))
+        assert push(gateway).headers.get("retry-after") == wanted
+
+
+def test_too_fast_is_529_where_the_tenant_wants_that(gateway: Gateway) -> None:
+    error = errors.IngestionRateLimited(1.0, 2)
+    gateway.distributor.outcome = PushOutcome(error=error)
+    assert push(gateway).status == 429
+    error.overloaded = True
+    answer = push(gateway)
+    assert answer.status == 529 and 6 <= int(answer.headers["retry-after"]) <= 96
+
+
+@pytest.mark.parametrize(
+    ("delay_s", "wanted"), [(None, None), (0.0, "0"), (0.25, "250"), (0.0015, "1.5"), (1.1, "1100")]
+)
+def test_an_answer_that_is_held_back_says_for_how_long(
+    gateway: Gateway, delay_s: float | None, wanted: str | None
+) -> None:
+    gateway.distributor.outcome = PushOutcome(delay_s=delay_s)
+    header = push(gateway).headers.get("server-timing")
+    assert header == (None if wanted is None else f"artificial_delay;dur={wanted}")

@@ -168,7 +168,7 @@ def test_a_query_over_the_tenants_length_is_refused_before_it_is_parsed() -> Non
     settings = settings_with(limits={"max_query_expression_size_bytes": Bytes(10)})
     with serving(settings) as one:
         status, kind, text = error_of(one.ask(f"{API}/query", {"query": "(" * 11}))
-        assert (status, kind) == (422, "execution")
+        assert (status, kind) == (400, "bad_data")
         assert text.startswith(
             "the raw query size exceeds the limit set for the tenant (query size: 11 bytes, limit: 10 bytes) "
             "(err-mimir-max-query-expression-size-bytes)"

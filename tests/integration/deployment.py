@@ -118,6 +118,8 @@ class Deployment:
 
     folder: Path
     flags: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What its processes find in their environment in addition."""
     port: int = field(default_factory=free_port)
     marker: str = field(default_factory=lambda: uuid.uuid4().hex)
     process: subprocess.Popen[bytes] | None = None
@@ -149,6 +151,10 @@ class Deployment:
             *self.flags,
         ]
 
+    def variables(self) -> dict[str, str]:
+        """The environment of everything that belongs to it."""
+        return {**os.environ, **self.environment, MARKER: self.marker, "PYTHONPATH": str(ROOT)}
+
     def start(self, wait: bool = True) -> None:
         """Starts it, and waits until it takes requests."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -159,7 +165,7 @@ class Deployment:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, MARKER: self.marker, "PYTHONPATH": str(ROOT)},
+                env=self.variables(),
                 start_new_session=True,
             )
         if wait:

@@ -28,6 +28,7 @@ from mimir_ray.cluster.ring.lifecycler import Lifecycler
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
 from mimir_ray.cluster.ring.model import INGESTER, STORE_GATEWAY, InstanceDesc, InstanceId
 from mimir_ray.cluster.ring.ring import MemoryStore
+from mimir_ray.cluster.ring.shuffle_shard import LookBackCache, ShardCache
 from mimir_ray.cluster.ring.watcher import RingWatcher
 from mimir_ray.cluster.transport.base import RING, Address, Client, Retry
 from mimir_ray.cluster.transport.in_process import InProcessTransport
@@ -86,7 +87,7 @@ class Node:
             20 * 60_000,
             cluster.clock,
             IngesterMetrics(self.registry),
-            lambda tenant: cluster.limits,
+            cluster.limits_of,
             lambda: self.watcher.view(INGESTER),
             self.id,
             bucket=cluster.bucket if cluster.tsdb else None,
@@ -203,7 +204,7 @@ class Cluster:
         self.options = RingOptions(replication_factor, zone_aware=len(zones) > 1)
         # Few attempts: each one's pause would move the clock, and nobody sends heartbeats meanwhile.
         self.transport = InProcessTransport(self.clock, retry=Retry(attempts_max=2))
-        self.ring_store = MemoryStore()
+        self.ring_store, self.elections_store = MemoryStore(), MemoryStore()
         self.start_ring()
         self.nodes: dict[int, Node] = {}
         self.gateways: dict[int, Gateway] = {}
@@ -219,15 +220,23 @@ class Cluster:
         self._loop = asyncio.new_event_loop()
         self._executor = ThreadPoolExecutor(8)
         self.registry = CollectorRegistry()
+        self.write_shards = ShardCache()
         self.distributor = Distributor(
             DistributorConfig(),
             RuntimeConfig(RuntimeConfigSettings(), RuntimeDefaults(limits=self.limits), CollectorRegistry()),
-            lambda _tenant: self.view,
+            lambda tenant: self.write_shards.shard(self.view, tenant, self.limits.ingestion_tenant_shard_size),
             self._push_client,
             self.clock,
             DistributorMetrics(self.registry),
         )
-        self.ingesters = Ingesters(lambda: self.view, self.transport, self._executor)
+        shards = LookBackCache(13 * 3_600_000)
+        self.ingesters = Ingesters(
+            lambda: self.view,
+            self.transport,
+            self._executor,
+            minimize=True,
+            shard=lambda tenant, view: shards.shard(view, tenant, self.limits.ingestion_tenant_shard_size),
+        )
         store = Store(
             lambda tenant: read_bucket_index(self.bucket, tenant) or BucketIndex(),
             lambda tenant: self.watcher.view(STORE_GATEWAY),
@@ -255,6 +264,9 @@ class Cluster:
         self._loop.close()
         self._executor.shutdown(cancel_futures=True)
 
+    def limits_of(self, tenant: str) -> Limits:
+        return self.limits
+
     # The cluster's life
 
     def zone_of(self, number: int) -> str:
@@ -262,7 +274,9 @@ class Cluster:
 
     def start_ring(self) -> None:
         """Also after its death: from what it saved."""
-        self.transport.serve(RING, lambda: RingActor(self.ring_store, clock=self.clock, sweep_period_s=0))
+        self.transport.serve(
+            RING, lambda: RingActor(self.ring_store, self.elections_store, clock=self.clock, sweep_period_s=0)
+        )
 
     def start(self, number: int) -> Node:
         """An ingester, new or again; it replays what is on its disk."""

@@ -199,6 +199,18 @@ def test_everybody_shows_up_in_services_the_ring_and_the_metrics(start: Callable
     assert metrics.count("# TYPE process_cpu_seconds_total counter\n") == 1
 
 
+def test_a_gateway_is_in_the_ring_of_distributors_and_counts_itself(start: Callable[..., Deployment]) -> None:
+    one = start()
+
+    def states() -> list[tuple[str, str]]:
+        shards = json.loads(one.ask("/distributor/ring", Accept="application/json")[1])["shards"]
+        return [(each["id"], each["state"]) for each in shards]
+
+    assert eventually(lambda: states() == [("gateway-0", "ACTIVE")])
+    assert one.gateway._distributors() == 1
+    assert "The HA tracker is off" in one.ask("/distributor/ha_tracker")[1]
+
+
 def test_samples_in_the_bucket_come_out_over_http(start: Callable[..., Deployment]) -> None:
     """A block of a day ago that nobody told the store-gateway of."""
     one = start()

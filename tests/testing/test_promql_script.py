@@ -337,7 +337,7 @@ def test_a_histogram_is_compared_by_its_buckets_and_by_the_hint_if_there_is_one(
 
 
 class NoHistograms(ListStorage):
-    def append_histograms(self, labels: Labels, timestamps: object, histograms: object) -> None:
+    def append_histograms(self, labels: Labels, timestamps: object, histograms: object, starts: object = None) -> None:
         raise HistogramsRefused("this storage has no native histograms")
 
 

@@ -1,15 +1,16 @@
-"""`RingActor`: runs `Rings` in a threaded actor."""
+"""`RingActor`: runs `Rings` and `Elections` in a threaded actor."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from mimir_ray.clock import Clock, SystemClock
+from mimir_ray.cluster.ring.elections import Elected, Elections
 from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId, InstanceState, RingDesc, RingName
 from mimir_ray.cluster.ring.ring import RingPolicy, Rings, RingStore
 from mimir_ray.telemetry.metrics import expose, on_scrape, process_registry
@@ -35,6 +36,7 @@ class RingActor:
     def __init__(
         self,
         store: RingStore | None = None,
+        elections_store: RingStore | None = None,
         policy: RingPolicy | None = None,
         clock: Clock | None = None,
         watchers_max: int = WATCHERS_MAX - 4,
@@ -45,6 +47,7 @@ class RingActor:
         self._stop = threading.Event()
         self._registry = process_registry()
         on_scrape(self._registry, self._members)
+        self._elections = Elections(clock if clock is not None else SystemClock(), elections_store, self._registry)
         if sweep_period_s > 0:
             threading.Thread(target=self._sweep, args=(sweep_period_s,), name="ring-sweep", daemon=True).start()
 
@@ -63,11 +66,21 @@ class RingActor:
     def unregister(self, ring: RingName, instance: InstanceId, incarnation: int) -> None:
         self._rings.unregister(ring, instance, incarnation)
 
+    def recall(self, ring: RingName, instances: Sequence[InstanceDesc]) -> None:
+        self._rings.recall(ring, instances)
+
     def forget(self, ring: RingName, instance: InstanceId) -> None:
         self._rings.forget(ring, instance)
 
     def sweep(self) -> None:
         self._rings.sweep()
+        self._elections.sweep()
+
+    def ha_claim(self, tenant: str, cluster: str, replica: str, failover_ms: int, clusters_max: int) -> Elected:
+        return self._elections.claim(tenant, cluster, replica, failover_ms, clusters_max)
+
+    def ha_records(self) -> dict[str, dict[str, Elected]]:
+        return self._elections.records()
 
     def snapshot(self, ring: RingName, known_version: int = -1, timeout_s: float = 0.0) -> RingDesc:
         return self.watch({ring: known_version}, timeout_s)[ring]
@@ -98,4 +111,4 @@ class RingActor:
 
     def _sweep(self, period_s: float) -> None:
         while not self._stop.wait(period_s):
-            self._rings.sweep()
+            self.sweep()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mimir_ray.clock import Clock
 from mimir_ray.cluster.ring.lifecycle import (
@@ -53,16 +54,19 @@ class Lifecycler:
         heartbeat_period_ms: int = HEARTBEAT_PERIOD_MS,
         on_fenced: Callable[[], None] | None = None,
         on_error: Callable[[Exception], None] | None = None,
+        tokens: Callable[[int, NDArray[np.uint32]], NDArray[np.uint32]] | None = None,
     ) -> None:
         """`client`: of the ring actor. `desc`: with tokens, or without to get those of before, or new ones.
+
+        `tokens`: (how many, those that others have) → new ones, ascending; random ones where not given.
 
         `on_error` hears of calls that failed; `on_fenced` that a newer process has taken the id: the caller must stop.
         """
         self._ring = ring
         self._client = client
         self._clock = clock
-        self._rng = rng
         self._token_count = token_count
+        self._tokens = tokens if tokens is not None else lambda count, taken: random_tokens(count, taken, rng)
         self._on_fenced = on_fenced
         self._on_error = on_error
         self._lock = threading.RLock()
@@ -138,7 +142,7 @@ class Lifecycler:
     def _more_tokens(self, entry: InstanceDesc) -> np.ndarray:
         others = self._call("snapshot", self._ring).instances.values()
         taken = np.concatenate([no_tokens(), *(one.tokens for one in others)])
-        fresh = random_tokens(self._token_count - len(entry.tokens), taken, self._rng)
+        fresh = self._tokens(self._token_count - len(entry.tokens), taken)
         return np.union1d(entry.tokens, fresh)
 
     def _call(self, method: str, *args: object) -> Any:

@@ -95,13 +95,16 @@ class RingDesc:
 
     `version` grows with every change that matters to a reader (never by heartbeats alone, but when one
     becomes overdue or comes back). It keeps growing when the ring's process restarts. `as_of_ms`: the
-    ring's clock when this was taken: the time to judge heartbeats by.
+    ring's clock when this was taken: the time to judge heartbeats by. `forgot`: 0, or for a short
+    while the version at which the ring's process started without what it knew before: who has an older one is to
+    `Rings.recall` it.
     """
 
     name: RingName
     version: int = 0
     as_of_ms: int = 0
     instances: dict[InstanceId, InstanceDesc] = field(default_factory=dict)
+    forgot: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ compare for inequality.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -144,6 +144,9 @@ class Rings:
         self._instances: dict[RingName, dict[InstanceId, InstanceDesc]] = {name: {} for name in names}
         self._overdue: dict[RingName, set[InstanceId]] = {name: set() for name in names}
         first = clock.now_ms() * VERSIONS_PER_MS
+        self._first = first
+        self._forgetful_until_ms = 0
+        self._removed: set[tuple[RingName, InstanceId]] = set()
         self._versions: dict[RingName, int] = dict.fromkeys(names, first)
         self._restore(first)
 
@@ -221,6 +224,29 @@ class Rings:
         with self._changed:
             self._entry(ring, instance)
             self._remove(ring, instance)
+
+    def recall(self, ring: RingName, instances: Sequence[InstanceDesc]) -> None:
+        """What a watcher remembers of before the ring lost its memory; adds who has not spoken up by itself.
+
+        Each gets a whole time-out for its next heartbeat. Who was removed since the start stays away, and nothing is
+        done any more once everybody had a time-out to speak up. Raises `UnknownRing`.
+        """
+        with self._changed:
+            there = self._ring(ring)
+            now = self._clock.now_ms()
+            for one in instances:
+                before = there.get(one.id)
+                if now >= self._forgetful_until_ms:
+                    return
+                if before is None:
+                    if (ring, one.id) not in self._removed:
+                        self._put(ring, replace(one, heartbeat_ms=now))
+                elif before.registered_ms > one.registered_ms:
+                    # It came by itself, as somebody new: what only the ring knew about it is not lost.
+                    known = replace(before, registered_ms=one.registered_ms)
+                    if one.read_only_updated_ms > before.read_only_updated_ms:
+                        known = replace(known, read_only=one.read_only, read_only_updated_ms=one.read_only_updated_ms)
+                    self._put(ring, known)
 
     def sweep(self) -> None:
         """To be called every few seconds: finds overdue heartbeats, forgets who is overdue for too long."""
@@ -306,7 +332,9 @@ class Rings:
         return before
 
     def _desc(self, ring: RingName) -> RingDesc:
-        return RingDesc(ring, self._versions[ring], self._clock.now_ms(), dict(self._instances[ring]))
+        now = self._clock.now_ms()
+        forgot = self._first if now < self._forgetful_until_ms else 0
+        return RingDesc(ring, self._versions[ring], now, dict(self._instances[ring]), forgot)
 
     def _put(self, ring: RingName, entry: InstanceDesc) -> None:
         self._instances[ring][entry.id] = entry
@@ -315,6 +343,8 @@ class Rings:
 
     def _remove(self, ring: RingName, instance: InstanceId) -> None:
         del self._instances[ring][instance]
+        if self._clock.now_ms() < self._forgetful_until_ms:
+            self._removed.add((ring, instance))
         self._overdue[ring].discard(instance)
         self._bump(ring)
 
@@ -332,9 +362,10 @@ class Rings:
 
     def _restore(self, first: int) -> None:
         saved = self._store.load()
-        if saved is None:
-            return
         now = self._clock.now_ms()
+        if saved is None:
+            self._forgetful_until_ms = now + self._policy.heartbeat_timeout_ms
+            return
         for ring, (version, instances) in decode(saved).items():
             if ring not in self._instances:
                 continue

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.cluster.ring.go_random import GoRandom
 from mimir_ray.cluster.ring.lookup import RingView
-from mimir_ray.cluster.ring.model import InstanceDesc, RingDesc
+from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId, RingDesc
+
+SIZE_SHIFT = 64
+"""Where in a shard's version its size is: above all bits of the ring's own version."""
 
 
 def seed(identifier: str, zone: str = "") -> int:
@@ -78,6 +82,7 @@ class ShardCache:
     """The shards that many tenants write to, kept while the ring's version stays the same. Thread-safe.
 
     A writer always asks here, also where shuffle sharding is off (size 0): read-only instances take no writes.
+    Shards of different sizes have different versions, so that whoever keeps owners by version notices a new size.
     """
 
     def __init__(self, entries_max: int = 10_000) -> None:
@@ -98,18 +103,69 @@ class ShardCache:
                 self._version = view.version
             kept = self._shards.get(key)
         if kept is None:
-            kept = shuffle_shard(view, identifier, size)
+            members = shard_members(view, identifier, size)
+            names = [view.instances[at].id for at in members]
+            kept = view if len(members) == len(view) else _part(view, names, size)
         elif len(kept) == len(view):
             kept = view
         elif kept.as_of_ms != view.as_of_ms:
-            fresh = {name: view.instances[view.index[name]] for name in kept.index}
-            kept = RingView(RingDesc(view.name, view.version, view.as_of_ms, fresh), view.options, kept)
+            kept = _part(view, kept.index, size, kept)
         else:
             return kept
         with self._lock:
             if self._version == view.version:
                 self._shards[key] = kept
         return kept
+
+
+class LookBackCache:
+    """The shards that many tenants read from: who was in a tenant's shard at any time of the look-back. Thread-safe.
+
+    With time fewer instances count as recent: a shard that is kept a while longer has more of them, never fewer.
+    """
+
+    def __init__(self, lookback_ms: int, entries_max: int = 10_000, kept_ms: int = 60_000) -> None:
+        """`lookback_ms`: for how long ingesters keep samples (> 0). `kept_ms`: after which a shard is drawn again."""
+        self._lookback_ms = lookback_ms
+        self._entries_max = entries_max
+        self._kept_ms = kept_ms
+        self._lock = threading.Lock()
+        self._shards: dict[tuple[str, int], tuple[RingView, int, tuple[InstanceId, ...]]] = {}
+
+    def shard(self, view: RingView, identifier: str, size: int) -> RingView:
+        """The part of `view` to ask, of the same version; `view` itself without shuffle sharding (size 0)."""
+        if size <= 0:
+            return view
+        key = (identifier, size)
+        with self._lock:
+            kept = self._shards.get(key)
+        if kept is not None and kept[0].version == view.version and view.as_of_ms - kept[1] < self._kept_ms:
+            part, drawn_ms, names = kept
+            if part.as_of_ms == view.as_of_ms:
+                return part
+        else:
+            part, drawn_ms = None, view.as_of_ms
+            members = shard_members(view, identifier, size, self._lookback_ms)
+            names = tuple(view.instances[at].id for at in members)
+        if len(names) == len(view):
+            part = view
+        else:
+            desc = RingDesc(
+                view.name, view.version, view.as_of_ms, {name: view.instances[view.index[name]] for name in names}
+            )
+            part = RingView(desc, view.options, part)
+        with self._lock:
+            if len(self._shards) >= self._entries_max:
+                self._shards.clear()
+            self._shards[key] = part, drawn_ms, names
+        return part
+
+
+def _part(view: RingView, names: Iterable[InstanceId], size: int, before: RingView | None = None) -> RingView:
+    """The ring of these only, with the heartbeats of `view`, and a version that tells its size."""
+    kept = {name: view.instances[view.index[name]] for name in names}
+    version = view.version + (max(0, size) << SIZE_SHIFT)
+    return RingView(RingDesc(view.name, version, view.as_of_ms, kept), view.options, before)
 
 
 def _all_there(instances: tuple[InstanceDesc, ...], size: int, since_ms: int) -> bool:

@@ -9,7 +9,7 @@ import structlog
 
 from mimir_ray.clock import Clock
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
-from mimir_ray.cluster.ring.model import RingDesc, RingName
+from mimir_ray.cluster.ring.model import InstanceDesc, RingDesc, RingName
 from mimir_ray.cluster.transport.base import Client
 from mimir_ray.errors import Unavailable
 
@@ -80,9 +80,9 @@ class RingWatcher:
     def poll(self, timeout_s: float = 0.0) -> bool:
         """Asks once, publishes what came; whether any version is new. Raises `Unavailable`."""
         known = {ring: view.version for ring, view in self._views.items()}
-        answer: dict[RingName, RingDesc] = self._client.call(
-            "watch", known, timeout_s, timeout_s=timeout_s + ANSWER_MARGIN_S
-        )
+        answer = self._watch(known, timeout_s)
+        if self._remind(answer):
+            answer |= self._watch({ring: known[ring] for ring in answer}, 0.0)
         self._answered_s = self._clock.monotonic_s()
         changed = []
         views = dict(self._views)
@@ -99,6 +99,27 @@ class RingWatcher:
                 self._on_change(view)
         return bool(changed)
 
+    def _watch(self, known: Mapping[RingName, int], timeout_s: float) -> dict[RingName, RingDesc]:
+        return self._client.call(  # type: ignore[no-any-return]
+            "watch", known, timeout_s, timeout_s=timeout_s + ANSWER_MARGIN_S
+        )
+
+    def _remind(self, answer: Mapping[RingName, RingDesc]) -> bool:
+        """Tells a ring that lost its memory whom we know; whether there was anything to tell.
+
+        Without that, it would know only who has sent a heartbeat since, and queries would leave out the others.
+        """
+        reminded = False
+        for ring, desc in answer.items():
+            before = self._views[ring]
+            if not 0 <= before.version < desc.forgot:
+                continue  # it knows all that we know, or we never knew anything
+            lost = [one for one in before.instances if _forgotten(one, desc.instances.get(one.id))]
+            if lost:
+                self._client.call("recall", ring, lost, timeout_s=ANSWER_MARGIN_S)
+                reminded = True
+        return reminded
+
     def _run(self) -> None:
         while not self._stop.is_set():
             began = self._clock.monotonic_s()
@@ -112,3 +133,7 @@ class RingWatcher:
             # A ring with too many watchers answers at once with nothing new: do not hammer it.
             if not changed and self._clock.monotonic_s() - began < PAUSE_S:
                 self._stop.wait(PAUSE_S)
+
+
+def _forgotten(one: InstanceDesc, there: InstanceDesc | None) -> bool:
+    return there is None or there.registered_ms > one.registered_ms

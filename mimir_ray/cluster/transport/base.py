@@ -55,6 +55,11 @@ class PeerUnavailable(Unavailable):
 
 
 @dataclass(eq=False)
+class NoSuchPeer(PeerUnavailable):
+    """There is no actor of that name: not made yet, or ended for good."""
+
+
+@dataclass(eq=False)
 class PeerTimeout(PeerUnavailable):
     """No answer in time; the call may still run."""
 

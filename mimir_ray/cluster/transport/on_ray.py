@@ -51,6 +51,7 @@ from mimir_ray.cluster.transport.base import (
     DEFAULT_TIMEOUT_S,
     NAMESPACE,
     Address,
+    NoSuchPeer,
     PeerTimeout,
     PeerUnavailable,
     Retry,
@@ -186,7 +187,8 @@ class RayClient:
         pause = self._retry.pause_s(attempt)
         if attempt + 1 >= self._retry.attempts_max or time.monotonic() + pause >= deadline:
             reason = str(error).strip().split("\n", 1)[0]
-            raise PeerUnavailable(self._name, method, reason) from error
+            kind = NoSuchPeer if isinstance(error, _NoSuchActor) and ray.is_initialized() else PeerUnavailable
+            raise kind(self._name, method, reason) from error
         return pause
 
 

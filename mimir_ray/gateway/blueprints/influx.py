@@ -8,7 +8,7 @@ from typing import ClassVar
 from sanic import Blueprint, HTTPResponse, Request
 
 from mimir_ray.errors import LimitExceeded, MimirRayError
-from mimir_ray.gateway.blueprints.push import failed
+from mimir_ray.gateway.blueprints.push import failed, with_delay
 from mimir_ray.gateway.errors import text
 from mimir_ray.gateway.services import services_of
 from mimir_ray.wire.compression import UnsupportedEncoding, decompress
@@ -55,7 +55,7 @@ async def write(request: Request) -> HTTPResponse:
         outcome = await services.distributor.push(tenant, encode_write_request(series), version="influx")
         if outcome.error is not None:
             return failed(outcome.error, request)
-        return HTTPResponse(status=204)
+        return with_delay(HTTPResponse(status=204), outcome)
     except InfluxRequestTooLarge as error:
         return text(str(error), 413)
     except MimirRayError as error:

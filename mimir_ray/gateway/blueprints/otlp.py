@@ -14,7 +14,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from mimir_ray.config.limits import Limits
 from mimir_ray.errors import ClientError, LimitExceeded, MimirRayError
 from mimir_ray.gateway.answers import JSON
-from mimir_ray.gateway.blueprints.push import failed
+from mimir_ray.gateway.blueprints.push import failed, with_delay
 from mimir_ray.gateway.services import services_of
 from mimir_ray.wire.compression import UnsupportedEncoding, decompress
 from mimir_ray.wire.otlp import answers
@@ -85,8 +85,8 @@ async def push(request: Request) -> HTTPResponse:
             return _error(ParseError(text), request, as_json)
         if outcome.error is not None:
             # What was sound is stored; the sender must not send it all again.
-            return _answer(answers.success(as_json, 0, str(outcome.error)), 200, as_json)
-        return _answer(answers.success(as_json), 200, as_json)
+            return with_delay(_answer(answers.success(as_json, 0, str(outcome.error)), 200, as_json), outcome)
+        return with_delay(_answer(answers.success(as_json), 200, as_json), outcome)
     except MimirRayError as error:
         return _error(error, request, as_json)
     except Exception as error:  # noqa: BLE001  (the edge)

@@ -7,19 +7,23 @@ import re
 
 from sanic import Blueprint, HTTPResponse, Request
 
+from mimir_ray.config.server import ApiConfig
 from mimir_ray.errors import ClientError, MimirRayError, Unavailable
 from mimir_ray.gateway.errors import TEXT, as_text, text
 from mimir_ray.gateway.services import services_of
-from mimir_ray.roles.distributor.distributor import Written
-from mimir_ray.roles.distributor.errors import IngesterError, RateLimited
+from mimir_ray.roles.distributor.config import RetryAfterConfig
+from mimir_ray.roles.distributor.distributor import PushOutcome, Written
+from mimir_ray.roles.distributor.errors import IngesterError, RateLimited, ReplicasDidNotMatch
+from mimir_ray.roles.distributor.label_rules import USUAL, Form
 from mimir_ray.wire.compression import decompress
 from mimir_ray.wire.remote_write_v2 import scan_write_request_v2
 from mimir_ray.wire.write_scan import HashKey, WriteScan
 
 MESSAGE_1 = "prometheus.WriteRequest"
 MESSAGE_2 = "io.prometheus.write.v2.Request"
-RETRY_AFTER_MIN_S = 6
-RETRY_AFTER_DOUBLINGS_MAX = 4
+SERVICE_OVERLOADED = 529
+SKIP_NAMES, SKIP_COUNT = "x-mimir-skiplabelnamevalidation", "x-mimir-skiplabelcountvalidation"
+_DOUBLINGS_MAX = 32
 
 
 def blueprint() -> Blueprint:
@@ -41,24 +45,39 @@ async def push(request: Request) -> HTTPResponse:
         # Senders that say nothing send snappy, as upstream takes every body.
         encoding = request.headers.get("content-encoding", "").strip().lower() or "snappy"
         data = decompress(request.body, encoding, bytes_max)
+        form = form_of(request, services.settings.api)
         if version_2:
 
             def scan(body: bytes, key: HashKey) -> WriteScan:
                 return scan_write_request_v2(body, key, bytes_max)
 
-            outcome = await services.distributor.push(tenant, data, scan, "2.0")
+            outcome = await services.distributor.push(tenant, data, scan, "2.0", form)
         else:
-            outcome = await services.distributor.push(tenant, data)
+            outcome = await services.distributor.push(tenant, data, form=form)
         if outcome.error is not None:
             answer = failed(outcome.error, request)
         else:
-            answer = HTTPResponse(status=200, content_type=TEXT)
+            answer = with_delay(HTTPResponse(status=200, content_type=TEXT), outcome)
         return _with_written(answer, outcome.written) if version_2 else answer
     except MimirRayError as error:
         answer = failed(error, request)
         return _with_written(answer, Written()) if version_2 else answer
     except Exception as error:  # noqa: BLE001  (the edge)
         return as_text(error, request)
+
+
+def form_of(request: Request, api: ApiConfig) -> Form:
+    """Which checks of labels a request asks to skip, and may."""
+    names = api.skip_label_name_validation_header_enabled and request.headers.get(SKIP_NAMES) == "true"
+    count = api.skip_label_count_validation_header_enabled and request.headers.get(SKIP_COUNT) == "true"
+    return Form(any_names=names, any_count=count) if names or count else USUAL
+
+
+def with_delay(answer: HTTPResponse, outcome: PushOutcome) -> HTTPResponse:
+    """Says for how long an answer was held back, if the tenant's are. Upstream: addSuccessHeaders."""
+    if outcome.delay_s is not None:
+        answer.headers["Server-Timing"] = f"artificial_delay;dur={outcome.delay_s * 1000:.6f}".rstrip("0").rstrip(".")
+    return answer
 
 
 def is_version_2(content_type: str) -> bool:
@@ -100,22 +119,29 @@ class UnsupportedProtocol(ClientError):
 
 
 def failed(error: Exception, request: Request) -> HTTPResponse:
-    """What a push that failed is answered, and when to try again. Upstream: pkg/distributor/errors.go."""
-    if isinstance(error, RateLimited):
-        answer = text(str(error), 429)
+    """What a push that failed is answered, with the status of pkg/distributor/errors.go, and when to try again."""
+    if isinstance(error, ReplicasDidNotMatch):
+        answer = text(str(error), 202)
+    elif isinstance(error, RateLimited):
+        answer = text(str(error), SERVICE_OVERLOADED if error.overloaded else 429)
     elif isinstance(error, Unavailable):
         # Upstream answers 500 where ingesters failed or an instance limit was hit, 503 where nobody was there to ask.
         answer = text(str(error), 500 if error.id or isinstance(error, IngesterError) else 503)
     else:
         answer = as_text(error, request)
-    if answer.status == 429 or answer.status >= 500:
-        answer.headers["Retry-After"] = str(retry_after_s(request.headers.get("retry-attempt", "1")))
+    config = services_of(request).settings.distributor.retry_after_header
+    if config.enabled and (answer.status == 429 or answer.status >= 500):
+        answer.headers["Retry-After"] = str(retry_after_s(request.headers.get("retry-attempt", "1"), config))
     return answer
 
 
-def retry_after_s(attempt: str, jitter: float | None = None) -> int:
-    """Seconds: 6 doubling with every attempt up to 96, half of it up or down. Upstream: calculateRetryAfter."""
+def retry_after_s(attempt: str, config: RetryAfterConfig, jitter: float | None = None) -> int:
+    """Whole seconds: the least doubling with every attempt, up to the most; half of it up or down, within both.
+
+    Upstream: calculateRetryAfter.
+    """
     number = int(attempt) if re.fullmatch("[0-9]{1,9}", attempt) else 1
-    base = RETRY_AFTER_MIN_S << min(max(number - 1, 0), RETRY_AFTER_DOUBLINGS_MAX)
+    least, most = config.min_backoff.seconds, config.max_backoff.seconds
+    base = min(most, least * 2.0 ** min(max(number - 1, 0), _DOUBLINGS_MAX))
     spread = random.uniform(0.5, 1.5) if jitter is None else jitter
-    return max(RETRY_AFTER_MIN_S, min(96, round(base * spread)))
+    return int(max(least, min(most, round(base * spread))))

@@ -15,7 +15,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import redirect
 
 from mimir_ray.cluster.ring.lookup import RingView
-from mimir_ray.cluster.ring.model import COMPACTOR, INGESTER, STORE_GATEWAY, InstanceId, RingName
+from mimir_ray.cluster.ring.model import COMPACTOR, DISTRIBUTOR, INGESTER, STORE_GATEWAY, InstanceId, RingName
 from mimir_ray.gateway.answers import JSON, wants_json
 from mimir_ray.gateway.errors import as_text
 from mimir_ray.gateway.pages import page, table
@@ -23,6 +23,7 @@ from mimir_ray.gateway.services import services_of
 
 PAGES = (
     (INGESTER, "Ingester"),
+    (DISTRIBUTOR, "Distributor"),
     (STORE_GATEWAY, "Store-gateway"),
     (COMPACTOR, "Compactor"),
 )

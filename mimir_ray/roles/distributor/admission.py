@@ -7,20 +7,19 @@ thousands: senders repeat those too, and judging one costs as much as passing a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.config.limits import Limits
 from mimir_ray.errors import ClientError
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.distributor import errors, validation
-from mimir_ray.roles.distributor.canonical import sort_sections
 from mimir_ray.roles.distributor.exemplars import sound_exemplars
 from mimir_ray.roles.distributor.histograms import Refusals
+from mimir_ray.roles.distributor.label_rules import LabelRules
 from mimir_ray.roles.distributor.metrics import DistributorMetrics
 from mimir_ray.roles.distributor.request import PreparedExemplars, PreparedWrite
 from mimir_ray.roles.distributor.series_cache import SeriesCache
@@ -32,6 +31,9 @@ Owners = Callable[[NDArray[np.uint32]], NDArray[np.int16]]
 """From tokens uint32[M] to owners int16[M, RF], under the ring that the cache uses."""
 
 
+_Sections = tuple[NDArray[np.intp], NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]
+"""Series, and where in the bytes their labels begin and end."""
+
 Refused = dict[tuple[int, int], str]
 """Hash of a refused series → the reason under which it is counted."""
 REFUSED_MAX = 10_000
@@ -41,31 +43,35 @@ PAUSE_AFTER = 256
 
 @dataclass(slots=True)
 class _Verdicts:
-    """Of S series: whether they were judged, are sound, came in canonical form (bool[S]); tokens, uint32[S]."""
+    """Of S series: whether they were judged, are sound, came in the form in which they are stored, are dropped without
+    a word, have labels in the request as they are stored now (bool[S]); tokens, uint32[S]."""
 
     judged: NDArray[np.bool_]
     good: NDArray[np.bool_]
     canonical: NDArray[np.bool_]
+    dropped: NDArray[np.bool_]
+    rewritten: NDArray[np.bool_]
     tokens: NDArray[np.uint32]
 
     @classmethod
     def of_nothing(cls, series: int) -> _Verdicts:
-        nothing = np.zeros((3, series), np.bool_)
-        return cls(nothing[0], nothing[1], nothing[2], np.zeros(series, np.uint32))
+        return cls(*np.zeros((5, series), np.bool_), np.zeros(series, np.uint32))
 
 
 @dataclass(slots=True)
 class Admission:
     """Judges one request of one tenant: `judge`, then `prepare`.
 
-    `error`: the first thing that was refused; it is always judged in full.
+    `group`: under which refused samples are counted. `error`: the first thing that was refused; it is always judged in
+    full.
     """
 
     tenant: TenantId
     token_seed: int
     cache: SeriesCache
     refused: Refused
-    limits: Limits
+    rules: LabelRules
+    group: str
     now_ms: int
     metrics: DistributorMetrics
     scan: WriteScan
@@ -97,23 +103,36 @@ class Admission:
             if cache.make_room(missing):
                 ids, missing = cache.find(scan.hash_low, scan.hash_high)
             self._admit_series(ids, owners)
-        rows, timestamps, values, start_timestamps = self._sound_samples(ids, bool(missing))
+        some_without = bool(missing) and int(ids.min()) < 0
+        if cache.some_dropped:
+            out = cache.dropped[ids] & (ids >= 0)
+            if out.any():
+                ids[out] = -1
+                some_without = True
+        rows, timestamps, values, start_timestamps = self._sound_samples(ids, some_without)
         starts, ends = scan.label_start, scan.label_end
         exemplars = self._sound_exemplars(ids)
+        rewritten = None if self._verdicts is None else self._verdicts.rewritten
         if rows is not None:
-            used = np.unique(rows if exemplars is None else np.concatenate((rows, exemplars.series)))
+            used = np.zeros(len(ids), np.bool_)
+            used[rows] = True
             if exemplars is not None:
-                exemplars.series = np.searchsorted(used, exemplars.series)
-            if len(used) < len(ids):
+                used[exemplars.series] = True
+            if not used.all():
+                places = np.cumsum(used, dtype=np.int32) - np.int32(1)
+                if exemplars is not None:
+                    exemplars.series = places[exemplars.series].astype(np.int64)
                 ids, starts, ends = ids[used], starts[used], ends[used]
-                rows = np.searchsorted(used, rows).astype(np.int32)
+                rows = places[rows]
+                rewritten = None if rewritten is None else rewritten[used]
+        canonical = cache.canonical[ids]
         return PreparedWrite(
             self.tenant,
-            self.limits,
+            self.rules,
             scan.data,
             starts,
             ends,
-            cache.canonical[ids],
+            canonical if rewritten is None else canonical | rewritten,
             ids,
             cache.generation,
             cache.ring_version,
@@ -124,7 +143,7 @@ class Admission:
             scan.columns,
             start_timestamps,
             exemplars,
-            scan.symbols,
+            scan.section_writer,
         )
 
     def refuse_histograms(self, refusals: Refusals) -> None:
@@ -138,7 +157,7 @@ class Admission:
             self.error = error
 
     def _discard(self, reason: str, samples: int) -> None:
-        self.metrics.discarded_samples.labels(self.tenant, "", reason).inc(samples)
+        self.metrics.discarded_samples.labels(self.tenant, self.group, reason).inc(samples)
 
     def _admit_series(self, ids: NDArray[np.int32], owners: Owners) -> None:
         """Gives the sound ones among the series without id (-1) theirs."""
@@ -148,14 +167,15 @@ class Admission:
         verdicts = self._verdicts
         for _ in self._judge_series(new[~verdicts.judged[new]]):
             pass  # only what was forgotten in the meantime
-        sound = new[verdicts.good[new]]
-        if len(sound):
-            ids[sound] = self.cache.add(
-                self.scan.hash_low[sound],
-                self.scan.hash_high[sound],
-                verdicts.tokens[sound],
-                verdicts.canonical[sound],
-                owners(verdicts.tokens[sound]),
+        known = new[verdicts.good[new] | verdicts.dropped[new]]
+        if len(known):
+            ids[known] = self.cache.add(
+                self.scan.hash_low[known],
+                self.scan.hash_high[known],
+                verdicts.tokens[known],
+                verdicts.canonical[known],
+                verdicts.dropped[known],
+                owners(verdicts.tokens[known]),
             )
 
     def _judge_series(self, rows: NDArray[np.intp]) -> Iterator[None]:
@@ -166,16 +186,34 @@ class Admission:
         scan.need_labels(rows)
         starts, ends = scan.label_start[rows], scan.label_end[rows]
         data = np.frombuffer(scan.data, np.uint8)
-        good, tokens = validation.judge_sections(data, starts, ends, self.token_seed, self.limits)
+        if self.rules.changes_sound_labels:
+            good, tokens = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.uint32)
+        else:
+            good, tokens = self.rules.judge(data, starts, ends, self.token_seed)
         verdicts.canonical[rows] = good
-        self._judge_sorted(data, starts, ends, good, tokens)
         verdicts.good[rows], verdicts.tokens[rows] = good, tokens
-        for count, row in enumerate(rows[~good].tolist(), 1):
+        rest = rows[~good]
+        kept: list[_Sections] = []
+        if self.rules.only_removes:
+            kept.append(self._take_sections(rest, *self.rules.sort(data, starts[~good], ends[~good])))
+        elif self.rules.changes_sound_labels:
+            if self.refused:
+                low, high = scan.hash_low[rest].tolist(), scan.hash_high[rest].tolist()
+                rest = rest[[key not in self.refused for key in zip(low, high, strict=True)]]
+            for first in range(0, len(rest), PAUSE_AFTER):
+                part = rest[first : first + PAUSE_AFTER]
+                sections, offsets = self.rules.rewrite(scan.data, scan.label_start[part], scan.label_end[part])
+                verdicts.dropped[part] = offsets[1:] == offsets[:-1]
+                kept.append(self._take_sections(part, np.frombuffer(sections, np.uint8), offsets[:-1], offsets[1:]))
+                yield
+        rest = rows[~(verdicts.good[rows] | verdicts.dropped[rows])]
+        for count, row in enumerate(rest.tolist(), 1):
             token = self._judge_one(row)
             if token is not None:
                 verdicts.good[row], verdicts.tokens[row] = True, token
             if count % PAUSE_AFTER == 0:
                 yield
+        self._keep_sections(kept)
 
     def _judge_one(self, row: int) -> int | None:
         """The token of a series, or None if it is refused (which is noted)."""
@@ -185,11 +223,13 @@ class Admission:
             self._discard(self.refused[key], 1)
             return None
         raw = parse_labels(scan.data, int(scan.label_start[row]), int(scan.label_end[row]))
-        labels = validation.canonical_labels(raw, self.limits)
+        labels = self.rules.canonical(raw)
         if not labels:
-            return None  # as upstream: without a word
+            assert self._verdicts is not None
+            self._verdicts.dropped[row] = True  # as upstream: without a word
+            return None
         try:
-            validation.validate_labels(labels, self.limits)
+            self.rules.validate(labels)
         except ClientError as error:
             self._refuse(error)
             if len(self.refused) >= REFUSED_MAX:
@@ -198,36 +238,47 @@ class Admission:
             return None
         return validation.series_token(self.tenant, labels)
 
-    def _judge_sorted(
-        self,
-        data: NDArray[np.uint8],
-        starts: NDArray[np.int64],
-        ends: NDArray[np.int64],
-        good: NDArray[np.bool_],
-        tokens: NDArray[np.uint32],
-    ) -> None:
-        """Marks those as good, and sets their tokens, that only had to be sorted."""
-        others = np.flatnonzero(~good)
-        if not len(others) or not validation.only_sorts(self.limits):
-            return
-        sections, sorted_starts, sorted_ends = sort_sections(data, starts[others], ends[others])
-        plain = sorted_ends > sorted_starts
-        others = others[plain]
-        good[others], tokens[others] = validation.judge_sections(
-            sections, sorted_starts[plain], sorted_ends[plain], self.token_seed, self.limits
-        )
+    def _take_sections(
+        self, rows: NDArray[np.intp], data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> _Sections:
+        """Judges these series by their labels as they would be stored; the sections of the sound ones.
+
+        `ends` below or at `starts`: there are none.
+        """
+        verdicts = self._verdicts
+        assert verdicts is not None
+        there = ends > starts
+        rows, starts, ends = rows[there], starts[there], ends[there]
+        good, tokens = self.rules.judge(data, starts, ends, self.token_seed)
+        rows = rows[good]
+        verdicts.good[rows], verdicts.tokens[rows] = True, tokens[good]
+        return rows, data, starts[good], ends[good]
+
+    def _keep_sections(self, kept: Iterable[_Sections]) -> None:
+        """From here on, these labels are those of their series in this request."""
+        scan, verdicts = self.scan, self._verdicts
+        assert verdicts is not None
+        pieces, size = [scan.data], len(scan.data)
+        for rows, data, starts, ends in kept:
+            if len(rows):
+                scan.label_start[rows], scan.label_end[rows] = starts + size, ends + size
+                verdicts.rewritten[rows] = True
+                pieces.append(data.tobytes())
+                size += len(data)
+        if len(pieces) > 1:
+            scan.data = b"".join(pieces)
 
     def _sound_samples(
-        self, ids: NDArray[np.int32], some_new: bool
+        self, ids: NDArray[np.int32], some_without: bool
     ) -> tuple[NDArray[np.int32] | None, NDArray[np.int64], NDArray[np.float64], NDArray[np.int64] | None]:
         """(rows, timestamps, values, start timestamps) of the samples to be written.
 
-        rows None: series s has just sample s.
+        rows None: series s has just sample s. `some_without`: not all series have an id.
         """
         scan = self.scan
-        earliest, latest = validation.sample_bounds(self.limits, self.now_ms)
+        earliest, latest = validation.sample_bounds(self.rules.limits, self.now_ms)
         in_bounds = scan.latest <= latest and scan.earliest >= earliest
-        if in_bounds and not scan.repeated and not (some_new and int(ids.min()) < 0):
+        if in_bounds and not scan.repeated and not some_without:
             rows = None if scan.one_sample_each else scan.sample_series
             return rows, scan.timestamps, scan.values, scan.start_timestamps
         keep = ids[scan.sample_series] >= 0
@@ -260,7 +311,7 @@ class Admission:
         """Those of sound series; their `series` are rows of the scan."""
         if self.exemplars is None:
             return None
-        kept, refusals, dropped = sound_exemplars(self.scan, self.exemplars, ids, self.limits, self.now_ms)
+        kept, refusals, dropped = sound_exemplars(self.scan, self.exemplars, ids, self.rules.limits, self.now_ms)
         for error, count in refusals:
             self.metrics.discarded_exemplars.labels(self.tenant, errors.discard_reason(error)).inc(count)
             if self.error is None:
@@ -273,7 +324,7 @@ class Admission:
         kept = []
         for one in metadata:
             try:
-                kept.append(validation.clean_metadata(one, self.limits))
+                kept.append(validation.clean_metadata(one, self.rules.limits))
             except ClientError as error:
                 self.metrics.discarded_metadata.labels(self.tenant, errors.discard_reason(error)).inc()
                 if self.error is None:

@@ -4,26 +4,45 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mimir_ray.config.instance_limits import DistributorInstanceLimits
 from mimir_ray.config.setting import block, setting
-from mimir_ray.config.units import Bytes, Duration
+from mimir_ray.config.units import Bytes, Duration, duration
 
 
 @dataclass(frozen=True, slots=True)
-class InstanceLimits:
-    """What one distributor takes on at once. 0: any number."""
+class RetryAfterConfig:
+    """The `retry_after_header` block. Upstream: pkg/distributor/push.go RetryConfig."""
 
-    max_inflight_push_requests: int = setting(
-        2000,
-        flag="distributor.instance-limits.max-inflight-push-requests",
-        minimum=0,
-        unit="requests",
-        help="Push requests that are being worked on; more are refused.",
+    enabled: bool = setting(
+        True,
+        flag="distributor.retry-after-header.enabled",
+        category="advanced",
+        help="Whether answers of 429 and 5xx say when to try again.",
     )
-    max_inflight_push_requests_bytes: Bytes = setting(
-        Bytes(0),
-        flag="distributor.instance-limits.max-inflight-push-requests-bytes",
-        minimum=0,
-        help="Uncompressed bytes of the push requests that are being worked on.",
+    min_backoff: Duration = setting(
+        duration("6s"),
+        flag="distributor.retry-after-header.min-backoff",
+        category="advanced",
+        minimum=1000,
+        help="Shortest time to wait, that of the first attempt. It doubles with every attempt, give or take a half.",
+    )
+    max_backoff: Duration = setting(
+        duration("96s"),
+        flag="distributor.retry-after-header.max-backoff",
+        category="advanced",
+        minimum=1000,
+        help="Longest time to wait.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HaTrackerConfig:
+    """The `ha_tracker` block; its times are limits of tenants."""
+
+    enable_ha_tracker: bool = setting(
+        False,
+        flag="distributor.ha-tracker.enable",
+        help="Whether samples of HA pairs are taken from one replica only, for tenants with accept_ha_samples.",
     )
 
 
@@ -62,7 +81,9 @@ class DistributorConfig:
         minimum=1,
         help="How long an ingester may take to answer, time in its queue included.",
     )
-    instance_limits: InstanceLimits = block(InstanceLimits)
+    instance_limits: DistributorInstanceLimits = block(DistributorInstanceLimits)
+    retry_after_header: RetryAfterConfig = block(RetryAfterConfig)
+    ha_tracker: HaTrackerConfig = block(HaTrackerConfig)
     ingester_calls_in_flight: int = setting(
         2,
         flag="distributor.ingester-calls-in-flight",

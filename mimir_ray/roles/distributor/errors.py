@@ -319,7 +319,9 @@ def format_number(value: float) -> str:
 
 
 class RateLimited(LimitExceeded):
-    """The tenant sends too fast: status 429 (or 529). Nothing was stored."""
+    """The tenant sends too fast: status 429, or 529 if `overloaded`. Nothing was stored."""
+
+    overloaded: bool = False
 
 
 @dataclass(eq=False)
@@ -372,6 +374,20 @@ class IngestionBurstLimited(RateLimited):
 
 
 @dataclass(eq=False)
+class InstanceIngestionRateReached(Unavailable):
+    """This distributor takes as many items a second as it may: status 500."""
+
+    id: ClassVar[str] = "distributor-max-ingestion-rate"
+
+    def __str__(self) -> str:
+        return (
+            "the write request has been rejected because the distributor exceeded the ingestion rate limit "
+            f"(err-mimir-{self.id}). To adjust the related limit, configure "
+            "-distributor.instance-limits.max-ingestion-rate, or contact your service administrator."
+        )
+
+
+@dataclass(eq=False)
 class TooManyInflightRequests(Unavailable):
     """This distributor works on as many pushes as it may: status 500."""
 
@@ -395,6 +411,20 @@ class TooManyInflightBytes(Unavailable):
             f"inflight push requests (err-mimir-{self.id}). To adjust the related limit, configure "
             "-distributor.instance-limits.max-inflight-push-requests-bytes, or contact your service administrator."
         )
+
+
+# Pairs of identical senders.
+
+
+@dataclass(eq=False)
+class ReplicasDidNotMatch(ClientError):
+    """Samples of a replica that is not the elected one, which are not needed: status 202, so that it goes on."""
+
+    replica: str
+    elected: str
+
+    def describe(self) -> str:
+        return f"replicas did not match, rejecting sample: replica={self.replica}, elected={self.elected}"
 
 
 # What ingesters said.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from mimir_ray.model.tenant import TenantId
+
 _BODY_BYTES_BUCKETS = tuple(float(1 << power) for power in range(10, 27))
 
 
@@ -11,7 +13,7 @@ class TenantMetrics:
     """The children of one tenant, looked up once."""
 
     def __init__(self, metrics: DistributorMetrics, tenant: str) -> None:
-        self.tenant = tenant
+        self.tenant = TenantId(tenant)
         self.requests_in = {
             version: metrics.requests_in.labels(tenant, version) for version in ("1.0", "2.0", "otlp", "influx")
         }
@@ -24,6 +26,7 @@ class TenantMetrics:
         self.received_metadata = metrics.received_metadata.labels(tenant)
         self.body_bytes = metrics.body_bytes.labels(tenant)
         self.latest_timestamp = metrics.latest_timestamp.labels(tenant)
+        self.non_ha_samples = metrics.non_ha_samples.labels(tenant)
 
 
 class DistributorMetrics:
@@ -60,6 +63,12 @@ class DistributorMetrics:
         self.received_metadata = counter(
             "cortex_distributor_received_metadata", "Metadata that were accepted and sent to ingesters.", "user"
         )
+        self.deduped_samples = counter(
+            "cortex_distributor_deduped_samples", "Samples of replicas that are not the elected one.", "user", "cluster"
+        )
+        self.non_ha_samples = counter(
+            "cortex_distributor_non_ha_samples_received", "Samples without the labels of an HA pair.", "user"
+        )
         self.latest_timestamp = gauge(
             "cortex_distributor_latest_seen_sample_timestamp_seconds", "Newest timestamp of any sample.", "user"
         )
@@ -79,6 +88,9 @@ class DistributorMetrics:
         )
         self.instance_rejected = counter(
             "cortex_distributor_instance_rejected_requests", "Requests over the limits of this instance.", "reason"
+        )
+        self.ingestion_rate = gauge(
+            "cortex_distributor_ingestion_rate_samples_per_second", "Items a second that are taken, smoothed."
         )
         self.replication_factor = gauge(
             "cortex_distributor_replication_factor", "Ingesters that every series is written to."
@@ -106,6 +118,8 @@ class DistributorMetrics:
         """Takes the tenant's values out of the exposition."""
         for family in (
             self.samples_in,
+            self.deduped_samples,
+            self.non_ha_samples,
             self.exemplars_in,
             self.metadata_in,
             self.received_requests,
@@ -122,3 +136,32 @@ class DistributorMetrics:
             self.cached_series,
         ):
             family.remove_by_labels({"user": tenant})
+
+
+class HaTrackerMetrics:
+    """What a distributor knows of HA pairs. Upstream: pkg/distributor/ha_tracker.go."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.changes = Counter(
+            "cortex_ha_tracker_elected_replica_changes",
+            "Times that another replica was found to be elected.",
+            ("user", "cluster"),
+            registry=registry,
+        )
+        self.timestamp = Gauge(
+            "cortex_ha_tracker_elected_replica_timestamp_seconds",
+            "When samples of the elected replica were noted last.",
+            ("user", "cluster"),
+            registry=registry,
+        )
+        self.claims = Counter(
+            "cortex_ha_tracker_kv_store_cas",
+            "Questions to the ring, who is elected.",
+            ("user", "cluster"),
+            registry=registry,
+        )
+
+    def forget(self, user: str, cluster: str) -> None:
+        """Takes a pair out of the exposition."""
+        for family in (self.changes, self.timestamp, self.claims):
+            family.remove_by_labels({"user": user, "cluster": cluster})

@@ -26,3 +26,40 @@ class TokenBucket:
             return False
         self._tokens -= amount
         return True
+
+
+class EwmaRate:
+    """Items a second, as an exponentially weighted moving average over ticks of a second.
+
+    Upstream: pkg/util/math/rate.go, with alpha 0.2. Ticks are counted when somebody asks.
+    """
+
+    __slots__ = ("_items", "_rate", "_tick")
+
+    ALPHA = 0.2
+
+    def __init__(self) -> None:
+        self._items = 0
+        self._rate: float | None = None
+        self._tick: int | None = None
+
+    def add(self, items: int, now_s: float) -> None:
+        self._advance(now_s)
+        self._items += items
+
+    def rate(self, now_s: float) -> float:
+        self._advance(now_s)
+        return self._rate or 0.0
+
+    def _advance(self, now_s: float) -> None:
+        tick = int(now_s)
+        passed = 0 if self._tick is None else tick - self._tick
+        self._tick = tick
+        if passed <= 0:
+            return
+        if self._rate is None:
+            self._rate = float(self._items)
+        else:
+            self._rate += self.ALPHA * (self._items - self._rate)
+        self._items = 0
+        self._rate *= (1 - self.ALPHA) ** (passed - 1)

@@ -2,7 +2,8 @@
 
 Upstream: dskit ring/batch.go itemTracker. Failures are counted in two families: the caller's fault (the
 item would be refused again) and ours. An item has failed when one family makes its quorum impossible, or when
-all replicas have answered and too few took it; the write fails with the error of the answer that decided it.
+all replicas have answered and too few took it (then the family of the last error decides). The write fails with the
+first error of the family that decided.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class WriteQuorum:
         self._tolerated = replicas - np.int8(needed)
         self._taken = np.zeros(len(replicas), np.int8)
         self._failed = {True: np.zeros(len(replicas), np.int8), False: np.zeros(len(replicas), np.int8)}
-        self._last_error: MimirRayError | None = None
+        self._errors: list[tuple[NDArray[np.int64] | slice, MimirRayError]] = []
         if len(replicas) == 0:
             self.done.set_result(None)
 
@@ -40,15 +41,21 @@ class WriteQuorum:
         if self.done.done():
             return
         if error is not None:
+            self._errors.append((items, error))
             family = self._failed[isinstance(error, ClientError)]
             lost = (family[items] > self._tolerated[items]) | (self._remaining[items] == 0)
-            if bool((lost & (self._taken[items] < self._needed)).any()):
-                self.done.set_result(error)
+            self._fail_if(items, lost & (self._taken[items] < self._needed))
         elif bool((self._taken >= self._needed).all()):
             self.done.set_result(None)
         else:
-            short = (self._remaining[items] == 0) & (self._taken[items] < self._needed)
-            if bool(short.any()):
-                self.done.set_result(self._last_error)
-        if error is not None:
-            self._last_error = error
+            self._fail_if(items, (self._remaining[items] == 0) & (self._taken[items] < self._needed))
+
+    def _fail_if(self, items: NDArray[np.int64] | slice, lost: NDArray[np.bool_]) -> None:
+        """`lost`: bool, of each of `items`; whether it cannot be stored any more."""
+        if not bool(lost.any()):
+            return
+        count = len(self._taken)
+        item = int(np.arange(count)[items][int(lost.argmax())])
+        met = [error for among, error in self._errors if item in np.arange(count)[among]]
+        decisive = isinstance(met[-1], ClientError)
+        self.done.set_result(next(error for error in met if isinstance(error, ClientError) is decisive))

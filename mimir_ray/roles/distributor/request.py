@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.config.limits import Limits
 from mimir_ray.encoding.bits import copy_bytes
 from mimir_ray.kernel import I32, I64, U8, I32x2, OutI32, OutI64, OutU8, kernel
 from mimir_ray.model.boxed import box, is_boxed, unbox
@@ -20,11 +19,9 @@ from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.api import WriteBatch
-from mimir_ray.roles.distributor.canonical import sort_sections
+from mimir_ray.roles.distributor.label_rules import LabelRules
 from mimir_ray.roles.distributor.series_cache import NOBODY, SeriesCache
-from mimir_ray.roles.distributor.validation import canonical_labels, only_sorts
-from mimir_ray.wire.protobuf import encode_labels, parse_labels
-from mimir_ray.wire.write_scan import Symbols, build_sections
+from mimir_ray.wire.write_scan import SectionWriter
 
 _NONE = np.zeros(0, np.int32)
 
@@ -53,12 +50,12 @@ class PreparedWrite:
     `ids`: int32[S] in the tenant's cache of `generation` under `ring_version`. The labels of series s are
     `data[starts[s]:ends[s]]`, in canonical form if `canonical[s]`; `canonicalise` makes it so. `rows`: int32[N]
     ascending, the series of each sample, or None where series s has just sample s. `histograms`: what boxed values are.
-    `start_timestamps`: int64[N] or None; see `WriteBatch`. `symbols`: those of the request, where labels are numbers;
-    `starts`, `ends` are then as in wire.write_scan.WriteScan.
+    `start_timestamps`: int64[N] or None; see `WriteBatch`. `section_writer`: that of the scan, where labels are written
+    only when somebody needs them; `starts`, `ends` are then as in wire.write_scan.WriteScan.
     """
 
     tenant: TenantId
-    limits: Limits
+    rules: LabelRules
     data: bytes
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
@@ -73,35 +70,34 @@ class PreparedWrite:
     histograms: HistogramColumns | None = None
     start_timestamps: NDArray[np.int64] | None = None
     exemplars: PreparedExemplars | None = None
-    symbols: Symbols | None = None
+    section_writer: SectionWriter | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def canonicalise(self, series: NDArray[np.integer]) -> None:
         """Gives these series canonical labels, behind the data, where they came in another form or as numbers."""
-        if self.symbols is not None:
-            self.data = build_sections(self.data, self.symbols, self.starts, self.ends, series)
+        if self.section_writer is not None:
+            self.data = self.section_writer(self.data, self.starts, self.ends, series)
         rows = series[~self.canonical[series]]
         if not len(rows):
             return
         pieces = [self.data]
         size = len(self.data)
-        if only_sorts(self.limits):
+        if self.rules.only_removes:
             data = np.frombuffer(self.data, np.uint8)
-            sections, starts, ends = sort_sections(data, self.starts[rows], self.ends[rows])
+            sections, starts, ends = self.rules.sort(data, self.starts[rows], self.ends[rows])
             plain = ends >= 0
             pieces.append(sections.tobytes())
             self.starts[rows[plain]], self.ends[rows[plain]] = starts[plain] + size, ends[plain] + size
             self.canonical[rows[plain]] = True
             size += len(sections)
-        for row in rows[~self.canonical[rows]].tolist():
-            raw = parse_labels(self.data, int(self.starts[row]), int(self.ends[row]))
-            section = encode_labels(canonical_labels(raw, self.limits))
-            self.starts[row], self.ends[row] = size, size + len(section)
-            self.canonical[row] = True
-            pieces.append(section)
-            size += len(section)
+        rows = rows[~self.canonical[rows]]
+        if len(rows):
+            rewritten, offsets = self.rules.rewrite(self.data, self.starts[rows], self.ends[rows])
+            pieces.append(rewritten)
+            self.starts[rows], self.ends[rows] = offsets[:-1] + size, offsets[1:] + size
+            self.canonical[rows] = True
         self.data = b"".join(pieces)
 
 

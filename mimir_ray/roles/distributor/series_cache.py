@@ -6,7 +6,9 @@ under a key that nobody outside the process knows (2^-64 for 2^32 series). Every
 by a dense id; a table of slots with linear probing leads from hash to id. Senders repeat their series in the same
 order, so the id after the last one found is tried before the table.
 
-Memory per series: 16 B hash, 4 B token, 1 B age, 1 B form, up to 8 B slots, and 6 B per replica.
+Memory per series: 16 B hash, 4 B token, 1 B age, 2 B form, up to 8 B slots, and 6 B per replica.
+
+Series that relabelling drops are known too, so that dropping them costs nothing the next time.
 
 References are good for one incarnation of one ingester's head. They are kept per replica beside the
 ingester's number, so that a change of the ring only costs those whose owners changed. Not thread-safe: the
@@ -46,6 +48,8 @@ class SeriesCache:
         self._high = np.empty(room, np.uint64)
         self.tokens = np.empty(room, np.uint32)
         self.canonical = np.empty(room, np.bool_)
+        self.dropped = np.empty(room, np.bool_)
+        self.some_dropped = False
         self._seen = np.empty(room, np.uint8)
         self.owners = np.empty((room, 0), np.int16)
         self.references = np.empty((room, 0), np.int32)
@@ -84,6 +88,7 @@ class SeriesCache:
         hash_high: NDArray[np.uint64],
         tokens: NDArray[np.uint32],
         canonical: NDArray[np.bool_],
+        dropped: NDArray[np.bool_],
         owners: NDArray[np.int16],
     ) -> NDArray[np.int32]:
         """Adds M series that `find` did not find (the same one may be here twice); returns their ids, int32[M].
@@ -98,6 +103,8 @@ class SeriesCache:
         self.count = int(count[0])
         self.tokens[ids] = tokens
         self.canonical[ids] = canonical
+        self.dropped[ids] = dropped
+        self.some_dropped = self.some_dropped or bool(dropped.any())
         self._seen[ids] = self._epoch
         self.owners[ids] = owners
         self.references[ids] = UNKNOWN
@@ -199,6 +206,7 @@ class SeriesCache:
         for column in self._columns():
             column[:kept] = column[: self.count][rows]
         self.count = kept
+        self.some_dropped = bool(self.dropped[:kept].any())
         self.generation += 1
         self._resize(max(_SLOTS_MIN // 2, 1 << kept.bit_length()))
 
@@ -213,15 +221,31 @@ class SeriesCache:
             bigger[: self.count] = column[: self.count]
             return bigger
 
-        self._low, self._high, self.tokens, self.canonical, self._seen, self.owners, self.references = (
-            resized(column) for column in self._columns()
-        )
+        (
+            self._low,
+            self._high,
+            self.tokens,
+            self.canonical,
+            self.dropped,
+            self._seen,
+            self.owners,
+            self.references,
+        ) = (resized(column) for column in self._columns())
         # At most three quarters full.
         self._slots = np.full(max(_SLOTS_MIN, 1 << (room * 4 // 3).bit_length()), -1, np.int32)
         _fill_slots(self._slots, self._low[: self.count])
 
     def _columns(self) -> Sequence[NDArray]:  # type: ignore[type-arg]
-        return (self._low, self._high, self.tokens, self.canonical, self._seen, self.owners, self.references)
+        return (
+            self._low,
+            self._high,
+            self.tokens,
+            self.canonical,
+            self.dropped,
+            self._seen,
+            self.owners,
+            self.references,
+        )
 
 
 @kernel

@@ -10,7 +10,6 @@ Upstream: pkg/distributor/validate.go validateLabels, validateSample, cleanAndVa
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ from mimir_ray.roles.distributor import errors
 from mimir_ray.wire.protobuf import RawLabel, read_length
 
 _METRIC_NAME = METRIC_NAME.encode()
+_ANY = 1 << 62
 
 
 def token_seed(tenant: str) -> int:
@@ -44,69 +44,36 @@ def metadata_token(tenant: str, family: str) -> int:
     return fnv1_32_of((tenant + family).encode("utf-8", "replace"))
 
 
-def label_rules(limits: Limits) -> tuple[Any, ...]:
-    """All that decides about labels; series that were accepted under other rules have to be judged again."""
-    return (
-        limits.name_validation_scheme,
-        limits.max_label_names_per_series,
-        limits.max_label_names_per_info_series,
-        limits.max_label_name_length,
-        limits.max_label_value_length,
-        limits.label_value_length_over_limit_strategy,
-        limits.drop_labels,
-    )
-
-
 def judge_sections(
     data: NDArray[np.uint8],
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
     tenant_seed: int,
     limits: Limits,
+    any_count: bool = False,
 ) -> tuple[NDArray[np.bool_], NDArray[np.uint32]]:
     """(bool[M], uint32[M]): which label sections are canonical and valid beyond doubt, and their tokens."""
     good = np.zeros(len(starts), np.bool_)
     tokens = np.zeros(len(starts), np.uint32)
-    if not limits.drop_labels:
-        _judge(
-            data,
-            starts,
-            ends,
-            np.uint32(tenant_seed),
-            limits.max_label_names_per_series,
-            limits.max_label_name_length,
-            limits.max_label_value_length,
-            good,
-            tokens,
-        )
+    _judge(
+        data,
+        starts,
+        ends,
+        np.uint32(tenant_seed),
+        _ANY if any_count else limits.max_label_names_per_series,
+        limits.max_label_name_length,
+        limits.max_label_value_length,
+        good,
+        tokens,
+    )
     return good, tokens
 
 
-def only_sorts(limits: Limits) -> bool:
-    """Whether labels are only ever brought into canonical form: this tenant's rules drop and replace nothing."""
-    return not limits.drop_labels and limits.label_value_length_over_limit_strategy == "error"
+def validate_labels(raw: Sequence[RawLabel], limits: Limits, any_names: bool = False, any_count: bool = False) -> None:
+    """Raises the first thing that is wrong with these canonical labels.
 
-
-def canonical_labels(labels: Sequence[RawLabel], limits: Limits) -> list[RawLabel]:
-    """Sorted, without empty values, without `drop_labels`, over-long values replaced where the tenant wants that."""
-    dropped = {name.encode() for name in limits.drop_labels}
-    kept = sorted(((name, value) for name, value in labels if value and name not in dropped), key=lambda pair: pair[0])
-    strategy, longest = limits.label_value_length_over_limit_strategy, limits.max_label_value_length
-    if strategy == "error":
-        return kept
-    return [(name, value if len(value) <= longest else _hashed(value, longest, strategy)) for name, value in kept]
-
-
-def _hashed(value: bytes, longest: int, strategy: str) -> bytes:
-    # Upstream: pkg/distributor/validate.go hashLabelValueInto
-    mark = b"(hash:" + hashlib.blake2b(value, digest_size=32).hexdigest().encode() + b")"
-    if strategy == "drop":
-        return mark
-    return value[: max(0, longest - len(mark))].decode("utf-8", "ignore").encode() + mark
-
-
-def validate_labels(raw: Sequence[RawLabel], limits: Limits) -> None:
-    """Raises the first thing that is wrong with these canonical labels."""
+    `any_names`, `any_count`: names of labels, and how many there are, are not judged.
+    """
     legacy = limits.name_validation_scheme == "legacy"
     labels = [(_text(name), _text(value)) for name, value in raw]
     metric = next((value for name, value in labels if name == METRIC_NAME), None)
@@ -115,7 +82,7 @@ def validate_labels(raw: Sequence[RawLabel], limits: Limits) -> None:
     raw_metric = next(value for name, value in raw if name == _METRIC_NAME)
     if not (is_legacy_metric_name(metric) if legacy else _is_utf8(raw_metric)):
         raise errors.InvalidMetricName(metric)
-    if len(labels) > limits.max_label_names_per_series:
+    if not any_count and len(labels) > limits.max_label_names_per_series:
         if not metric.endswith("_info"):
             raise errors.TooManyLabels(errors.format_series(labels), len(labels), limits.max_label_names_per_series)
         if len(labels) > limits.max_label_names_per_info_series:
@@ -123,7 +90,7 @@ def validate_labels(raw: Sequence[RawLabel], limits: Limits) -> None:
             raise errors.TooManyInfoLabels(errors.format_series(labels), len(labels), allowed)
     previous = None
     for (name, value), (raw_name, raw_value) in zip(labels, raw, strict=True):
-        if not (is_legacy_label_name(name) if legacy else raw_name and _is_utf8(raw_name)):
+        if not (any_names or (is_legacy_label_name(name) if legacy else raw_name and _is_utf8(raw_name))):
             raise errors.InvalidLabelName(name, errors.format_series(labels))
         if len(raw_name) > limits.max_label_name_length:
             raise errors.LabelNameTooLong(name, errors.format_series(labels))

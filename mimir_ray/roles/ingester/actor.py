@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from mimir_ray.bucket.open import BucketSettings, open_bucket
 from mimir_ray.clock import SystemClock
 from mimir_ray.cluster.ring.lifecycler import Lifecycler
 from mimir_ray.cluster.ring.lookup import RingOptions
 from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId, RingName
+from mimir_ray.cluster.ring.spread_tokens import spread_tokens
 from mimir_ray.cluster.ring.watcher import RingWatcher
 from mimir_ray.cluster.transport.base import RING, Address, Transport
 from mimir_ray.config.overrides import RuntimeConfig, RuntimeConfigSettings, RuntimeDefaults
@@ -29,6 +31,7 @@ from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
 from mimir_ray.promql.source import Selection
 from mimir_ray.roles.api import Page, TenantStats, WriteBatch, WriteResult
+from mimir_ray.roles.ingester.breakers import Breakers
 from mimir_ray.roles.ingester.config import IngesterConfig, TsdbConfig
 from mimir_ray.roles.ingester.ingester import Ingester, IngesterNotReady
 from mimir_ray.roles.ingester.metrics import IngesterMetrics, LifeCycleMetrics
@@ -52,6 +55,8 @@ class IngesterSpec:
     runtime: RuntimeConfigSettings
     defaults: RuntimeDefaults
     bucket: BucketSettings
+    number_in_zone: int = 0
+    """How many ingesters of lower numbers its zone has."""
 
 
 def ring_options(config: IngesterConfig) -> RingOptions:
@@ -101,6 +106,8 @@ class IngesterActor:
             random.random,
             spec.ingester.metadata_retain_period.ms,
         )
+        config = spec.ingester
+        self._breakers = Breakers(config.push_circuit_breaker, config.read_circuit_breaker, self._clock, self._registry)
         desc = InstanceDesc(
             instance,
             Address("ingester", spec.instance).actor_name,
@@ -117,6 +124,7 @@ class IngesterActor:
             heartbeat_period_ms=spec.ingester.ring.heartbeat_period.ms,
             on_fenced=lambda: os._exit(1),  # another process has taken this id; this one must not serve
             on_error=lambda error: log.warning("the ring did not answer", error=str(error)),
+            tokens=self._spread_tokens if config.ring.spreads else None,
         )
         self._progress = "starting"
         self._failure = ""
@@ -125,25 +133,33 @@ class IngesterActor:
         threading.Thread(target=self._run, name="ingester", daemon=True).start()
 
     def push(self, *batches: WriteBatch) -> list[WriteResult]:
-        return self._ingester.push(batches)
+        with self._breakers.pushing() as results:
+            results += self._ingester.push(batches)
+        return results
 
     def select_page(self, tenant: TenantId, selection: Selection) -> Page:
-        return self._ingester.select_page(tenant, selection)
+        with self._breakers.reading():
+            return self._ingester.select_page(tenant, selection)
 
     def next_page(self, cursor: str) -> Page:
-        return self._ingester.next_page(cursor)
+        with self._breakers.reading():
+            return self._ingester.next_page(cursor)
 
     def evaluate(self, tenant: TenantId, fragment: Fragment, ring_version: int) -> list[FragmentPart]:
-        return self._ingester.evaluate(tenant, fragment, ring_version)
+        with self._breakers.reading():
+            return self._ingester.evaluate(tenant, fragment, ring_version)
 
     def estimate_samples(self, tenant: TenantId, selection: Selection) -> int:
-        return self._ingester.estimate_samples(tenant, selection)
+        with self._breakers.reading():
+            return self._ingester.estimate_samples(tenant, selection)
 
     def label_names(self, tenant: TenantId, selection: Selection) -> list[str]:
-        return self._ingester.label_names(tenant, selection)
+        with self._breakers.reading():
+            return self._ingester.label_names(tenant, selection)
 
     def label_values(self, tenant: TenantId, name: str, selection: Selection) -> list[str]:
-        return self._ingester.label_values(tenant, name, selection)
+        with self._breakers.reading():
+            return self._ingester.label_values(tenant, name, selection)
 
     def metadata(self, tenant: TenantId, family: str = "") -> list[Metadata]:
         return self._ingester.metadata(tenant, family)
@@ -188,7 +204,12 @@ class IngesterActor:
         self._lifecycler.leave()
         self._ingester.close()
         self._lifecycler.stop(unregister=self._spec.ingester.ring.unregister_on_shutdown)
+        self._clock.sleep(self._spec.ingester.ring.final_sleep.seconds)
         self._watcher.stop()
+
+    def _spread_tokens(self, count: int, taken: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        spec = self._spec
+        return spread_tokens(spec.number_in_zone, spec.zone, spec.ingester.ring.spread_minimizing_zones, count, taken)
 
     def _tell(self, sentence: str) -> None:
         self._progress = sentence

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from mimir_ray.cluster.circuit_breaker import CircuitBreakerConfig
 from mimir_ray.config.setting import block, setting
 from mimir_ray.config.units import Bytes, Duration, duration, size
 
@@ -48,6 +49,42 @@ class IngesterRingConfig:
         minimum=1,
         help="An ingester without a sign of life for this long is not written to or read from.",
     )
+    token_generation_strategy: Literal["random", "spread-minimizing"] = setting(
+        "random",
+        flag="ingester.ring.token-generation-strategy",
+        category="advanced",
+        help="How an ingester that is new to the ring comes by its tokens: at random, or so that all ingesters of a "
+        "zone have equal shares (best with 512 tokens).",
+    )
+    spread_minimizing_zones: tuple[str, ...] = setting(
+        [],
+        flag="ingester.ring.spread-minimizing-zones",
+        category="advanced",
+        help="All zones that ingesters will ever be in, for the strategy spread-minimizing; at most 8.",
+    )
+    auto_forget_unhealthy_periods: int = setting(
+        0,
+        flag="ingester.ring.auto-forget-unhealthy-periods",
+        category="advanced",
+        minimum=0,
+        unit="heartbeat timeouts",
+        help="An ingester without a sign of life for so many heartbeat timeouts is removed from the ring; 0 never "
+        "does. Samples that only it has are then missing from queries, without an error.",
+    )
+    min_ready_duration: Duration = setting(
+        duration("15s"),
+        flag="ingester.ring.min-ready-duration",
+        category="advanced",
+        minimum=0,
+        help="A restart of several ingesters one after the other waits for so long after each takes writes again.",
+    )
+    final_sleep: Duration = setting(
+        duration("0s"),
+        flag="ingester.ring.final-sleep",
+        category="advanced",
+        minimum=0,
+        help="An ingester that has left the ring answers for so long before its process ends.",
+    )
     unregister_on_shutdown: bool = setting(
         False,
         flag="ingester.ring.unregister-on-shutdown",
@@ -56,12 +93,29 @@ class IngesterRingConfig:
         "keeps its place and comes back to it.",
     )
 
+    @property
+    def spreads(self) -> bool:
+        """Whether tokens are worked out, not drawn: the strategy spread-minimizing."""
+        return self.token_generation_strategy != "random"  # noqa: S105  (no password)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if self.spreads and not 0 < len(self.spread_minimizing_zones) <= 8:
+            yield "spread_minimizing_zones", "expected between 1 and 8 zones for the strategy spread-minimizing"
+
 
 @dataclass(frozen=True, slots=True)
 class IngesterConfig:
     """The `ingester` block."""
 
     ring: IngesterRingConfig = block(IngesterRingConfig, help="The ring of ingesters.")
+    push_circuit_breaker: CircuitBreakerConfig = block(
+        CircuitBreakerConfig, prefix="ingester.push-circuit-breaker.", help="Refuses writes where too many failed."
+    )
+    read_circuit_breaker: CircuitBreakerConfig = block(
+        CircuitBreakerConfig(request_timeout=duration("30s")),
+        prefix="ingester.read-circuit-breaker.",
+        help="Refuses reads where too many failed, or where writes are refused.",
+    )
     active_series_metrics_idle_timeout: Duration = setting(
         duration("20m"),
         flag="ingester.active-series-metrics-idle-timeout",

@@ -47,6 +47,27 @@ class QuerierConfig:
         minimum=1,
         help="The step of subqueries that name none.",
     )
+    shuffle_sharding_ingesters_enabled: bool = setting(
+        True,
+        flag="querier.shuffle-sharding-ingesters-enabled",
+        category="advanced",
+        help="Whether queries ask only those ingesters that a tenant's samples may be in: those of its shard at any "
+        "time since ingesters keep samples.",
+    )
+    minimize_ingester_requests: bool = setting(
+        True,
+        flag="querier.minimize-ingester-requests",
+        category="advanced",
+        help="Whether as many ingesters, or zones, are asked at first as must answer; others where one fails or is "
+        "slow. Else all are asked, and the first answers count.",
+    )
+    minimize_ingester_requests_hedging_delay: Duration = setting(
+        duration("3s"),
+        flag="querier.minimize-ingester-requests-hedging-delay",
+        category="advanced",
+        minimum=0,
+        help="Another ingester, or zone, is asked where answers take longer than this; 0 waits for a failure.",
+    )
     wide_query_samples: int = setting(
         5_000_000,
         flag="querier.wide-query-samples",

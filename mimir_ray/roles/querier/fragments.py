@@ -8,7 +8,7 @@ many, to tasks that each take one shard of the series.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mimir_ray.bucket.bucket_index import BucketIndex
@@ -30,8 +30,9 @@ from mimir_ray.roles.querier.time_rules import TimeRules
 class QueryScope:
     """What a task needs in order to read as the query that it belongs to does; plain data, so that it can travel.
 
-    `ingesters`: their ring. `rules`, `store_shard` (the store-gateways that have the tenant's blocks), `index` (the
-    blocks that the query needs), `store`: None where it reads ingesters only.
+    `ingesters`: their ring. `minimize`, `hedge_after_s`: how they are asked. `rules`, `store_shard` (the store-gateways
+    that have the tenant's blocks), `index` (the blocks that the query needs), `store`: None where it reads ingesters
+    only.
     """
 
     ingesters: RingView
@@ -39,6 +40,8 @@ class QueryScope:
     store_shard: RingView | None = None
     index: BucketIndex | None = None
     store: BucketStoreConfig | None = None
+    minimize: bool = False
+    hedge_after_s: float | None = None
 
 
 class ShardTasks(Protocol):
@@ -89,13 +92,16 @@ class ClusterFragments:
         return self.blocks is None or all(self.blocks.rules.of_ingesters(read) is read for read in reads)
 
     def _scope(self, view: RingView, indexes: Sequence[BucketIndex]) -> QueryScope:
+        scope = QueryScope(view, minimize=self.ingesters.minimize, hedge_after_s=self.ingesters.hedge_after_s)
         if self.blocks is None:
-            return QueryScope(view)
+            return scope
         store = self.blocks.store.store
         blocks = {block.ulid: block for index in indexes for block in index.blocks}
         marks = {ulid: at for index in indexes for ulid, at in index.deletion_marks.items()}
         index = BucketIndex(tuple(blocks.values()), marks, max((one.updated_at for one in indexes), default=0))
-        return QueryScope(view, self.blocks.rules, store.shard(self.tenant), index, store.config)
+        return replace(
+            scope, rules=self.blocks.rules, store_shard=store.shard(self.tenant), index=index, store=store.config
+        )
 
     def _samples(self, reads: Sequence[Selection], older: Sequence[tuple[Selection, BucketIndex]]) -> int:
         """About how many samples the fragment reads; replicas count once."""

@@ -36,8 +36,9 @@ class Querier:
 
     def source(self, tenant: TenantId, cancellation: Cancellation) -> ClusterSource:
         blocks = self._blocks(tenant, cancellation)
-        fragments = ClusterFragments(tenant, self.ingesters, self.config, cancellation, self.tasks, blocks)
-        return ClusterSource(tenant, self.ingesters, cancellation, fragments, blocks)
+        ingesters = self.ingesters.of_tenant(tenant)
+        fragments = ClusterFragments(tenant, ingesters, self.config, cancellation, self.tasks, blocks)
+        return ClusterSource(tenant, ingesters, cancellation, fragments, blocks)
 
     def _blocks(self, tenant: TenantId, cancellation: Cancellation) -> Blocks | None:
         if self.older is None:

@@ -7,6 +7,7 @@ series: those are merged here by time, one sample a timestamp.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -39,11 +40,24 @@ SAMPLES_PER_MERGE = 8_000_000
 
 @dataclass(frozen=True, slots=True)
 class Ingesters:
-    """How to ask the ingesters of a cluster: enough of them, side by side."""
+    """How to ask the ingesters of a cluster: enough of them, side by side.
+
+    `minimize`: as many as must answer are asked at first, in a random order, and one more (or one more zone) where one
+    fails or, after `hedge_after_s`, where it takes too long. `shard`: the part of the ring in which a tenant's samples
+    may be; None is all of it.
+    """
 
     ring: Callable[[], RingView]
     transport: Transport
     executor: Executor
+    minimize: bool = False
+    hedge_after_s: float | None = None
+    shard: Callable[[TenantId, RingView], RingView] | None = None
+
+    def of_tenant(self, tenant: TenantId) -> Ingesters:
+        """Those to ask for this tenant's samples."""
+        shard = self.shard
+        return self if shard is None else replace(self, ring=lambda: shard(tenant, self.ring()), shard=None)
 
     def ask(self, method: str, *args: Any, timeout_s: float = CALL_TIMEOUT_S) -> list[tuple[InstanceDesc, Any]]:
         """Calls a method of as many ingesters as an exact answer needs; (instance, answer) by instance id.
@@ -65,7 +79,10 @@ class Ingesters:
     ) -> list[tuple[InstanceDesc, Answer]]:
         """The same with a call of one's own, in threads."""
         asked = read_set(self.ring(), READ)
-        answers = read_in_threads(ReadTracker(asked), call, self.executor, timeout_s)
+        tracker: ReadTracker[Answer] = ReadTracker(asked, self.minimize)
+        if self.minimize:
+            tracker.shuffle(random.sample(range(tracker.units), tracker.units))
+        answers = read_in_threads(tracker, call, self.executor, timeout_s, self.hedge_after_s)
         return [(one, answers[one.id]) for one in sorted(asked.instances, key=lambda one: one.id) if one.id in answers]
 
 

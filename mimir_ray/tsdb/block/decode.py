@@ -108,6 +108,10 @@ def counts_of(
         chunks.check(chunk_counts(data[source], starts[rows], ends[rows], found), source, rows)
         counts[rows] = found
     counts[encodings >= HISTOGRAM_ST] &= ST_COUNT_MASK
+    # No encoding has a sample in less than a bit; what a header claims beyond that must not cost memory.
+    claiming = np.flatnonzero(counts > 8 * (ends - starts))
+    if len(claiming):
+        chunks.check(-1, int(sources[claiming[0]]), claiming)
     return counts
 
 

@@ -173,6 +173,31 @@ def measure(data: U8, kinds: I64, starts: I64, ends: I64, facts: OutI64) -> int:
     return -1
 
 
+@kernel
+def find_attributes(data: U8, starts: I64, ends: I64, tags: I64, offsets: OutI64, cuts: OutI64) -> None:
+    """Finds the KeyValue messages of data points that `measure` found sound.
+
+    Args:
+        starts, ends, tags: int64[P], where the points are, and the tag of their attributes.
+        offsets: int64[P + 1], written while `cuts` is empty: point p has attributes offsets[p]:offsets[p + 1].
+        cuts: int64[2 * offsets[P]], written: start and end of each message.
+    """
+    count = np.int64(0)
+    fill = len(cuts) > 0
+    for p in range(len(starts)):
+        at, stop = starts[p], ends[p]
+        while at < stop:
+            tag, after = read_tag(data, at, stop)
+            at = skip_field(data, after, stop, tag & 7)
+            if tag == tags[p]:
+                if fill:
+                    _, cuts[2 * count] = read_length(data, after, stop)
+                    cuts[2 * count + 1] = at
+                count += 1
+        if not fill:
+            offsets[p + 1] = count
+
+
 @device
 def _fold(left: Any, right: Any) -> Any:
     high, low = multiply_128(left, right)

@@ -9,8 +9,9 @@ Upstream: prometheus storage/remote/otlptranslator/prometheusremotewrite, pkg/di
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,23 +22,22 @@ from mimir_ray.model.metadata import Metadata
 from mimir_ray.wire.exemplars import ExemplarScan
 from mimir_ray.wire.protobuf import MalformedProtobuf, encode_labels
 from mimir_ray.wire.remote_write_histograms import HistogramScan
-from mimir_ray.wire.write_scan import HashKey, WriteScan
+from mimir_ray.wire.write_scan import HashKey, SectionWriter, WriteScan
 
 from . import points
 from .exemplars import Exemplar, columns_of, read_exemplars
 from .histograms import read_explicit, read_exponentials
 from .messages import IDENTIFYING, Metric, Request, read_request
 from .names import Kind, Naming, UntranslatableName, unit_name
-from .values import Attributes, plain_float, read_attributes
+from .values import Attributes, attribute_of, plain_float
 
 DELTA, CUMULATIVE = 1, 2
 LOOKBACK_MS = 300_000
 TARGET_INFO = "target_info"
 TARGET_SAMPLES_MAX = 1000
 """Of one resource in one request; upstream has no bound, so that two distant timestamps are a flood."""
-_ATTRIBUTES = {
-    points.GAUGE: 7, points.SUM: 7, points.HISTOGRAM: 9, points.EXPONENTIAL: 1, points.SUMMARY: 7, points.NHCB: 9,
-}  # fmt: skip
+_ATTRIBUTE_TAGS = np.array([0x3A, 0x3A, 0x4A, 0x0A, 0x3A, 0x4A], np.int64)
+"""Of data points, by the kind of their metric."""
 _EXEMPLARS = {points.SUM: 5, points.HISTOGRAM: 8, points.NHCB: 8, points.EXPONENTIAL: 11}
 _KINDS: dict[int, Kind] = {
     points.GAUGE: "gauge", points.HISTOGRAM: "histogram", points.NHCB: "histogram",
@@ -77,18 +77,10 @@ class OtlpScan(WriteScan):
         assert self.translation is not None
         return read_point_exemplars(self.translation, runes_max)
 
-    def need_labels(self, rows: NDArray[np.integer]) -> None:
+    @property
+    def section_writer(self) -> SectionWriter:
         assert self.translation is not None
-        missing = rows[self.label_start[rows] < 0]
-        if not len(missing):
-            return
-        pieces, size = [self.data], len(self.data)
-        for row in missing.tolist():
-            section = self.translation.section(row)
-            self.label_start[row], self.label_end[row] = size, size + len(section)
-            pieces.append(section)
-            size += len(section)
-        self.data = b"".join(pieces)
+        return self.translation.add_sections
 
 
 @dataclass(slots=True)
@@ -107,38 +99,62 @@ class Translation:
     bounds: NDArray[np.float64]
     exemplars: NDArray[np.int32]
     targets: list[int]
-    _bases: dict[int, dict[str, str]] = field(default_factory=dict)
     _labels: dict[str, str] = field(default_factory=dict)
 
-    def section(self, row: int) -> bytes:
-        """The label section of a row. A label that cannot be named is left out."""
-        if row >= len(self.row_point):
-            labels = self.target_labels(self.targets[row - len(self.row_point)])
-        else:
-            point, part, bound = int(self.row_point[row]), int(self.parts[row]), float(self.bounds[row])
-            name = self.names[int(self.point_metric[point])]
-            labels = self.point_labels(point)
-            if part == points.TOTAL:
-                name += "_sum"
-            elif part == points.COUNT:
-                name += "_count"
-            elif part in (points.BUCKET, points.LAST_BUCKET):
-                name += "_bucket"
-                labels["le"] = "+Inf" if part == points.LAST_BUCKET else plain_float(bound)
-            elif part == points.QUANTILE:
-                labels["quantile"] = plain_float(bound)
-            labels["__name__"] = name
-        return encode_labels(sorted((key.encode(), value.encode()) for key, value in labels.items() if value))
+    def add_sections(
+        self, data: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64], rows: NDArray[np.integer]
+    ) -> bytes:
+        """See `SectionWriter`; a series without its section has the start -1 - row, and `rows` ascend."""
+        missing = rows[starts[rows] < 0]
+        if not len(missing):
+            return data
+        sections = self.sections(-1 - starts[missing])
+        behind = np.cumsum([len(section) for section in sections]) + len(data)
+        starts[missing] = np.append(len(data), behind[:-1])
+        ends[missing] = behind
+        return b"".join((data, *sections))
 
-    def point_labels(self, point: int) -> dict[str, str]:
-        """All labels of a point but those that say which part of it a series is; a new dict."""
-        if (found := self._bases.get(point)) is None:
-            metric = self.metrics[int(self.point_metric[point])]
-            start, end = int(self.point_start[point]), int(self.point_end[point])
-            attributes = read_attributes(self.request.data, start, end, _ATTRIBUTES[metric.kind], "DataPoint")
-            self._bases.clear()  # rows of a point follow each other
-            found = self._bases[point] = self._complete(attributes, metric)
-        return dict(found)
+    def sections(self, rows: NDArray[np.integer]) -> list[bytes]:
+        """The label sections of these rows, ascending. A label that cannot be named is left out."""
+        own = rows[rows < len(self.row_point)]
+        points_of_rows = self.row_point[own]
+        wanted, first = np.unique(points_of_rows, return_index=True)
+        ends = np.append(first, len(own))[1:].tolist()
+        found: list[bytes] = []
+        for point, attributes, start, end in zip(
+            wanted.tolist(), self._attributes(wanted), first.tolist(), ends, strict=True
+        ):
+            metric = int(self.point_metric[point])
+            labels = self._complete(attributes, self.metrics[metric])
+            found += [self._section(labels, self.names[metric], row) for row in own[start:end].tolist()]
+        targets = (self.target_labels(self.targets[row - len(self.row_point)]) for row in rows[len(own) :].tolist())
+        return found + [_encoded(labels) for labels in targets]
+
+    def _section(self, labels: dict[str, str], name: str, row: int) -> bytes:
+        part = int(self.parts[row])
+        if part in (points.VALUE, points.NATIVE):
+            return _encoded(labels | {"__name__": name})
+        if part == points.TOTAL:
+            return _encoded(labels | {"__name__": f"{name}_sum"})
+        if part == points.COUNT:
+            return _encoded(labels | {"__name__": f"{name}_count"})
+        bound = "+Inf" if part == points.LAST_BUCKET else plain_float(float(self.bounds[row]))
+        if part == points.QUANTILE:
+            return _encoded(labels | {"__name__": name, "quantile": bound})
+        return _encoded(labels | {"__name__": f"{name}_bucket", "le": bound})
+
+    def _attributes(self, wanted: NDArray[np.integer]) -> Iterator[Attributes]:
+        """Of each of these points."""
+        data = self.request.data
+        tags = _ATTRIBUTE_TAGS[np.array([metric.kind for metric in self.metrics], np.int64)[self.point_metric[wanted]]]
+        about = np.frombuffer(data, np.uint8), self.point_start[wanted], self.point_end[wanted], tags
+        offsets = np.zeros(len(wanted) + 1, np.int64)
+        points.find_attributes(*about, offsets, np.empty(0, np.int64))
+        cuts = np.empty(2 * int(offsets[-1]), np.int64)
+        points.find_attributes(*about, offsets, cuts)
+        found = [attribute_of(data[start:end]) for start, end in cuts.reshape(-1, 2).tolist()]
+        for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+            yield found[start:end]
 
     def target_labels(self, number: int) -> dict[str, str]:
         """The labels of a resource's `target_info`."""
@@ -179,6 +195,16 @@ class Translation:
             if name:
                 labels[name] = f"{labels[name]};{value}" if labels.get(name) else value
         return labels
+
+
+@lru_cache(maxsize=1 << 15)
+def _encoded_label(label: tuple[str, str]) -> bytes:
+    return encode_labels([(label[0].encode(), label[1].encode())])
+
+
+def _encoded(labels: dict[str, str]) -> bytes:
+    """The label section. Characters sort as their bytes in UTF-8 do."""
+    return b"".join(map(_encoded_label, sorted(pair for pair in labels.items() if pair[1])))
 
 
 def _present(labels: dict[str, str], **more: str) -> dict[str, str]:
@@ -254,7 +280,7 @@ def scan_otlp(data: bytes, key: HashKey, settings: OtlpSettings) -> OtlpScan:
         histograms = None
     return OtlpScan(
         data,
-        np.full(len(low), -1, np.int64),
+        -1 - np.arange(len(low)),
         np.zeros(len(low), np.int64),
         low,
         high,

@@ -6,12 +6,14 @@ import base64
 import json
 import struct
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from mimir_ray.wire.protobuf import BYTES, FIXED64, VARINT, MalformedProtobuf, fields, read_uvarint
 
 Attributes = list[tuple[str, str]]
 DEPTH_MAX = 32
+_REMEMBERED_BYTES = 256
 
 
 def text_of(data: bytes, start: int, end: int) -> str:
@@ -24,10 +26,20 @@ def read_key_value(data: bytes, start: int, end: int) -> tuple[str, str]:
     return key, as_text(value)
 
 
+@lru_cache(maxsize=1 << 15)
+def _remembered(raw: bytes) -> tuple[str, str]:
+    return read_key_value(raw, 0, len(raw))
+
+
+def attribute_of(raw: bytes) -> tuple[str, str]:
+    """As `read_key_value` of a whole message. Senders repeat their attributes, so short ones are remembered."""
+    return _remembered(raw) if len(raw) <= _REMEMBERED_BYTES else read_key_value(raw, 0, len(raw))
+
+
 def read_attributes(data: bytes, start: int, end: int, number: int, message: str) -> Attributes:
     """All attributes of a message, which are its field `number`, in their order."""
     return [
-        read_key_value(data, content, after)
+        attribute_of(data[content:after])
         for field, wire, _, content, after in fields(data, start, end, message)
         if field == number and wire == BYTES
     ]

@@ -14,16 +14,19 @@ from prometheus_client import CollectorRegistry
 from mimir_ray.clock import ManualClock
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
 from mimir_ray.cluster.ring.model import INGESTER, InstanceDesc, InstanceId, InstanceState, RingDesc
+from mimir_ray.config.instance_limits import DistributorInstanceLimits
 from mimir_ray.config.limits import Limits
 from mimir_ray.config.units import Bytes
 from mimir_ray.model.exemplars import ExemplarColumns
 from mimir_ray.model.labels import Labels, labels_of
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.api import Refusal, WriteBatch, WriteResult
-from mimir_ray.roles.distributor.config import DistributorConfig, InstanceLimits
+from mimir_ray.roles.distributor.config import DistributorConfig
 from mimir_ray.roles.distributor.distributor import Distributor
+from mimir_ray.roles.distributor.ha_tracker import HaTracker
+from mimir_ray.roles.distributor.label_rules import LabelRules
 from mimir_ray.roles.distributor.metrics import DistributorMetrics
-from mimir_ray.wire.protobuf import parse_labels
+from mimir_ray.wire.protobuf import RawLabel, parse_labels
 
 NOW_MS = 1_700_000_000_000
 TENANT = TenantId("team-a")
@@ -105,10 +108,14 @@ class FakeIngester:
         )
 
 
-def labels_in(data: bytes, offsets: list[int], at: int) -> Labels:
+def labels_in(data: bytes, offsets: list[int], at: int, unique: bool = True) -> Labels:
     raw = parse_labels(data, offsets[at], offsets[at + 1])
     labels = tuple((name.decode(), value.decode()) for name, value in raw)
-    assert labels == labels_of(labels), "not canonical"
+    if unique:
+        assert labels == labels_of(labels), "not canonical"
+    else:
+        names = [name for name, _ in labels]
+        assert names == sorted(names) and all(value for _, value in labels), "not canonical"
     return labels
 
 
@@ -117,7 +124,8 @@ def exemplars_in(columns: ExemplarColumns) -> list[StoredExemplar]:
     series, own = columns.series_offsets.tolist(), columns.label_offsets.tolist()
     rows = zip(columns.series.tolist(), columns.timestamps.tolist(), columns.values.tolist(), strict=True)
     return [
-        (labels_in(columns.series_labels, series, of), labels_in(columns.labels, own, at), time, value)
+        # Nobody checks that an exemplar's own labels have different names. Upstream: validateExemplar.
+        (labels_in(columns.series_labels, series, of), labels_in(columns.labels, own, at, unique=False), time, value)
         for at, (of, time, value) in enumerate(rows)
     ]
 
@@ -154,6 +162,8 @@ class Setup:
         replication_factor: int = 1,
         config: DistributorConfig | None = None,
         distributors: Callable[[], int] = lambda: 1,
+        ha_tracker: HaTracker | None = None,
+        instance_limits: Callable[[], DistributorInstanceLimits] | None = None,
         **limits: object,
     ) -> None:
         names = [f"ingester-{at}" for at in range(ingesters)]
@@ -171,12 +181,18 @@ class Setup:
             DistributorMetrics(self.registry),
             distributors,
             np.array([3, 5, 7, 9], np.uint64),
+            instance_limits,
+            ha_tracker,
+            self._sleep,
         )
 
     @property
     def only(self) -> FakeIngester:
         (fake,) = self.fakes.values()
         return fake
+
+    async def _sleep(self, seconds: float) -> None:
+        self.clock.sleep(seconds)
 
     def limits(self, tenant: str) -> Limits:
         return self.tenant_limits
@@ -185,8 +201,15 @@ class Setup:
         return self.registry.get_sample_value(name, labels) or 0.0
 
 
+def canonical_labels(labels: Sequence[RawLabel], limits: Limits) -> list[RawLabel]:
+    """As they are stored by a tenant with these limits."""
+    return LabelRules(TENANT, limits).canonical(labels) or []
+
+
 def config_with(requests_max: int = 2000, request_bytes_max: int = 0, **fields: object) -> DistributorConfig:
     return DistributorConfig(
-        instance_limits=InstanceLimits(requests_max, Bytes(request_bytes_max)),
+        instance_limits=DistributorInstanceLimits(
+            max_inflight_push_requests=requests_max, max_inflight_push_requests_bytes=Bytes(request_bytes_max)
+        ),
         **fields,  # type: ignore[arg-type]
     )

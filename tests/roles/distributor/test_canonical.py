@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimir_ray.config.limits import Limits
-from mimir_ray.roles.distributor.canonical import LABELS_MAX, sort_sections
-from mimir_ray.roles.distributor.validation import canonical_labels
+from mimir_ray.roles.distributor.canonical import LABELS_MAX, sort_sections, split_sections
 from mimir_ray.wire.protobuf import MalformedProtobuf, RawLabel, encode_labels, parse_labels
+from tests.roles.distributor.fakes import canonical_labels
 
 _labels = st.lists(
     st.tuples(st.binary(max_size=3), st.binary(max_size=2) | st.sampled_from([b"v" * 127, b"v" * 128, b"v" * 20_000])),
@@ -60,3 +61,19 @@ def test_more_labels_than_fit_are_left_alone() -> None:
     labels = [(f"l{at:03d}".encode(), b"v") for at in range(LABELS_MAX + 1)]
     assert sorted_section(encode_labels(labels)) is None
     assert sorted_section(encode_labels(labels[1:][::-1])) == encode_labels(labels[1:])
+
+
+@given(st.lists(_labels | st.just([(b"a", b"b")]), max_size=5), st.binary(max_size=3))
+@settings(deadline=None)
+def test_labels_are_found_as_a_parser_finds_them(sections: list[list[RawLabel]], odd: bytes) -> None:
+    encoded = [encode_labels(labels) for labels in sections]
+    # A label that has its value first is not plain.
+    encoded.append(b"\x0a" + bytes([5 + len(odd)]) + b"\x12" + bytes([len(odd)]) + odd + b"\x0a\x01n")
+    cuts = np.cumsum([0, *map(len, encoded)])
+    found = split_sections(b"".join(encoded), cuts[:-1], cuts[1:])
+    assert found == [*sections, [(b"n", odd)]]
+
+
+def test_a_section_that_is_malformed_is_said_to_be() -> None:
+    with pytest.raises(MalformedProtobuf):
+        split_sections(b"\x0a\x7f", np.array([0]), np.array([2]))

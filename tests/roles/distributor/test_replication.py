@@ -38,11 +38,32 @@ def decided_after(answers: list[MimirRayError | None], replicas: int = 3, needed
         ([BAD, GONE, BAD], (3, BAD)),
         ([BAD, GONE, GONE], (3, GONE)),
         ([BAD, GONE, OK], (3, GONE)),
+        ([GONE, BAD, OK], (3, BAD)),
         ([OK, BAD, GONE], (3, GONE)),
     ],
 )
 def test_the_family_that_makes_a_quorum_impossible_decides(answers: list, decision: tuple) -> None:
     assert decided_after(answers) == decision
+
+
+def test_the_first_error_of_the_family_that_decided_is_the_answer() -> None:
+    first, second = ClientError("first"), ClientError("second")
+    assert decided_after([first, GONE, second]) == (3, first)
+    assert decided_after([GONE, first, second]) == (3, first)
+    lost, later = Unavailable("lost"), Unavailable("later")
+    assert decided_after([lost, OK, later]) == (3, lost)
+
+
+def test_errors_of_other_series_are_not_the_answer() -> None:
+    async def work() -> None:
+        quorum = WriteQuorum(np.array([3, 3], np.int8), 2)
+        other, ours = Unavailable("other"), Unavailable("ours")
+        quorum.record(np.array([0]), other)
+        quorum.record(np.array([1]), ours)
+        quorum.record(np.array([1]), GONE)
+        assert quorum.done.result() is ours
+
+    asyncio.run(work())
 
 
 def test_every_order_of_answers_comes_to_success_or_failure_alike() -> None:

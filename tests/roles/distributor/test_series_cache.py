@@ -25,7 +25,8 @@ def cache_with(numbers: list[int], replicas: int = 1, series_max: int = 1000) ->
 def add(cache: SeriesCache, numbers: list[int], replicas: int = 1) -> NDArray[np.int32]:
     count = len(numbers)
     owners = np.tile(np.arange(replicas, dtype=np.int16), (count, 1))
-    return cache.add(*keys(numbers), np.array(numbers, np.uint32), np.ones(count, np.bool_), owners)
+    flags = np.ones(count, np.bool_)
+    return cache.add(*keys(numbers), np.array(numbers, np.uint32), flags, ~flags, owners)
 
 
 @given(st.lists(st.lists(st.integers(0, 60), max_size=30), max_size=8))
@@ -50,7 +51,8 @@ def test_thousands_of_series_are_found_after_growth() -> None:
     low, high = rng.integers(0, 1 << 63, (2, 20_000), dtype=np.uint64)
     for part in np.array_split(np.arange(20_000), 7):
         owners = np.zeros((len(part), 1), np.int16)
-        cache.add(low[part], high[part], part.astype(np.uint32), np.ones(len(part), np.bool_), owners)
+        flags = np.ones(len(part), np.bool_)
+        cache.add(low[part], high[part], part.astype(np.uint32), flags, ~flags, owners)
     order = rng.permutation(20_000)
     ids, missing = cache.find(low[order], high[order])
     assert missing == 0 and (ids == order).all()

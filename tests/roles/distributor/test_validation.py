@@ -15,6 +15,7 @@ from mimir_ray.errors import ClientError
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.roles.distributor import errors, validation
 from mimir_ray.wire.protobuf import RawLabel, encode_labels
+from tests.roles.distributor.fakes import canonical_labels
 
 CONTACT = "or contact your service administrator."
 
@@ -23,7 +24,7 @@ def judge(labels: list[RawLabel], limits: Limits | None = None) -> str:
     """The error's text, or nothing."""
     limits = limits or Limits()
     try:
-        validation.validate_labels(validation.canonical_labels(labels, limits), limits)
+        validation.validate_labels(canonical_labels(labels, limits), limits)
     except ClientError as error:
         return str(error)
     return ""
@@ -111,7 +112,7 @@ def test_long_label_values_may_give_way_to_a_hash(strategy: str, kept: bytes) ->
     limits = Limits(max_label_value_length=80, label_value_length_over_limit_strategy=strategy)  # type: ignore[arg-type]
     value = b"v" * 81
     digest = hashlib.blake2b(value, digest_size=32).hexdigest().encode()
-    ((_, found),) = validation.canonical_labels([(b"a", value)], limits)
+    ((_, found),) = canonical_labels([(b"a", value)], limits)
     assert found == kept + b"(hash:" + digest + b")"
     assert judge([(b"__name__", b"a"), (b"b", value)], limits) == ""
 
@@ -131,11 +132,11 @@ def test_the_first_failing_rule_wins() -> None:
 
 def test_labels_are_sorted_and_empty_values_dropped() -> None:
     raw = [(b"b", b"1"), (b"", b""), (b"a", b""), (b"__name__", b"x")]
-    assert validation.canonical_labels(raw, Limits()) == [(b"__name__", b"x"), (b"b", b"1")]
+    assert canonical_labels(raw, Limits()) == [(b"__name__", b"x"), (b"b", b"1")]
 
 
 def test_drop_labels_are_dropped() -> None:
-    assert validation.canonical_labels([(b"a", b"1"), (b"b", b"2")], Limits(drop_labels=("b",))) == [(b"a", b"1")]
+    assert canonical_labels([(b"a", b"1"), (b"b", b"2")], Limits(drop_labels=("b",))) == [(b"a", b"1")]
 
 
 def test_a_sample_in_the_future_names_the_grace_period() -> None:
@@ -223,7 +224,7 @@ def test_the_kernel_waves_through_only_what_the_rules_accept(labels: list[RawLab
     good, tokens = validation.judge_sections(
         data, np.zeros(1, np.int64), np.array([len(section)]), validation.token_seed("tenant"), limits
     )
-    canonical = validation.canonical_labels(labels, limits)
+    canonical = canonical_labels(labels, limits)
     if good[0]:
         assert judge(labels, limits) == "" and canonical == labels
         text = [(name.decode(), value.decode()) for name, value in labels]

@@ -1,6 +1,7 @@
 """The slow twin of the OTLP translation: one message object after another, one dictionary a series.
 
-The kernels behind the fast one: `measure`, `read_points`, `read_exponential`.
+The kernels behind the fast one: `measure`, `read_points`, `find_attributes`,
+`read_exponential`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,38 @@
+"""`Placements`: which actor was put on which Ray node, kept in the data directory of whoever starts the deployment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import ray
+
+from mimir_ray.deploy.placement import Place, labelled_nodes, place
+from mimir_ray.deploy.topology import ActorSpec
+
+FILE = "placement.json"
+
+
+class Placements:
+    """An ingester must come back to the disk that has its data, also when nodes were added meanwhile."""
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / FILE
+
+    def place(self, specs: Iterable[ActorSpec]) -> dict[str, Place]:
+        """See `placement.place`, for the nodes that are there now; remembers the outcome. Needs a connected Ray."""
+        before = self._read()
+        places = place(specs, labelled_nodes(ray.nodes()), before)
+        if places:
+            now = {**before, **{name: one.node.name for name, one in places.items()}}
+            fresh = self._path.with_suffix(".new")
+            fresh.write_text(json.dumps(now, indent=1, sort_keys=True) + "\n")
+            fresh.replace(self._path)
+        return places
+
+    def _read(self) -> dict[str, str]:
+        try:
+            return {str(name): str(node) for name, node in json.loads(self._path.read_text()).items()}
+        except FileNotFoundError:
+            return {}

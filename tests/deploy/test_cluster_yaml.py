@@ -1,0 +1,39 @@
+"""The example for `ray up` is one that Ray takes, and says of every machine what placement asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from mimir_ray.deploy.placement import NODE_LABEL, ZONE_LABEL, labelled_nodes, place
+from mimir_ray.deploy.settings import Settings
+from mimir_ray.deploy.topology import topology
+
+CLUSTER = yaml.safe_load((Path(__file__).parents[2] / "cluster.yaml").read_text())
+
+
+def test_ray_takes_it() -> None:
+    validate_config(prepare_config(CLUSTER))
+
+
+def test_every_machine_of_a_zone_says_where_it_is() -> None:
+    machines = {name: kind for name, kind in CLUSTER["available_node_types"].items() if "labels" in kind}
+    assert {kind["labels"][ZONE_LABEL] for kind in machines.values()} == set(machines)
+    start = CLUSTER["worker_start_ray_commands"][-1]
+    for zone, kind in machines.items():
+        assert f"echo {zone} > ~/zone" in kind["worker_setup_commands"]
+        assert kind["labels"][NODE_LABEL] == f"machine-{zone}"
+    assert f'--labels="{ZONE_LABEL}=$(cat ~/zone),{NODE_LABEL}=machine-$(cat ~/zone)"' in start
+    nodes = [{"Alive": True, "Labels": kind["labels"], "NodeManagerAddress": "10.0.0.1"} for kind in machines.values()]
+    assert len(labelled_nodes(nodes)) == 3
+    assert place(topology(Settings()), labelled_nodes(nodes), {})
+
+
+def test_nothing_of_it_listens_outside() -> None:
+    assert CLUSTER["provider"]["use_internal_ips"] is True
+    head = CLUSTER["head_start_ray_commands"][-1]
+    assert "--dashboard-host=127.0.0.1" in head
+    for start in (head, CLUSTER["worker_start_ray_commands"][-1]):
+        assert "RAY_AUTH_MODE=token" in start
