@@ -19,9 +19,12 @@ from mimir_ray.clock import Clock
 from mimir_ray.config.units import Duration, duration
 from mimir_ray.errors import Corruption, MimirRayError
 from mimir_ray.model.tenant import TenantId
+from mimir_ray.tsdb.block.meta import is_ulid
 
 from .bucket_index import BucketIndex, read_bucket_index
 from .config import BucketIndexConfig
+from .layout import META, tenant_prefix
+from .markers import tenant_is_marked
 from .metrics import IndexLoaderMetrics, once
 from .store import Bucket
 
@@ -49,14 +52,28 @@ class BucketIndexTooOld(Corruption):
         )
 
 
+@dataclass(eq=False)
+class BucketIndexMissing(BucketIndexTooOld):
+    """There are blocks, and for as long as an index may be old nobody wrote one. `updated_at`: of the first block."""
+
+    def describe(self) -> str:
+        when = datetime.fromtimestamp(self.updated_at, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return (
+            f"there is no bucket index though there are blocks since {when}, "
+            f"which exceeds the maximum allowed staleness period of {self.max_stale_period}"
+        )
+
+
 @dataclass(slots=True)
 class _Entry:
-    """`index`: None while never loaded, or where the tenant has none. `error`: of the only or last attempt.
+    """`index`: None while never loaded, or where the tenant has none; then `unindexed_ms` says since when there is a
+    block all the same, if there is one. `error`: of the only or last attempt.
 
     `due_s`: when it is loaded again (monotonic). `loading`: held by whoever loads.
     """
 
     index: BucketIndex | None = None
+    unindexed_ms: int | None = None
     error: MimirRayError | None = None
     known: bool = False
     due_s: float = 0.0
@@ -88,17 +105,23 @@ class BucketIndexLoader:
 
         Raises `BucketUnavailable` or `DamagedIndex` where it cannot be loaded and was not before.
         """
-        return self._find(tenant) or BucketIndex()
+        return self._find(tenant).index or BucketIndex()
 
     def fresh_index(self, tenant: TenantId) -> BucketIndex:
-        """As `index`, for queries: raises `BucketIndexTooOld` where blocks may be missing from it."""
-        index = self._find(tenant)
-        if index is None:
-            return BucketIndex()
+        """As `index`, for queries: raises `BucketIndexTooOld` where blocks may be missing from it.
+
+        # Differs: upstream takes a missing index for no blocks even where there are some.
+        """
+        found = self._find(tenant)
         limit = self._config.max_stale_period
-        if limit and self._clock.now_ms() - index.updated_at * 1000 > limit:
-            raise BucketIndexTooOld(index.updated_at, limit)
-        return index
+        oldest_ms = self._clock.now_ms() - limit.ms
+        if found.index is None:
+            if limit and found.unindexed_ms is not None and found.unindexed_ms < oldest_ms:
+                raise BucketIndexMissing(found.unindexed_ms // 1000, limit)
+            return BucketIndex()
+        if limit and found.index.updated_at * 1000 < oldest_ms:
+            raise BucketIndexTooOld(found.index.updated_at, limit)
+        return found.index
 
     def check(self) -> None:
         """Drops what nobody asked for lately and loads again what is due: for a timer, so that no query need wait.
@@ -128,7 +151,8 @@ class BucketIndexLoader:
         if entry and entry.index is not None:
             self._metrics.loaded.dec()
 
-    def _find(self, tenant: TenantId) -> BucketIndex | None:
+    def _find(self, tenant: TenantId) -> _Entry:
+        """A copy, of one moment."""
         now = self._clock.monotonic_s()
         with self._lock:
             entry = self._entries.get(tenant)
@@ -146,10 +170,11 @@ class BucketIndexLoader:
                     self._load(tenant, entry)
             finally:
                 entry.loading.release()
-        index, error = entry.index, entry.error
-        if index is None and error is not None:
-            raise copy.copy(error) from None  # of one exception several threads would share the traceback
-        return index
+        with self._lock:
+            found = copy.copy(entry)
+        if found.index is None and found.error is not None:
+            raise copy.copy(found.error) from None  # of one exception several threads would share the traceback
+        return found
 
     def _load(self, tenant: TenantId, entry: _Entry) -> None:
         """Only with `entry.loading`."""
@@ -157,6 +182,7 @@ class BucketIndexLoader:
         self._metrics.loads.inc()
         try:
             index = read_bucket_index(self._bucket, tenant)
+            unindexed_ms = self._unindexed_ms(tenant) if index is None else None
         except MimirRayError as error:
             self._metrics.failures.inc()
             log.warning("bucket index cannot be loaded", user=tenant, error=str(error))
@@ -169,11 +195,22 @@ class BucketIndexLoader:
         with self._lock:
             if self._entries.get(tenant) is entry:
                 self._metrics.loaded.inc((index is not None) - (entry.index is not None))
-            entry.index, entry.error = index, None
+            entry.index, entry.unindexed_ms, entry.error = index, unindexed_ms, None
         # A tenant without one may get its first blocks at any time.
         interval = self._refresh_interval if index is not None else self._config.update_on_error_interval
         entry.due_s = now + interval.seconds
         entry.known = True
+
+    def _unindexed_ms(self, tenant: TenantId) -> int | None:
+        """When the first of the complete blocks came; None where there is none, or all are about to be deleted."""
+        times = []
+        for one in self._bucket.list_objects(tenant_prefix(tenant)):
+            folder, _, file = one.key.removeprefix(tenant_prefix(tenant)).partition("/")
+            if file == META and is_ulid(folder):
+                times.append(one.modified_ms)
+        if not times or tenant_is_marked(self._bucket, tenant):
+            return None
+        return min(times)
 
     def _drop_idle(self, now: float) -> None:
         limit = self._config.idle_timeout.seconds

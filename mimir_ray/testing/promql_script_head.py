@@ -23,11 +23,37 @@ from mimir_ray.tsdb.head.settings import HeadSettings, PushLimits
 from mimir_ray.wire.remote_write import label_section
 
 # Scripts load series after series, each from time 0: whatever is older than the newest sample comes late.
-_ANY_AGE = PushLimits(out_of_order_window_ms=1 << 50)
+ANY_AGE = PushLimits(out_of_order_window_ms=1 << 50)
 
 
 class SamplesRefused(ClientError):
     """The head did not take samples of a script."""
+
+
+def one_series(
+    labels: Labels,
+    timestamps: NDArray[np.int64],
+    values: NDArray[np.float64],
+    histograms: HistogramColumns | None,
+    starts: NDArray[np.int64] | None,
+    incarnation: int = 0,
+) -> WriteBatch:
+    """What a distributor sends of one new series."""
+    section = label_section(labels)
+    return WriteBatch(
+        tenant=DEFAULT_TENANT,
+        incarnation=incarnation,
+        references=np.zeros(0, np.int32),
+        timestamps=np.zeros(0, np.int64),
+        values=np.zeros(0, np.float64),
+        label_bytes=section,
+        label_offsets=np.array([0, len(section)], np.int64),
+        new_series=np.zeros(len(timestamps), np.int32),
+        new_timestamps=timestamps,
+        new_values=values,
+        histograms=histograms,
+        new_start_timestamps=starts,
+    )
 
 
 class HeadStorage:
@@ -62,23 +88,9 @@ class HeadStorage:
         histograms: HistogramColumns | None,
         starts: NDArray[np.int64] | None,
     ) -> None:
-        section = label_section(labels)
-        batch = WriteBatch(
-            tenant=DEFAULT_TENANT,
-            incarnation=self._head.incarnation,
-            references=np.zeros(0, np.int32),
-            timestamps=np.zeros(0, np.int64),
-            values=np.zeros(0, np.float64),
-            label_bytes=section,
-            label_offsets=np.array([0, len(section)], np.int64),
-            new_series=np.zeros(len(timestamps), np.int32),
-            new_timestamps=timestamps,
-            new_values=values,
-            histograms=histograms,
-            new_start_timestamps=starts,
-        )
+        batch = one_series(labels, timestamps, values, histograms, starts, self._head.incarnation)
         now_ms = int(timestamps[-1])
-        (result,) = self._head.push([batch], now_ms, _ANY_AGE)
+        (result,) = self._head.push([batch], now_ms, ANY_AGE)
         if result.error is not None:
             raise result.error
         if result.refusals:

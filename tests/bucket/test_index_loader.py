@@ -7,7 +7,8 @@ from prometheus_client import CollectorRegistry
 
 from mimir_ray.bucket.bucket_index import BucketIndex, DamagedIndex, IndexedBlock, write_bucket_index
 from mimir_ray.bucket.config import BucketIndexConfig
-from mimir_ray.bucket.index_loader import BucketIndexLoader, BucketIndexTooOld
+from mimir_ray.bucket.index_loader import BucketIndexLoader, BucketIndexMissing, BucketIndexTooOld
+from mimir_ray.bucket.markers import TenantDeletionMark, write_tenant_deletion_mark
 from mimir_ray.bucket.store import BucketUnavailable
 from mimir_ray.clock import ManualClock
 from mimir_ray.model.tenant import TenantId
@@ -24,7 +25,7 @@ class Stage:
     def __init__(self) -> None:
         self.clock = ManualClock(NOW_MS)
         self.registry = CollectorRegistry()
-        self.memory = MemoryBucket()
+        self.memory = MemoryBucket(self.clock.now_ms)
         self.reads = 0
         self.fails = False
         bucket = WatchedBucket(self.memory, self.before)
@@ -63,13 +64,39 @@ def test_a_missing_index_means_no_blocks_and_is_no_failure() -> None:
     stage = Stage()
     assert stage.loader.fresh_index(TENANT) == BucketIndex()
     assert stage.loader.index(TENANT) == BucketIndex()
-    assert (stage.reads, stage.metric("load_failures_total"), stage.metric("loaded")) == (1, 0, 0)
+    assert (stage.metric("loads_total"), stage.metric("load_failures_total"), stage.metric("loaded")) == (1, 0, 0)
     index = stage.write(0)
     stage.clock.advance_ms(MINUTE_MS - 1)
     assert stage.loader.index(TENANT) == BucketIndex()
     stage.clock.advance_ms(1)
     assert stage.loader.index(TENANT) == index
     assert stage.metric("loaded") == 1
+
+
+def test_a_missing_index_is_an_error_once_there_are_blocks_for_as_long_as_an_index_may_be_old() -> None:
+    """The ingesters that shipped them may have dropped them, and nobody would notice."""
+    stage = Stage()
+    stage.memory.put(f"{TENANT}/{ulid(1)}/index", b"")
+    stage.clock.advance_ms(61 * MINUTE_MS)
+    assert stage.loader.fresh_index(TENANT) == BucketIndex(), "not complete"
+    stage.memory.put(f"{TENANT}/{ulid(1)}/meta.json", b"{}")
+    stage.clock.advance_ms(MINUTE_MS)
+    assert stage.loader.fresh_index(TENANT) == BucketIndex(), "it may be on its way into an index"
+    stage.clock.advance_ms(60 * MINUTE_MS)
+    with pytest.raises(BucketIndexMissing, match="no bucket index though there are blocks since 2023"):
+        stage.loader.fresh_index(TENANT)
+    assert stage.loader.index(TENANT) == BucketIndex()
+    index = stage.write(1)
+    stage.clock.advance_ms(MINUTE_MS)
+    assert stage.loader.fresh_index(TENANT) == index
+
+
+def test_blocks_of_a_tenant_that_is_deleted_need_no_index() -> None:
+    stage = Stage()
+    stage.memory.put(f"{TENANT}/{ulid(1)}/meta.json", b"{}")
+    write_tenant_deletion_mark(stage.memory, TENANT, TenantDeletionMark(NOW_MS // 1000, 0))
+    stage.clock.advance_ms(61 * MINUTE_MS)
+    assert stage.loader.fresh_index(TENANT) == BucketIndex()
 
 
 def test_a_failure_is_remembered_for_a_minute() -> None:

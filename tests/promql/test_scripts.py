@@ -16,6 +16,7 @@ import pytest
 from mimir_ray.cli.promqltest import OPTIONS, main, run_file
 from mimir_ray.promql.engine import Engine
 from mimir_ray.testing.promql_script_head import HeadStorage
+from mimir_ray.testing.promql_script_local import DatabaseStorage
 from mimir_ray.testing.promql_script_placed import PlacedStorage
 from mimir_ray.testing.promql_script_run import ListStorage, ScriptStorage
 
@@ -46,13 +47,15 @@ def engine() -> Engine:
     return Engine(OPTIONS)
 
 
-PLACES = ("list", "head", "blocks", "split")
+PLACES = ("list", "head", "local", "local split", "blocks", "split")
+"""A plain list; a head; local blocks of an ingester, all or some of it; blocks in a bucket, all or some of it."""
+CUTS_MS = (60_000, 600_000, 3_600_000, 6_000_000)
 
 
 def at_any_time(path: Path, name: str) -> PlacedStorage:
     """A storage that splits at a time drawn for this script, mostly inside of what it loads."""
     rng = random.Random(name)
-    cut_ms = rng.choice([60_000, 600_000, 3_600_000, 6_000_000])
+    cut_ms = rng.choice(CUTS_MS)
     return PlacedStorage(path, rng.randrange(cut_ms), rng.choice([0, 0, cut_ms // 4]), rng.choice([300_000, 3_600_000]))
 
 
@@ -63,6 +66,10 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ScriptSt
         return
     made = {
         "head": lambda: HeadStorage(tmp_path),
+        "local": lambda: DatabaseStorage(tmp_path),
+        "local split": lambda: DatabaseStorage(
+            tmp_path, (rng := random.Random(request.node.name)).randrange(rng.choice(CUTS_MS))
+        ),
         "blocks": lambda: PlacedStorage(tmp_path, None),
         "split": lambda: at_any_time(tmp_path, request.node.name),
     }

@@ -83,13 +83,14 @@ class Node:
         self.registry = CollectorRegistry()
         self.ingester = Ingester(
             cluster.directory / self.id,
-            TsdbConfig(),
+            cluster.tsdb or TsdbConfig(),
             20 * 60_000,
             cluster.clock,
             IngesterMetrics(self.registry),
             cluster.limits_of,
             lambda: self.watcher.view(INGESTER),
             self.id,
+            bucket=cluster.bucket if cluster.tsdb else None,
         )
         address = Address("ingester", str(number)).actor_name
         desc = InstanceDesc(self.id, address, zone=cluster.zone_of(number), incarnation=next(_incarnations))
@@ -189,13 +190,16 @@ class Cluster:
         tasks: ShardTasks | None = None,
         querier: QuerierConfig | None = None,
         store_gateways: int = 0,
+        tsdb: TsdbConfig | None = None,
         **limits: object,
     ) -> None:
-        """With `store_gateways` queries read the bucket too, for all times unless `limits` and `querier` differ."""
+        """With `store_gateways` queries read the bucket too, for all times unless `limits` and `querier` differ.
+        With `tsdb` ingesters ship into the bucket."""
         self.directory = directory
         self.clock = ManualClock(NOW_MS)
         defaults = {"out_of_order_time_window": Duration(3_600_000), "query_ingesters_within": Duration(0)}
         self.limits = Limits(**{**defaults, **limits})  # type: ignore[arg-type]
+        self.tsdb = tsdb
         self.zones = zones
         self.options = RingOptions(replication_factor, zone_aware=len(zones) > 1)
         # Few attempts: each one's pause would move the clock, and nobody sends heartbeats meanwhile.
@@ -374,11 +378,15 @@ class Cluster:
             )
             content += b"\x30" + encode_uvarint(created_ms)
             body += b"\x0a" + encode_uvarint(len(content)) + content
+        self.push_raw(body)
+        for labels, points in series:
+            self.written.add(labels, points, [(time, created_ms) for time, _ in points])
+
+    def push_raw(self, body: bytes) -> None:
+        """A whole request, of which the caller tells `written`."""
         outcome = self._loop.run_until_complete(self.distributor.push(TENANT, body))
         self._loop.run_until_complete(self.distributor.drain())
         assert outcome.error is None, outcome.error
-        for labels, points in series:
-            self.written.add(labels, points, [(time, created_ms) for time, _ in points])
 
     def push(self, series: Series, tenant: TenantId = TENANT) -> None:
         outcome = self.try_push(series, tenant)
