@@ -11,7 +11,7 @@ COMMANDS = {
     "scale": "change the number of ingesters of a running mimir-ray, or start them again one by one (--roll)",
     "status": "show how the mimir-ray of a data directory is doing",
     "query": "ask a PromQL query, or how it would be run (--explain)",
-    "blocks": "list, verify, download and mark blocks in the bucket",
+    "blocks": "list, verify, download, mark and upload blocks",
     "promqltest": "run PromQL test scripts against the engine",
     "rules": "test and check files of rules, as promtool does",
     "kernels": "compile all kernels into the cache",

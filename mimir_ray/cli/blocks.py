@@ -27,6 +27,7 @@ from prometheus_client import CollectorRegistry
 
 from mimir_ray.bucket import markers
 from mimir_ray.bucket.layout import (
+    CLUSTER_FOLDER,
     DELETION_MARK,
     META,
     NO_COMPACT_MARK,
@@ -89,9 +90,9 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments and arguments[0] in ("-h", "-help", "--help", "help") else 2
     try:
         given = parse(arguments)
-        tenant = validate_tenant(given.options.get("tenant", DEFAULT_TENANT))
         settings = loader.load(Settings(), given.settings).settings
         bucket = open_bucket(settings.blocks_bucket, "blocks-cli", CollectorRegistry())
+        tenant = _tenant(given, settings, bucket)
         run = {"list": _list, "verify": _verify, "download": _download, "mark": _mark}[given.command]
         return run(given, bucket, tenant)
     except (InvalidArgument, InvalidTenant) as error:
@@ -100,6 +101,18 @@ def main(arguments: list[str]) -> int:
     except MimirRayError as error:
         print(f"mimir-ray blocks: {error}", file=sys.stderr)
         return 1
+
+
+def _tenant(given: Given, settings: Settings, bucket: Bucket) -> TenantId:
+    """Whose blocks are meant. Raises `InvalidArgument` where that has to be said, with those that there are."""
+    if "tenant" in given.options:
+        return validate_tenant(given.options["tenant"])
+    if not settings.tenancy.multitenancy_enabled:
+        return validate_tenant(settings.tenancy.no_auth_tenant)
+    if given.command == "verify" and given.names and all(Path(name).is_dir() for name in given.names):
+        return DEFAULT_TENANT  # folders belong to nobody
+    there = ", ".join(name for name in bucket.list_folders() if name != CLUSTER_FOLDER) or "none yet"
+    raise InvalidArgument(f"say whose blocks: --tenant=ID (in the bucket: {there})")
 
 
 def parse(arguments: Sequence[str]) -> Given:

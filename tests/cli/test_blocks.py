@@ -81,6 +81,12 @@ def test_another_tenant_has_no_blocks(data: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.splitlines()[-1] == "0 blocks of anonymous, 0 B"
 
 
+def test_with_several_tenants_one_has_to_be_named(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert blocks.main(["list", f"-data-dir={data}", "-auth.multitenancy-enabled"]) == 2
+    assert f"say whose blocks: --tenant=ID (in the bucket: {TENANT})" in capsys.readouterr().err
+    assert run(data, "list", "-auth.multitenancy-enabled") == 0
+
+
 def test_verify_finds_the_damaged_one_in_the_bucket(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(data, "verify", ONE, TWO) == 0
     assert capsys.readouterr().out.splitlines() == [f"{ONE}: ok", f"{TWO}: ok", "2 blocks verified, 0 damaged"]

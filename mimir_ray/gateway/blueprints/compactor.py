@@ -15,6 +15,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from mimir_ray.bucket.bucket_index import BucketIndex
 from mimir_ray.bucket.store import BucketUnavailable
 from mimir_ray.errors import MimirRayError
+from mimir_ray.gateway import same_site
 from mimir_ray.gateway.answers import JSON, wants_json
 from mimir_ray.gateway.errors import TEXT, as_text, text
 from mimir_ray.gateway.pages import page, table
@@ -133,9 +134,8 @@ async def delete_tenant(request: Request) -> HTTPResponse:
     Without multi-tenancy no header is needed, so a page of anybody's could have a browser ask: 403 for that.
     """
     services = services_of(request)
-    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        return text("cross-site requests are refused", 403)
     try:
+        same_site.check(request)
         tenant = services.auth.tenant(request)
         await services.compaction.in_thread(lambda: services.compaction.admin.delete_tenant(tenant))
     except Exception as error:  # noqa: BLE001  (the edge)

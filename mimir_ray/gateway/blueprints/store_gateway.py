@@ -19,6 +19,7 @@ from mimir_ray.bucket.markers import list_marks, read_deletion_mark
 from mimir_ray.bucket.store import Bucket, ObjectNotFound
 from mimir_ray.cluster.ring.model import STORE_GATEWAY
 from mimir_ray.errors import MimirRayError, Unavailable
+from mimir_ray.gateway import same_site
 from mimir_ray.gateway.answers import JSON, wants_json
 from mimir_ray.gateway.errors import TEXT, as_text, text
 from mimir_ray.gateway.pages import page, table
@@ -168,10 +169,10 @@ async def prepare_shutdown(request: Request) -> HTTPResponse:
     503 unless all of them are running; 403 where another site's page has a browser ask.
     """
     services = services_of(request)
-    if request.method != "GET" and request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        return text("cross-site requests are refused", 403)
     try:
-        if request.method == "GET":
+        if request.method != "GET":
+            same_site.check(request)
+        else:
             prepared: list[bool] = await services.in_thread(lambda: _ask_all(services, "store_gateway_prepared"))
             return HTTPResponse("set\n" if prepared and all(prepared) else "unset\n", content_type=TEXT)
         await services.in_thread(lambda: _ask_all(services, "store_gateway_prepare", request.method == "POST"))
