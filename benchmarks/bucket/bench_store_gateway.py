@@ -1,9 +1,10 @@
 """Queries over blocks: cold (no header, no cache), warm, and Prometheus on the same blocks.
 
-python benchmarks/bucket/bench_store_gateway.py [series] [hours] [prometheus binary]
+python benchmarks/bucket/bench_store_gateway.py [series] [hours] [prometheus] [hours a block] [seconds a sample]
 
-Blocks of two hours with a sample every 15 s. Ours: one store-gateway and the engine in this process, without Ray and
-HTTP; Prometheus over HTTP, on a copy of the folder: just started, and asked again.
+Without the last two: blocks of two hours with a sample every 15 s. Range queries have at most 1,440 steps. Ours: one
+store-gateway and the engine in this process, without Ray and HTTP; Prometheus over HTTP, on a copy of the folder: just
+started, and asked again.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from mimir_ray.tsdb.block.decode import Samples
 from mimir_ray.tsdb.block.meta import BlockMeta
 from mimir_ray.tsdb.block.writer import write_block
 
-HOUR, STEP = 3_600_000, 15_000
+HOUR = 3_600_000
 TENANT = TenantId("bench")
 QUERIES = (
     ("one series, instant", 'metric_1_total{instance="host-1:9100"}', False),
@@ -67,7 +68,7 @@ class Source:
             yield from page.batches
 
 
-def make_blocks(root: Path, series: int, hours: int, end: int) -> list[BlockMeta]:
+def make_blocks(root: Path, series: int, hours: int, end: int, block_hours: int, every_ms: int) -> list[BlockMeta]:
     rng = np.random.default_rng(1)
     sets = LabelColumns.from_labels([
         labels_of(
@@ -76,14 +77,16 @@ def make_blocks(root: Path, series: int, hours: int, end: int) -> list[BlockMeta
         for n in range(series)
     ])  # fmt: skip
     metas = []
-    for number in range(hours // 2):
-        begin = end - (hours // 2 - number) * 2 * HOUR
-        samples = 2 * HOUR // STEP
-        times = np.tile(begin + np.arange(samples) * STEP, series)
+    for number in range(hours // block_hours):
+        begin = end - (hours // block_hours - number) * block_hours * HOUR
+        samples = block_hours * HOUR // every_ms
+        times = np.tile(begin + np.arange(samples) * every_ms, series)
         values = np.cumsum(rng.integers(0, 100, (series, samples)), 1).astype(float).ravel()
         offsets = np.arange(series + 1, dtype=np.int64) * samples
         table, data = encode_runs(Samples(offsets, times, values))
-        metas.append(write_block(root / TENANT, ulid_of(number), sets, table, [data], begin, begin + 2 * HOUR))
+        metas.append(
+            write_block(root / TENANT, ulid_of(number), sets, table, [data], begin, begin + block_hours * HOUR)
+        )
     return metas
 
 
@@ -131,11 +134,14 @@ class Prometheus:
         self.process.terminate()
         self.process.wait()
 
-    def ask(self, query: str, start: int, end: int, ranged: bool) -> int:
+    def ask(self, query: str, start: int, end: int, step_ms: int, ranged: bool) -> int:
         what = {"query": query, "time": end / 1000}
         path = "query"
         if ranged:
-            path, what = "query_range", {"query": query, "start": start / 1000, "end": end / 1000, "step": 60}
+            path, what = (
+                "query_range",
+                {"query": query, "start": start / 1000, "end": end / 1000, "step": step_ms / 1000},
+            )
         url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(what)}"
         return len(urllib.request.urlopen(url, timeout=120).read())
 
@@ -150,12 +156,13 @@ def timed(work, times: int = 1) -> float:
     return sorted(taken)[len(taken) // 2] * 1000
 
 
-def main(series: int, hours: int, binary: str) -> None:
-    end = int(time.time() * 1000) // (2 * HOUR) * 2 * HOUR - 24 * HOUR
+def main(series: int, hours: int, binary: str, block_hours: int, every_ms: int) -> None:
+    end = int(time.time() * 1000) // (24 * HOUR) * 24 * HOUR - 24 * HOUR
+    step_ms = max(60_000, hours * HOUR // 1440)
     start = end - hours * HOUR
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        metas = make_blocks(folder / "bucket", series, hours, end)
+        metas = make_blocks(folder / "bucket", series, hours, end, block_hours, every_ms)
         put_index(FilesystemBucket(folder / "bucket"), TENANT, metas, int(time.time()))
         size = sum(path.stat().st_size for path in (folder / "bucket").rglob("*") if path.is_file())
         samples = sum(meta.stats.samples for meta in metas)
@@ -166,7 +173,7 @@ def main(series: int, hours: int, binary: str) -> None:
         def ours(gateway: StoreGateway, query: str, ranged: bool) -> None:
             source = Source(gateway, ulids)
             if ranged:
-                engine.range(query, source, start, end - 1, 60_000)
+                engine.range(query, source, start, end - 1, step_ms)
             else:
                 engine.instant(query, source, end - 1)
 
@@ -184,8 +191,8 @@ def main(series: int, hours: int, binary: str) -> None:
             peer = Prometheus(binary, folder / "bucket" / TENANT, folder / "prometheus")
             for number, (_, query, ranged) in enumerate(QUERIES):
                 with peer:
-                    their_cold[number] = timed(lambda: peer.ask(query, start, end - 1, ranged))  # noqa: B023
-                    their_warm[number] = timed(lambda: peer.ask(query, start, end - 1, ranged), 5)  # noqa: B023
+                    their_cold[number] = timed(lambda: peer.ask(query, start, end - 1, step_ms, ranged))  # noqa: B023
+                    their_warm[number] = timed(lambda: peer.ask(query, start, end - 1, step_ms, ranged), 5)  # noqa: B023
         print(f"{'ms':26} {'cold':>9} {'warm':>9} | {'Prometheus started':>18} {'again':>9}")
         for row in zip(QUERIES, cold, warm, their_cold, their_warm, strict=True):
             print(f"{row[0][0]:26} {row[1]:9.1f} {row[2]:9.1f} | {row[3]:18.1f} {row[4]:9.1f}")
@@ -197,4 +204,6 @@ if __name__ == "__main__":
         int(arguments[0]) if arguments else 5000,
         int(arguments[1]) if len(arguments) > 1 else 24,
         arguments[2] if len(arguments) > 2 else "",
+        int(arguments[3]) if len(arguments) > 3 else 2,
+        int(arguments[4]) * 1000 if len(arguments) > 4 else 15_000,
     )
