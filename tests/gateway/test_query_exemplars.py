@@ -63,8 +63,14 @@ def test_a_query_that_selects_nothing_has_no_data(filled: Gateway) -> None:
     [
         ({"query": "up{"}, "1:4: parse error: unexpected end of input inside braces"),
         ({}, "unknown position: parse error: no expression found in input"),
-        ({"query": "up", "start": "x"}, 'invalid parameter "start": cannot parse "x" to a valid timestamp'),
-        ({"query": "up", "end": "x"}, 'invalid parameter "end": cannot parse "x" to a valid timestamp'),
+        (
+            {"query": "up", "start": "x"},
+            'invalid parameter "start": invalid time value for \'start\': cannot parse "x" to a valid timestamp',
+        ),
+        (
+            {"query": "up", "end": "x"},
+            'invalid parameter "end": invalid time value for \'end\': cannot parse "x" to a valid timestamp',
+        ),
         ({"query": "up", "start": 2, "end": 1}, "end timestamp must not be before start timestamp"),
     ],
 )

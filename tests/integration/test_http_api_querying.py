@@ -118,8 +118,11 @@ def test_a_query_without_time_is_of_now(deployment: Deployment) -> None:
         ("query", {"query": "sum("}, 'invalid parameter "query": 1:'),
         ("query", {"query": ""}, 'invalid parameter "query"'),
         ("query", {}, 'invalid parameter "query"'),
-        ("query", {"query": "1", "time": "soon"},
-         'invalid parameter "time": invalid time value for \'time\': cannot parse "soon" to a valid timestamp'),
+        (
+            "query",
+            {"query": "1", "time": "soon"},
+            'invalid parameter "time": invalid time value for \'time\': cannot parse "soon" to a valid timestamp',
+        ),
         ("query", {"query": "1", "timeout": "x"}, 'cannot parse "x" to a valid duration'),
         ("query", {"query": "1", "limit": "x"}, "limit"),
         ("query", {"query": "1", "limit": "-1"}, "limit"),
