@@ -197,8 +197,10 @@ class BucketIndexLoader:
                 self._metrics.loaded.inc((index is not None) - (entry.index is not None))
             entry.index, entry.unindexed_ms, entry.error = index, unindexed_ms, None
         # A tenant without one may get its first blocks at any time.
-        interval = self._refresh_interval if index is not None else self._config.update_on_error_interval
-        entry.due_s = now + interval.seconds
+        interval_s = self._refresh_interval.seconds
+        if index is None:
+            interval_s = min(interval_s, self._config.update_on_error_interval.seconds)
+        entry.due_s = now + interval_s
         entry.known = True
 
     def _unindexed_ms(self, tenant: TenantId) -> int | None:
