@@ -64,10 +64,10 @@ def update_bucket_index(
     Raises `BucketUnavailable` where the bucket cannot be listed or something new cannot be read: an index without it
     would hide blocks.
     """
-    # Marks after blocks: a block that is marked and replaced in between is listed with its mark, its successors
-    # are found next time, and meanwhile readers still use it.
-    found = {name for name in bucket.list_folders(tenant_prefix(tenant)) if is_ulid(name)}
+    # Marks before blocks: what replaces a block is there before that is marked, so whoever finds the mark finds it.
+    # The other way round a block could be passed over as marked while its successor is in no index yet.
     marks = list_marks(bucket, tenant)
+    found = {name for name in bucket.list_folders(tenant_prefix(tenant)) if is_ulid(name)}
     kept = {block.ulid: block for block in (old.blocks if old else ()) if block.ulid in found}
     marked = {ulid: at for ulid, at in (old.deletion_marks if old else {}).items() if ulid in marks.deletion}
 

@@ -138,3 +138,20 @@ def test_a_tenant_without_anything_has_an_empty_index() -> None:
     assert read_bucket_index(bucket, TENANT) == BucketIndex((), {}, NOW_MS // 1000)
     body = json.loads(gzip.decompress(bucket.get("team-a/bucket-index.json.gz")))
     assert body == {"version": 2, "blocks": [], "block_deletion_marks": [], "updated_at": NOW_MS // 1000}
+
+
+@pytest.mark.parametrize("moment", range(12))
+def test_no_index_has_a_block_as_marked_without_the_one_that_replaced_it(moment: int) -> None:
+    memory = MemoryBucket(lambda: NOW_MS)
+    put_meta(memory, 1)
+    seen = 0
+
+    def replace_at_that_moment(operation: str, key: str) -> None:
+        nonlocal seen
+        if seen == moment:
+            put_meta(memory, 2)
+            write_deletion_mark(memory, TENANT, DeletionMark(ulid(1), NOW_MS // 1000, "compacted"))
+        seen += 1
+
+    index = update_bucket_index(WatchedBucket(memory, replace_at_that_moment), TENANT, None, NOW_MS).index
+    assert ulid(1) not in index.deletion_marks or ulid(2) in {block.ulid for block in index.blocks}
