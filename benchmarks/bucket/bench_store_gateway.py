@@ -97,7 +97,7 @@ def open_gateway(root: Path, folder: Path) -> StoreGateway:
     view = RingView(RingDesc(STORE_GATEWAY, 1, SystemClock().now_ms(), {me.id: me}), ring_options(config))
     gateway = StoreGateway(
         FilesystemBucket(root), folder, BucketStoreConfig(), config, SystemClock(),
-        StoreGatewayMetrics(CollectorRegistry()), lambda _: Limits(), lambda: view, me.id,
+        StoreGatewayMetrics(CollectorRegistry()), lambda _: Limits(max_fetched_chunks_per_query=0), lambda: view, me.id,
     )  # fmt: skip
     gateway.open()
     return gateway
@@ -185,14 +185,14 @@ def main(series: int, hours: int, binary: str, block_hours: int, every_ms: int) 
         for number, (_, query, ranged) in enumerate(QUERIES):
             gateway = open_gateway(folder / "bucket", folder / f"sync-{number}")
             cold.append(timed(lambda: ours(gateway, query, ranged)))  # noqa: B023
-            warm.append(timed(lambda: ours(gateway, query, ranged), 5))  # noqa: B023
+            warm.append(timed(lambda: ours(gateway, query, ranged), 3))  # noqa: B023
         their_cold, their_warm = [float("nan")] * len(QUERIES), [float("nan")] * len(QUERIES)
         if binary:
             peer = Prometheus(binary, folder / "bucket" / TENANT, folder / "prometheus")
             for number, (_, query, ranged) in enumerate(QUERIES):
                 with peer:
                     their_cold[number] = timed(lambda: peer.ask(query, start, end - 1, step_ms, ranged))  # noqa: B023
-                    their_warm[number] = timed(lambda: peer.ask(query, start, end - 1, step_ms, ranged), 5)  # noqa: B023
+                    their_warm[number] = timed(lambda: peer.ask(query, start, end - 1, step_ms, ranged), 3)  # noqa: B023
         print(f"{'ms':26} {'cold':>9} {'warm':>9} | {'Prometheus started':>18} {'again':>9}")
         for row in zip(QUERIES, cold, warm, their_cold, their_warm, strict=True):
             print(f"{row[0][0]:26} {row[1]:9.1f} {row[2]:9.1f} | {row[3]:18.1f} {row[4]:9.1f}")
