@@ -318,7 +318,6 @@ def test_answers_stay_exact_while_heads_are_cut_and_blocks_shipped_and_compacted
             if at == len(requests) // 2 and number in DEATHS:
                 end_one(deployment, DEATHS[number])
         stage.check(f"wave {number}")
-    assert local_blocks(deployment)
     wait_for("blocks are in the bucket", lambda: place.index().blocks, 60)
     end_one(deployment, "BackendActor")
     deployment.kill()
