@@ -177,9 +177,9 @@ class IndexHeader:
             if more and low < high and self._value(low) == prefix:
                 low += 1
             return np.arange(low, high, dtype=np.int64)
-        accepts = matcher._accepts_pattern
-        texts = self._texts(first, last)
-        return np.flatnonzero(np.fromiter(map(accepts, texts), np.bool_, len(texts))).astype(np.int64) + first
+        table = self.table
+        fits = matcher.accepted_values(self.file.data, table.value_starts[first:last], table.value_ends[first:last])
+        return np.flatnonzero(fits) + first
 
     def _value(self, entry: int) -> bytes:
         return self.file.data[self.table.value_starts[entry] : self.table.value_ends[entry]].tobytes()

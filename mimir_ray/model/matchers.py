@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+import numpy as np
 import re2
+from numpy.typing import NDArray
 
 from mimir_ray.errors import InvalidArgument
 
 from .labels import is_legacy_label_name, is_utf8
+from .regex_automaton import automaton_of
 
 
 class MatchType(enum.Enum):
@@ -43,14 +46,24 @@ def compile_regex(pattern: str) -> Callable[[str], Any]:
     """Matches a text as a whole: a match object with its groups, or None. Raises `InvalidRegex`."""
     if not is_utf8(pattern):
         raise InvalidRegex(pattern, "invalid UTF-8")
+    try:
+        return re2.compile(pattern, _regex_options()).fullmatch  # type: ignore[no-any-return]
+    except re2.error as error:
+        raise invalid_regex(error, pattern) from None
+
+
+def _regex_options() -> Any:
     options = re2.Options()
     options.log_errors = False
     options.dot_nl = True
     options.max_mem = 64 << 20
-    try:
-        return re2.compile(pattern, options).fullmatch  # type: ignore[no-any-return]
-    except re2.error as error:
-        raise invalid_regex(error, pattern) from None
+    return options
+
+
+@lru_cache(maxsize=512)
+def _compile_for_bytes(pattern: str) -> Callable[[bytes], Any]:
+    """As `compile_regex`, of a pattern that it accepts; takes UTF-8, twice as fast."""
+    return re2.compile(pattern.encode(), _regex_options()).fullmatch  # type: ignore[no-any-return]
 
 
 def invalid_regex(error: Exception, pattern: str) -> InvalidRegex:
@@ -76,6 +89,8 @@ _GO_REASONS = {
 
 _META = _stdlib_re.compile(r"[\\.+*?()|\[\]{}^$]")
 _ALTERNATIVES_MAX = 10_000
+_AUTOMATON_VALUES_MIN = 64
+"""Of fewer values RE2 has judged each before there is an automaton."""
 
 
 @dataclass(frozen=True, slots=False)
@@ -135,6 +150,22 @@ class Matcher:
         fullmatch = compile_regex(self.value)
         return lambda value: is_utf8(value) and fullmatch(value) is not None
 
+    def accepted_values(
+        self, data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """bool[N]: which of the values data[starts[i]:ends[i]] the regular expression (not its negation) accepts.
+
+        A millisecond or two for 100,000 values; half a second where only RE2 can judge them.
+        """
+        if len(starts) >= _AUTOMATON_VALUES_MIN:
+            automaton = automaton_of(self.value)
+            if automaton is not None:
+                return automaton.accepts(data, starts, ends)
+        fullmatch = _compile_for_bytes(self.value)
+        values = (data[start:end].tobytes() for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
+        accepted = (fullmatch(value) is not None and _decodes(value) for value in values)
+        return np.fromiter(accepted, np.bool_, len(starts))
+
     @property
     def accepts_empty(self) -> bool:
         """Whether series without the label are selected too."""
@@ -150,6 +181,14 @@ class Matcher:
     def __str__(self) -> str:
         name = self.name if is_legacy_label_name(self.name) else quote(self.name)
         return f"{name}{self.type.value}{quote(self.value)}"
+
+
+def _decodes(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 _ESCAPES = {

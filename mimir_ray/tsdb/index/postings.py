@@ -269,10 +269,12 @@ class Postings:
             fits = np.empty(len(pairs), np.bool_)
             prefix = np.frombuffer(literal.encode("utf-8", "surrogateescape"), np.uint8)
             begin_with(index.pair_values[pairs], index.arena, index.symbol_cuts, prefix, more, fits)
-        else:
-            accepts = matcher._accepts_pattern
+        elif matcher.alternatives is not None:
             texts = strings_of(index.pair_values[pairs], index.arena, index.symbol_cuts)
-            fits = np.fromiter(map(accepts, texts), np.bool_, len(texts))
+            fits = np.fromiter(map(matcher.alternatives.__contains__, texts), np.bool_, len(texts))
+        else:
+            values = index.pair_values[pairs]
+            fits = matcher.accepted_values(index.arena, index.symbol_cuts[values], index.symbol_cuts[values + 1])
         if matcher.is_negative:
             fits = ~fits
         known.accepted = [np.concatenate((*known.accepted, pairs[fits]))]
