@@ -16,28 +16,24 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.encoding.checksum import crc32c
+from mimir_ray.encoding.crc32c import crc32c_between, load32_be
 from mimir_ray.encoding.varint import read_uvarint
-from mimir_ray.kernel import I64, U8, OutI64, kernel
+from mimir_ray.kernel import I64, U8, OutI64, OutU32, kernel
 from mimir_ray.model.labels import LabelColumns, StringTable
 from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.selection import Shard
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.tsdb.block.chunk_files import locate_chunks
 from mimir_ray.tsdb.block.errors import DamagedBlock
-from mimir_ray.tsdb.block.index_reader import (
-    decode_labels,
-    decode_postings,
-    measure_series,
-    read_chunk_lists,
-)
+from mimir_ray.tsdb.block.index_reader import decode_labels, measure_series, read_chunk_lists
+from mimir_ray.tsdb.block.mapping import map_file
 from mimir_ray.tsdb.block.series_labels import Symbols
 from mimir_ray.tsdb.index.columns import IndexView
 from mimir_ray.tsdb.index.interning import stable_hashes
 
 from .index_header import IndexHeader, IndexHeaders
 from .layout import CHUNKS, INDEX, block_key
-from .ranges import PageCache, RangedObject
+from .ranges import PageCache, RangedObject, WholeObject
 from .store import Bucket
 
 SERIES_BYTES_GUESS = 512
@@ -72,6 +68,39 @@ def entry_lengths(data: U8, places: I64, ends: I64, extra: int, lengths: OutI64)
     return short
 
 
+@kernel
+def measure_lists(data: U8, places: I64, ends: I64, counts: OutI64) -> int:
+    """How many references L postings lists have; checks their checksums.
+
+    Args:
+        places, ends: int64[L], where in `data` each begins, and before which byte it ends at the latest.
+        counts: int64[L], written.
+
+    Returns 0, or -(2 * l + 1) where list l is malformed, -(2 * l + 2) where its checksum differs.
+    """
+    for n in range(len(places)):
+        at = places[n]
+        if ends[n] - at < 12:
+            return -(2 * n + 1)
+        size, count = np.int64(load32_be(data, at)), np.int64(load32_be(data, at + 4))
+        if size + 8 > ends[n] - at or size != 4 + 4 * count:
+            return -(2 * n + 1)
+        if crc32c_between(data, at + 4, at + 4 + size) != load32_be(data, at + 4 + size):
+            return -(2 * n + 2)
+        counts[n] = count
+    return 0
+
+
+@kernel
+def decode_lists(data: U8, places: I64, counts: I64, references: OutU32) -> None:
+    """The references of measured lists, one list behind the other."""
+    done = 0
+    for n in range(len(places)):
+        for i in range(counts[n]):
+            references[done] = np.uint32(load32_be(data, places[n] + 8 + 4 * i))
+            done += 1
+
+
 @dataclass(slots=True)
 class Found:
     """What matchers select in a block: S series in the order of their label sets, and their chunks.
@@ -95,14 +124,16 @@ class Found:
         arrays = (self.labels.codes, self.hashes, self.offsets, self.mints, self.maxts, self.references)
         return strings + sum(one.nbytes for one in arrays)
 
-    def rows(self, shard: Shard | None, mint: int, maxt: int) -> NDArray[np.int64]:
-        """The series of a shard that have a chunk in [mint, maxt]."""
+    def rows(self, shard: Shard | None, mint: int, maxt: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The series of a shard that have chunks in [mint, maxt], and how many each has."""
         touched = np.zeros(len(self.references) + 1, np.int64)
         np.cumsum((self.mints <= maxt) & (self.maxts >= mint), out=touched[1:])
-        wanted = touched[self.offsets[1:]] > touched[self.offsets[:-1]]
+        counts = np.diff(touched[self.offsets])
+        wanted = counts > 0
         if shard is not None and shard.count > 1:
             wanted &= self.hashes % np.uint64(shard.count) == np.uint64(shard.index)
-        return np.flatnonzero(wanted)
+        rows = np.flatnonzero(wanted)
+        return rows, counts[rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +212,13 @@ class BucketBlock:
         key = block_key(self.tenant, self.ulid, file)
         return RangedObject(self._bucket, key, cache, caches.executor, lambda size: caches.fetched(kind, size))
 
+    def _index(self, header: IndexHeader, kind: str) -> RangedObject | WholeObject:
+        return WholeObject(header.file.data) if header.is_whole else self._object(INDEX, self._caches.index, kind)
+
+    def _segment(self, file: str) -> RangedObject | WholeObject:
+        path = self._bucket.local_path(block_key(self.tenant, self.ulid, file))
+        return self._object(file, self._caches.chunks, "chunks") if path is None else WholeObject(map_file(path))
+
     def header(self) -> IndexHeader:
         return self._headers.get(self.tenant, self.ulid)
 
@@ -188,25 +226,30 @@ class BucketBlock:
 
     def label_names(self, matchers: tuple[Matcher, ...]) -> list[str]:
         """Sorted names of all labels of the series that satisfy the matchers."""
-        return sorted(self.find(matchers).labels.names) if matchers else sorted(self.header().runs)
+        return sorted(self._found(matchers).labels.names) if matchers else sorted(self.header().runs)
 
     def label_values(self, name: str, matchers: tuple[Matcher, ...]) -> list[str]:
         """Sorted values of one label of the series that satisfy the matchers."""
         if not matchers:
             return sorted(self.header().values(name))
-        labels = self.find(matchers).labels
+        labels = self._found(matchers).labels
         codes = np.unique(labels.column(name))
         return sorted(labels.table.strings[code] for code in codes.tolist() if code)
 
     # Series
 
+    def known(self, matchers: tuple[Matcher, ...]) -> Found | None:
+        """What `find` found before, if that is still kept."""
+        return self._caches.found.get((f"{self.tenant}/{self.ulid}", matchers))
+
+    def _found(self, matchers: tuple[Matcher, ...]) -> Found:
+        found = self.known(matchers)
+        return self.find(matchers) if found is None else found
+
     def find(self, matchers: tuple[Matcher, ...]) -> Found:
-        """The series that satisfy all matchers."""
-        key = f"{self.tenant}/{self.ulid}", matchers
-        found = self._caches.found.get(key)
-        if found is None:
-            found = self._find(matchers)
-            self._caches.found.put(key, found)
+        """The series that satisfy all matchers, read anew."""
+        found = self._find(matchers)
+        self._caches.found.put((f"{self.tenant}/{self.ulid}", matchers), found)
         return found
 
     def _find(self, matchers: tuple[Matcher, ...]) -> Found:
@@ -242,7 +285,7 @@ class BucketBlock:
             (negative if refuses else positive).append((size, entries, matcher))
         positive.sort(key=lambda one: one[0])
         negative.sort(key=lambda one: one[0])
-        index = self._object(INDEX, self._caches.index, "postings")
+        index = self._index(header, "postings")
         if positive:
             rows = self._union(header, index, positive[0][1])
         else:  # from all series, whose list is of the pair of two empty strings
@@ -258,32 +301,31 @@ class BucketBlock:
                     rows = rows[_among(rows, self._union(header, index, entries)) == wanted]
         return rows, late
 
-    def _union(self, header: IndexHeader, index: RangedObject, entries: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Ascending references of the series in these lists of one name."""
+    def _union(
+        self, header: IndexHeader, index: RangedObject | WholeObject, entries: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Ascending references of the series in these lists of one name, which have none in common."""
         starts = header.table.offsets[entries]
         got = index.gather(starts, header.ends[entries] - starts)
         places, ends = got.at(starts)
-        data = got.data
-        lists = []
-        for start, place, end in zip(starts.tolist(), places.tolist(), ends.tolist(), strict=True):
-            size = int.from_bytes(data[place : place + 4].tobytes(), "big")
-            count = int.from_bytes(data[place + 4 : place + 8].tobytes(), "big")
-            if place + size + 8 > end or size != 4 + 4 * count:
-                raise self._damaged(INDEX, start, "the postings list is malformed")
-            if crc32c(data[place + 4 : place + 4 + size]) != int.from_bytes(
-                data[place + 4 + size : place + 8 + size].tobytes(), "big"
-            ):
-                raise self._damaged(INDEX, start, "checksum mismatch of the postings list")
-            references = np.empty(count, np.uint32)
-            decode_postings(data, place + 8, references)
-            lists.append(references)
-        if len(lists) == 1:
-            return lists[0].astype(np.int64)
-        # Sorted runs: a stable sort merges them.
-        return np.sort(np.concatenate(lists), kind="stable").astype(np.int64)
+        counts = np.empty(len(entries), np.int64)
+        code = measure_lists(got.data, places, ends, counts)
+        if code < 0:
+            reason = "the postings list is malformed" if -code % 2 else "checksum mismatch of the postings list"
+            raise self._damaged(INDEX, int(starts[(-code - 1) // 2]), reason)
+        references = np.empty(int(counts.sum()), np.uint32)
+        decode_lists(got.data, places, counts, references)
+        if len(entries) == 1:
+            return references.astype(np.int64)
+        # References are positions / 16: where there are many, marking them is faster than sorting.
+        if len(references) * 64 > header.size // 16 and int(references.max()) <= header.size // 16:
+            marked = np.zeros(header.size // 16 + 1, np.bool_)
+            marked[references] = True
+            return np.flatnonzero(marked)
+        return np.sort(references, kind="stable").astype(np.int64)
 
     def _series(self, header: IndexHeader, references: NDArray[np.int64], late: Sequence[Matcher]) -> Found:
-        source = self._object(INDEX, self._caches.index, "series")
+        source = self._index(header, "series")
         data, places = _entries(source, references * 16, SERIES_BYTES_GUESS, 4)
         count = len(references)
         bodies, body_ends, labels = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int64)
@@ -329,11 +371,11 @@ class BucketBlock:
     def chunks(self, references: NDArray[np.int64]) -> Iterator[Located]:
         """Where the data of these chunks is, a segment at a time, checksums looked at. Every row is in one of them."""
         segments = references >> 32
-        for segment in np.unique(segments).tolist():
+        for segment in sorted(set(segments.tolist())):
             rows = np.flatnonzero(segments == segment)
             file = f"{CHUNKS}/{segment + 1:06d}"
             offsets = references[rows] & 0xFFFFFFFF
-            data, places = _entries(self._object(file, self._caches.chunks, "chunks"), offsets, CHUNK_BYTES_GUESS, 5)
+            data, places = _entries(self._segment(file), offsets, CHUNK_BYTES_GUESS, 5)
             starts, ends = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
             encodings = np.empty(len(rows), np.uint8)
             code = locate_chunks(data, places, starts, ends, encodings)
@@ -346,13 +388,15 @@ class BucketBlock:
 
 
 def _entries(
-    source: RangedObject, positions: NDArray[np.int64], guess: int, extra: int
+    source: RangedObject | WholeObject, positions: NDArray[np.int64], guess: int, extra: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """(a buffer, where in it each entry begins) of entries that begin with their length; `extra`: bytes behind it.
 
     Lengths are not known before: what lies close behind the start of each is read, and more of those that are longer.
     Entries that are malformed or cut off are left for those who decode them to find.
     """
+    if isinstance(source, WholeObject):
+        return source.data, positions
     lengths = np.full(len(positions), guess, np.int64)
     while True:
         got = source.gather(positions, lengths)

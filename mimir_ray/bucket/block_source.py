@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,14 +20,16 @@ from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.tsdb.block.decode import Samples, decode
-from mimir_ray.tsdb.block.series_labels import take_ranges
+from mimir_ray.tsdb.block.errors import DamagedBlock, UnsupportedChunks
+from mimir_ray.tsdb.block.series_labels import gather, take_ranges
 
-from .block_reader import BucketBlock, Found
+from .block_reader import BucketBlock, Found, Located
 from .store import ObjectNotFound
 
 CHUNKS_PER_BATCH = 32_768
 """About 4 M samples, 63 MB decoded."""
 SAMPLES_PER_CHUNK = 120
+_JOINED_MIN = 4
 
 
 class ReadCounter:
@@ -51,56 +54,60 @@ class _Joined:
     chunks: NDArray[np.int64]
 
 
-def _in_range(found: Found, rows: NDArray[np.int64], mint: int, maxt: int) -> NDArray[np.int64]:
-    """int64[S]: how many chunks in [mint, maxt] each of these series has."""
-    touched = np.zeros(len(found.references) + 1, np.int64)
-    np.cumsum((found.mints <= maxt) & (found.maxts >= mint), out=touched[1:])
-    return touched[found.offsets[rows + 1]] - touched[found.offsets[rows]]
-
-
 def _join(founds: Sequence[Found], selection: Selection) -> _Joined | None:
     """The selected series of all blocks, each once; None where there are none."""
     parts = [found.rows(selection.shard, selection.mint, selection.maxt) for found in founds]
-    holding = [at for at, rows in enumerate(parts) if len(rows)]
+    holding = [at for at, (rows, _) in enumerate(parts) if len(rows)]
     if not holding:
         return None
-    counts = [_in_range(founds[at], parts[at], selection.mint, selection.maxt) for at in holding]
     if len(holding) == 1:
         at = holding[0]
-        labels = founds[at].labels.take(parts[at])
+        rows, chunks = parts[at]
+        labels = founds[at].labels.take(rows)
         numbers = np.arange(len(labels) + 1, dtype=np.int64)
-        return _Joined(labels, numbers, np.full(len(labels), at, np.int64), parts[at], counts[0])
+        return _Joined(labels, numbers, np.full(len(labels), at, np.int64), rows, chunks)
     table = StringTable()
-    labels = LabelColumns.concat([founds[at].labels.take(parts[at]).rebase(table) for at in holding])
+    labels = LabelColumns.concat([_taken(founds[at].labels, parts[at][0]).rebase(table) for at in holding])
     order, groups = equal_rows(labels.codes)
-    blocks = np.repeat(np.array(holding, np.int64), [len(parts[at]) for at in holding])[order]
-    rows = np.concatenate([parts[at] for at in holding])[order]
-    chunks = np.add.reduceat(np.concatenate(counts)[order], groups[:-1])
+    blocks = np.repeat(np.array(holding, np.int64), [len(parts[at][0]) for at in holding])[order]
+    rows = np.concatenate([parts[at][0] for at in holding])[order]
+    chunks = np.add.reduceat(np.concatenate([parts[at][1] for at in holding])[order], groups[:-1])
     return _Joined(labels.take(order[groups[:-1]]), groups, blocks, rows, chunks)
 
 
+def _taken(labels: LabelColumns, rows: NDArray[np.int64]) -> LabelColumns:
+    return labels if len(rows) == len(labels) else labels.take(rows)
+
+
 def find_all(
-    blocks: Sequence[BucketBlock], matchers: tuple[Matcher, ...], executor: Executor | None = None
+    blocks: Sequence[BucketBlock], matchers: tuple[Matcher, ...], executor: Executor | None = None, workers: int = 1
 ) -> list[Found | None]:
-    """What the matchers select in each block; None where the block is gone."""
+    """What the matchers select in each block; None where the block is gone.
 
-    def one(block: BucketBlock) -> Found | None:
-        try:
-            return block.find(matchers)
-        except ObjectNotFound:
-            return None
+    With an executor of so many workers, blocks that were not asked this before are read side by side.
+    """
+    founds = [block.known(matchers) for block in blocks]
+    missing = [at for at, found in enumerate(founds) if found is None]
 
-    if executor is None or len(blocks) == 1:
-        return [one(block) for block in blocks]
-    return list(executor.map(one, blocks))
+    def read(share: Sequence[int]) -> None:
+        for at in share:
+            with suppress(ObjectNotFound):
+                founds[at] = blocks[at].find(matchers)
+
+    if executor is None or len(missing) <= 1:
+        read(missing)
+    else:
+        # A task for each worker, not for each block: handing them over costs as much as a small block does.
+        for _ in executor.map(read, [missing[first::workers] for first in range(min(workers, len(missing)))]):
+            pass
+    return founds
 
 
 def estimate_samples(founds: Sequence[Found], selection: Selection) -> int:
     """About how many samples the selection has; copies of a sample in several blocks count each."""
     chunks = 0
     for found in founds:
-        rows = found.rows(selection.shard, selection.mint, selection.maxt)
-        chunks += int(_in_range(found, rows, selection.mint, selection.maxt).sum())
+        chunks += int(found.rows(selection.shard, selection.mint, selection.maxt)[1].sum())
     return chunks * SAMPLES_PER_CHUNK
 
 
@@ -177,9 +184,8 @@ def _read(
     sizes = np.diff(joined.groups[first : last + 1])
     group = np.repeat(np.arange(last - first), sizes)
     columns = []
-    for at in np.unique(joined.blocks[members]).tolist():
+    for at, mine in _by_number(joined.blocks[members]):
         found = founds[at]
-        mine = joined.blocks[members] == at
         offsets, chunks = take_ranges(found.offsets, joined.rows[members][mine])
         groups = np.repeat(group[mine], np.diff(offsets))
         touching = (found.mints[chunks] <= maxt) & (found.maxts[chunks] >= mint)
@@ -194,18 +200,35 @@ def _read(
     overlapping = np.zeros(last - first, np.bool_)
     overlapping[groups[1:][(groups[1:] == groups[:-1]) & (mints[1:] <= maxts[:-1])]] = True
 
-    count = len(groups)
+    located = [(mine[one.rows], one) for at, mine in _by_number(where) for one in blocks[at].chunks(references[mine])]
+    counter.read(sum(int((one.ends - one.starts).sum()) for _, one in located))
+    return _decoded(located, len(groups)).trimmed(cuts, overlapping, mint, maxt)
+
+
+def _by_number(numbers: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """(number, ascending positions that have it), by number."""
+    order = np.argsort(numbers, kind="stable")
+    firsts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
+    for first, last in zip(firsts.tolist(), [*firsts[1:].tolist(), len(order)], strict=True):
+        yield int(numbers[order[first]]), order[first:last]
+
+
+def _decoded(located: Sequence[tuple[NDArray[np.int64], Located]], count: int) -> Samples:
+    """The samples of `count` chunks, in the order of the rows that they are found with."""
     sources, encodings = np.empty(count, np.int32), np.empty(count, np.uint8)
     starts, ends = np.empty(count, np.int64), np.empty(count, np.int64)
-    data: list[NDArray[np.uint8]] = []
-    names: list[str] = []
-    for at in np.unique(where).tolist():
-        mine = np.flatnonzero(where == at)
-        for located in blocks[at].chunks(references[mine]):
-            rows = mine[located.rows]
-            sources[rows], starts[rows], ends[rows] = len(data), located.starts, located.ends
-            encodings[rows] = located.encodings
-            data.append(located.data)
-            names.append(located.name)
-    counter.read(int((ends - starts).sum()))
-    return decode(data, sources, starts, ends, encodings, names).trimmed(cuts, overlapping, mint, maxt)
+    for source, (rows, one) in enumerate(located):
+        sources[rows], starts[rows], ends[rows], encodings[rows] = source, one.starts, one.ends, one.encodings
+    data, names = [one.data for _, one in located], [one.name for _, one in located]
+    if len(located) < _JOINED_MIN:
+        return decode(data, sources, starts, ends, encodings, names)
+    # Decoding takes several calls for each buffer: from many they are brought into one.
+    places = np.zeros(count + 1, np.int64)
+    np.cumsum(ends - starts, out=places[1:])
+    joined = np.empty(int(places[-1]), np.uint8)
+    for rows, one in located:
+        gather(one.data, one.starts, one.ends, places[rows], joined)
+    try:
+        return decode([joined], np.zeros(count, np.int32), places[:-1], places[1:], encodings)
+    except (DamagedBlock, UnsupportedChunks):
+        return decode(data, sources, starts, ends, encodings, names)  # which says where that is

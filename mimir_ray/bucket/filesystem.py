@@ -54,6 +54,12 @@ class FilesystemBucket:
         except OSError as error:
             raise _failure("read", key, error) from None
 
+    def local_path(self, key: str) -> str | None:
+        path = f"{self._root}/{check_key(key)}"
+        if not os.path.isfile(path):
+            raise ObjectNotFound(key)
+        return path
+
     def download(self, key: str, path: Path) -> None:
         source = self._path(key)
         try:

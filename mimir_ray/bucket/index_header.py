@@ -1,8 +1,9 @@
 """Index headers: of a block's index what is needed to find things in it, in a local file.
 
-The file is the index itself with holes: symbols, postings offset table and table of contents stand where they stand in
-the index, the rest was never written and takes no disk (a sparse file). So `IndexFile` reads it as it reads whole ones,
-checksums included. It is made with three ranged reads, kept over restarts, and made again where it is damaged.
+Of an index of up to `WHOLE_BYTES` that file is all of it, got with one read. Of a larger one it has holes: symbols,
+postings offset table and table of contents stand where they stand in the index, the rest was never written and takes no
+disk (a sparse file). So `IndexFile` reads it as it reads whole ones, checksums included. It is kept over restarts, and
+made again where it is damaged. In a bucket that is a folder of this machine the index serves in its place.
 
 A loaded header holds symbols and table as arrays; `IndexHeaders` loads it when a query first needs it and forgets it
 when none did for a while.
@@ -41,6 +42,11 @@ from .store import Bucket
 log = structlog.get_logger(__name__)
 
 HEADER_FILE = "index-header"
+WHOLE_FILE = "index"
+"""In its place, where it has no holes."""
+WHOLE_BYTES = 1 << 20
+TAIL_BYTES = 256 << 10  # at least TOC_BYTES
+"""What is read of the end of a larger index first: the table of contents, and often all of the postings table."""
 PART_BYTES = 16 << 20
 MATCHERS_CACHED = 128
 
@@ -90,6 +96,19 @@ def name_runs(data: U8, name_starts: I64, name_ends: I64, value_starts: I64, val
     return count
 
 
+@kernel
+def list_ends(offsets: I64, end: int, ends: OutI64) -> bool:
+    """Lists that lie in the order of their table, the last one before byte `end`: ends[p] is where the next one starts.
+
+    Returns whether they do.
+    """
+    for p in range(len(offsets)):
+        ends[p] = offsets[p + 1] if p + 1 < len(offsets) else end
+        if ends[p] <= offsets[p]:
+            return False
+    return True
+
+
 @dataclass(slots=True)
 class IndexHeader:
     """A loaded header: which label pairs have postings, and where. Thread-safe."""
@@ -104,12 +123,14 @@ class IndexHeader:
     series_end: int
     size: int
     """Bytes of the whole index."""
+    is_whole: bool
+    """Whether `file` has all of them."""
     used_s: float = 0.0
     _accepted: OrderedDict[Matcher, NDArray[np.int64]] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def load(cls, path: Path) -> IndexHeader:
+    def load(cls, path: Path, is_whole: bool = False) -> IndexHeader:
         """Raises `DamagedBlock`, `StorageFailed`."""
         file = IndexFile(path)
         table = file.postings_table()
@@ -129,10 +150,12 @@ class IndexHeader:
         ]
         runs = {name: (first, last) for name, first, last in zip(names, bounds, bounds[1:], strict=False) if name}
         # A list ends where the next one starts, or the table; they need not lie in the order of the table.
-        places = np.unique(np.append(table.offsets, toc.postings_table))
-        ends = places[np.searchsorted(places, table.offsets, side="right")] if len(table) else table.offsets
+        ends = np.empty(len(table), np.int64)
+        if not list_ends(table.offsets, toc.postings_table, ends):
+            places = np.unique(np.append(table.offsets, toc.postings_table))
+            ends = places[np.searchsorted(places, table.offsets, side="right")]
         series_end = toc.label_indices or toc.postings or len(data) - TOC_BYTES
-        return cls(file, symbols, table, runs, ends, series_end, len(data))
+        return cls(file, symbols, table, runs, ends, series_end, len(data), is_whole)
 
     @property
     def memory(self) -> int:
@@ -194,41 +217,50 @@ class IndexHeader:
         return at if at < last and self._value(at) == raw else -1
 
 
-def build_header(bucket: Bucket, key: str, path: Path) -> int:
-    """Makes the header file of the index at `key`; returns the bytes that were read.
+def build_header(bucket: Bucket, key: str, folder: Path) -> int:
+    """Makes the file of the index at `key`, in its folder; returns the bytes that were read.
 
     Raises `DamagedBlock`, `BucketUnavailable`, `ObjectNotFound`, `StorageFailed`.
     """
+    head = bucket.get_range(key, 0, WHOLE_BYTES)
+    if len(head) < WHOLE_BYTES:
+        _write(folder / WHOLE_FILE, len(head), {0: head})
+        return len(head)
     size = bucket.info(key).size
-    if size < len(HEADER) + TOC_BYTES:
-        raise DamagedBlock(key, size, "too short for an index")
-    tail = bucket.get_range(key, size - TOC_BYTES, TOC_BYTES)
-    if len(tail) != TOC_BYTES:
+    tail_at = max(WHOLE_BYTES, size - TAIL_BYTES)
+    tail = bucket.get_range(key, tail_at, size - tail_at)
+    if len(tail) != size - tail_at:
         raise DamagedBlock(key, size, "shorter than its size says")
-    symbols, series, _, _, _, table = TOC.unpack(tail[: TOC.size])
+    if tail_at == WHOLE_BYTES:
+        _write(folder / WHOLE_FILE, size, {0: head, tail_at: tail})
+        return size
+    symbols, series, _, _, _, table = TOC.unpack(tail[-TOC_BYTES:][: TOC.size])
     # The checksum is looked at when the file is opened; here offsets only have to be inside of the object.
     if max(symbols, series, table) > size - TOC_BYTES:
         raise DamagedBlock(key, size - TOC_BYTES, "a section outside of the file")
+    parts = {0: head[: max(len(HEADER), series)], tail_at: tail}
+    total = len(head) + len(tail)
+    for start, end in ((symbols, min(series, tail_at)), (table, tail_at)):
+        for at in range(max(start, WHOLE_BYTES), end if start else 0, PART_BYTES):
+            parts[at] = bucket.get_range(key, at, min(PART_BYTES, end - at))
+            total += len(parts[at])
+    _write(folder / HEADER_FILE, size, parts)
+    return total
+
+
+def _write(path: Path, size: int, parts: dict[int, bytes]) -> None:
+    """A file of `size` bytes with these in it. Raises `StorageFailed`."""
     temporary = path.with_name(f".tmp-{path.name}-{threading.get_ident()}")
-    total = TOC_BYTES
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.truncate(size)
-            file.write(bucket.get_range(key, 0, len(HEADER)))
-            for start, end in ((symbols, series), (table, size - TOC_BYTES)):
-                if not start:
-                    continue
-                for at in range(start, end, PART_BYTES):
-                    part = bucket.get_range(key, at, min(PART_BYTES, end - at))
-                    os.pwrite(file.fileno(), part, at)
-                    total += len(part)
-            os.pwrite(file.fileno(), tail, size - TOC_BYTES)
+            for at, part in parts.items():
+                os.pwrite(file.fileno(), part, at)
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise storage_error("write", path, error) from error
-    return total
 
 
 class HeaderEvents:
@@ -275,7 +307,9 @@ class IndexHeaders:
             return sum(one.memory for one in self._loaded.values())
 
     def path(self, tenant: TenantId, ulid: str) -> Path:
-        return self._directory / tenant / ulid / HEADER_FILE
+        """Of the file of a block that has one."""
+        whole = self._directory / tenant / ulid / WHOLE_FILE
+        return whole if whole.exists() else whole.with_name(HEADER_FILE)
 
     def get(self, tenant: TenantId, ulid: str) -> IndexHeader:
         """The loaded header. Raises `HeadersBusy`, `DamagedBlock`, `StorageFailed`, `BucketUnavailable`,
@@ -293,6 +327,9 @@ class IndexHeaders:
                     with self._lock:
                         self._loaded[key] = found
                         self._loading.pop(key, None)
+        elif found.is_whole:
+            # Nobody would notice that the block is gone: all that is asked of its index is here.
+            self._bucket.local_path(block_key(tenant, ulid, INDEX))
         found.used_s = self._clock.monotonic_s()
         return found
 
@@ -300,16 +337,21 @@ class IndexHeaders:
         if self._gate is not None and not self._gate.acquire(timeout=self._queue_timeout_s):
             raise HeadersBusy(self._queue_timeout_s)
         began = self._clock.monotonic_s()
-        path = self.path(tenant, ulid)
+        key = block_key(tenant, ulid, INDEX)
         try:
+            local = self._bucket.local_path(key)
+            if local is not None:
+                return IndexHeader.load(Path(local), is_whole=True)
+            path = self.path(tenant, ulid)
             if path.exists():
                 try:
-                    return IndexHeader.load(path)
+                    return IndexHeader.load(path, path.name == WHOLE_FILE)
                 except DamagedBlock as error:
                     log.warning("an index header was damaged and is made again", path=str(path), error=str(error))
                     path.unlink(missing_ok=True)
-            build_header(self._bucket, block_key(tenant, ulid, INDEX), path)
-            return IndexHeader.load(path)
+            build_header(self._bucket, key, path.parent)
+            path = self.path(tenant, ulid)
+            return IndexHeader.load(path, path.name == WHOLE_FILE)
         except BaseException:
             self._events.load_failed()
             raise

@@ -79,6 +79,9 @@ class ObservedBucket:
         self._moved("get_range", len(data))
         return data
 
+    def local_path(self, key: str) -> str | None:
+        return self._bucket.local_path(key)  # no operation: a look at a folder
+
     def download(self, key: str, path: Path) -> None:
         with self._operation("get", key):
             self._bucket.download(key, path)

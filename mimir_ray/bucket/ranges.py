@@ -2,6 +2,7 @@
 
 Readers name the pieces that they need (starts and lengths) and get them in one buffer (`Gathered`). What is not cached
 is read in as few requests as that takes: pages that are needed and at most `GAP_BYTES` apart travel together.
+Objects of a folder of this machine are mapped instead: the operating system keeps their pages.
 Objects never change under their key (blocks do not), so a page stays valid for as long as it is kept.
 """
 
@@ -82,6 +83,18 @@ class Gathered:
         """(where these bytes of the object are in the buffer, where the run that they are in ends)."""
         run = np.searchsorted(self.starts, positions, side="right") - 1
         return positions - self.starts[run] + self.places[run], self.ends[run]
+
+
+class WholeObject:
+    """An object whose bytes are all here."""
+
+    def __init__(self, data: NDArray[np.uint8]) -> None:
+        self.data = data
+
+    def gather(self, _starts: NDArray[np.int64], _lengths: NDArray[np.int64]) -> Gathered:
+        """All of it, whatever the pieces."""
+        nothing = np.zeros(1, np.int64)
+        return Gathered(self.data, nothing, nothing, np.array([len(self.data)], np.int64))
 
 
 class RangedObject:

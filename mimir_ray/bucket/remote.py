@@ -75,6 +75,9 @@ class RemoteBucket:
 
         return self._request("read", key, read)
 
+    def local_path(self, key: str) -> str | None:
+        return None
+
     def download(self, key: str, path: Path) -> None:
         def write(temporary: Path) -> None:
             size = self.info(key).size

@@ -90,6 +90,9 @@ class S3Bucket:
         data, _, total = self._get("get_range", key, offset, length)
         return data[: max(0, total - offset)]
 
+    def local_path(self, key: str) -> str | None:
+        return None
+
     def download(self, key: str, path: Path) -> None:
         check_key(key)
         try:

@@ -16,6 +16,7 @@ from mimir_ray.errors import InvalidArgument, NotFound, Unavailable
 
 KEY_BYTES_MAX = 1024
 """What S3 allows."""
+_NO_NAMES = frozenset(("", ".", ".."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def check_key(key: str) -> str:
         size = len(key.encode())
     except UnicodeEncodeError:
         raise InvalidKey(key) from None
-    if any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key or size > KEY_BYTES_MAX:
+    if not _NO_NAMES.isdisjoint(key.split("/")) or "\0" in key or size > KEY_BYTES_MAX:
         raise InvalidKey(key)
     return key
 
@@ -89,6 +90,9 @@ class Bucket(Protocol):
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         """`length` bytes from `offset` on; fewer only where the object ends."""
+
+    def local_path(self, key: str) -> str | None:
+        """Where an object is a file of this machine, to be mapped and never written; None where objects are not."""
 
     def download(self, key: str, path: Path) -> None:
         """The whole object into a file, without holding it in memory. The file is there whole or not at all."""
@@ -128,6 +132,9 @@ class PrefixedBucket:
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         return self.bucket.get_range(self.prefix + key, offset, length)
+
+    def local_path(self, key: str) -> str | None:
+        return self.bucket.local_path(self.prefix + key)
 
     def download(self, key: str, path: Path) -> None:
         self.bucket.download(self.prefix + key, path)

@@ -171,6 +171,13 @@ class Matcher:
         """Whether series without the label are selected too."""
         return self.accepts("")
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.type.value, self.name, self.value))
+
+    def __hash__(self) -> int:
+        return self._hash
+
     def __getstate__(self) -> tuple[MatchType, str, str]:
         return self.type, self.name, self.value
 

@@ -175,6 +175,8 @@ class _Reader:
                 inner = self._flags(flags)
                 if self._text[self._at - 1] == ")":
                     flags = inner
+                    if self._bounds() is not None:
+                        raise Unsupported  # it is what stands before that RE2 repeats
                 else:
                     parts.append(self._repeated(self._group(inner, depth)))
             elif self._skip("("):

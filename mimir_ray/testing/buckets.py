@@ -27,6 +27,9 @@ class MemoryBucket:
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         return self.get(key)[offset : offset + length]
 
+    def local_path(self, key: str) -> str | None:
+        return None
+
     def download(self, key: str, path: Path) -> None:
         data = self.get(key)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +90,10 @@ class WatchedBucket:
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         self.before("get_range", key)
         return self.bucket.get_range(key, offset, length)
+
+    def local_path(self, key: str) -> str | None:
+        """None: every read is an operation, that it may be watched."""
+        return None
 
     def download(self, key: str, path: Path) -> None:
         self.before("download", key)

@@ -11,12 +11,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mimir_ray.bucket.block_reader import BlockCaches, BucketBlock, FoundCache, entry_lengths
+from mimir_ray.bucket import index_header
+from mimir_ray.bucket.block_reader import (
+    BlockCaches,
+    BucketBlock,
+    FoundCache,
+    decode_lists,
+    entry_lengths,
+    measure_lists,
+)
 from mimir_ray.bucket.block_source import ReadCounter, estimate_samples, find_all, select_blocks
 from mimir_ray.bucket.filesystem import FilesystemBucket
 from mimir_ray.bucket.index_header import IndexHeaders
 from mimir_ray.bucket.ranges import PageCache
+from mimir_ray.bucket.store import ObjectNotFound
 from mimir_ray.clock import ManualClock
+from mimir_ray.encoding.checksum import crc32c
 from mimir_ray.errors import Corruption
 from mimir_ray.model.labels import Labels, labels_of
 from mimir_ray.model.matchers import Matcher, MatchType
@@ -35,6 +45,8 @@ EVER = (-(1 << 60), 1 << 60)
 class Bucket(FilesystemBucket):
     """Counts the ranged reads."""
 
+    is_folder = False
+
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.reads: list[tuple[str, int, int]] = []
@@ -42,6 +54,23 @@ class Bucket(FilesystemBucket):
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         self.reads.append((key, offset, length))
         return super().get_range(key, offset, length)
+
+    def local_path(self, key: str) -> str | None:
+        return super().local_path(key) if self.is_folder else None
+
+
+@pytest.fixture(autouse=True)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How blocks are read: in `ranges` with a header, with a `whole` index, or mapped from a `folder`."""
+    kind: str = getattr(request, "param", "ranges")
+    monkeypatch.setattr(Bucket, "is_folder", kind == "folder")
+    if kind == "ranges":
+        monkeypatch.setattr(index_header, "WHOLE_BYTES", 64)
+        monkeypatch.setattr(index_header, "TAIL_BYTES", 64)
+    return kind
+
+
+EACH_KIND = pytest.mark.parametrize("kind", ["ranges", "whole", "folder"], indirect=True)
 
 
 class Source:
@@ -73,6 +102,7 @@ def content(source: Source | ListSource, selection: Selection) -> dict[Labels, l
     return found
 
 
+@EACH_KIND
 @pytest.mark.parametrize("check", SERIES_SOURCE_CHECKS, ids=lambda check: check.__name__)
 def test_a_block_in_a_bucket_is_a_series_source(check: Callable[[MakeSource], None], tmp_path: Path) -> None:
     numbers = itertools.count()
@@ -110,12 +140,13 @@ def valid_matchers(draw: st.DrawFn) -> tuple[Matcher, ...]:
     return tuple(draw(st.lists(plain | regex, max_size=3)))
 
 
+@EACH_KIND
 @given(
     series_lists(max_size=12), st.lists(st.integers(0, 6), min_size=12, max_size=12), valid_matchers(),
     st.integers(-100_000, 1_000_000), st.integers(0, 500_000), st.integers(1, 3), st.integers(2, 40),
     st.sampled_from([0, 1 << 20]),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_blocks_answer_as_the_list_of_their_samples(
     tmp_path: Path,
     series: list[tuple[Labels, list[tuple[int, float]]]],
@@ -250,10 +281,11 @@ def test_blocks_are_looked_at_side_by_side(tmp_path: Path) -> None:
         put_block(tmp_path / "b", TENANT, wide(5 + number), number)
     source = Source(tmp_path / "b", range(4))
     with ThreadPoolExecutor(3) as pool:
-        founds = find_all(source.blocks, (), pool)
+        founds = find_all(source.blocks, (), pool, 3)
     assert [len(found) for found in founds] == [5, 6, 7, 8]
 
 
+@EACH_KIND
 @pytest.mark.parametrize("file", ["index", "chunks/000001"])
 def test_any_damaged_byte_is_noticed_or_does_no_harm(tmp_path: Path, file: str) -> None:
     series = wide(6, 200)
@@ -276,6 +308,63 @@ def test_any_damaged_byte_is_noticed_or_does_no_harm(tmp_path: Path, file: str) 
     shutil.rmtree(tmp_path / "b-headers", ignore_errors=True)
     with pytest.raises(Corruption):
         content(Source(tmp_path / "b", [0]), selection)
+
+
+@EACH_KIND
+def test_many_blocks_answer_as_one_and_name_what_is_damaged(tmp_path: Path, kind: str) -> None:
+    series = wide(3, 60)
+    for number in range(6):  # more than are decoded from where they are
+        part = [(labels, points[number * 10 : number * 10 + 10]) for labels, points in series]
+        put_block(tmp_path / "b", TENANT, part, number)
+    selection = Selection((Matcher(MatchType.REGEX, "host", "h0000[01]"),), 5_000, 55_000)
+    source = Source(tmp_path / "b", range(6))
+    assert content(source, selection) == content(ListSource(series), selection)
+    path = tmp_path / "b" / TENANT / ulid_of(4) / "chunks" / "000001"
+    raw = bytearray(path.read_bytes())
+    # A sample count of 65,535 in the chunk, which its checksum agrees with.
+    raw[10:12] = b"\xff\xff"
+    size = raw[8]
+    raw[10 + size : 14 + size] = crc32c(bytes(raw[9 : 10 + size])).to_bytes(4, "big")
+    path.write_bytes(raw)
+    with pytest.raises(Corruption, match=f"{ulid_of(4)}/chunks/000001"):
+        content(Source(tmp_path / "b", range(6)), selection)
+
+
+@EACH_KIND
+def test_a_block_that_goes_away_is_not_answered_for(tmp_path: Path, kind: str) -> None:
+    for number in range(2):
+        put_block(tmp_path / "b", TENANT, wide(5), number)
+    source = Source(tmp_path / "b", range(2), found_bytes=0, pages=0)
+    matchers = (Matcher(MatchType.EQUAL, "job", "node"),)
+    assert all(found is not None for found in find_all(source.blocks, matchers))
+    shutil.rmtree(tmp_path / "b" / TENANT / ulid_of(1))
+    if kind == "whole":  # its index is still here
+        with pytest.raises(ObjectNotFound, match=ulid_of(1)):
+            content(source, Selection(matchers, *EVER))
+    else:
+        assert [found is None for found in find_all(source.blocks, matchers)] == [False, True]
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(0, (1 << 32) - 1), max_size=4), st.integers(0, 9)), max_size=6))
+def test_postings_lists_are_read_as_a_plain_reader_does(lists: list[tuple[list[int], int]]) -> None:
+    """Each list as it should be (0-6), with its checksum (7), its count (8) or its length wrong (9)."""
+    raw, places, ends, code = b"", [], [], 0
+    for number, (references, what) in enumerate(lists):
+        body = (len(references) + (what == 8)).to_bytes(4, "big") + b"".join(
+            one.to_bytes(4, "big") for one in references
+        )
+        places.append(len(raw))
+        raw += (len(body) + (what == 9)).to_bytes(4, "big") + body + (crc32c(body) ^ (what == 7)).to_bytes(4, "big")
+        ends.append(len(raw))
+        if not code and what >= 7:
+            code = -(2 * number + (2 if what == 7 else 1))
+    data, at = np.frombuffer(raw, np.uint8), np.array(places, np.int64)
+    counts = np.zeros(len(lists), np.int64)
+    assert measure_lists(data, at, np.array(ends, np.int64), counts) == code
+    if not code:
+        found = np.empty(int(counts.sum()), np.uint32)
+        decode_lists(data, at, counts, found)
+        assert found.tolist() == [one for references, _ in lists for one in references]
 
 
 @given(st.lists(st.binary(max_size=40), max_size=8), st.integers(0, 8), st.integers(0, 30))

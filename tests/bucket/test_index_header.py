@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mimir_ray.bucket import index_header
 from mimir_ray.bucket.filesystem import FilesystemBucket
-from mimir_ray.bucket.index_header import HeaderEvents, HeadersBusy, IndexHeaders, name_runs
+from mimir_ray.bucket.index_header import HeaderEvents, HeadersBusy, IndexHeaders, list_ends, name_runs
 from mimir_ray.bucket.store import ObjectNotFound
 from mimir_ray.clock import ManualClock
 from mimir_ray.errors import Corruption
@@ -44,6 +47,7 @@ class Setup:
         ]
         put_block(folder / "bucket", TENANT, series)
         self.reads: list[str] = []
+        self.size = (folder / "bucket" / TENANT / BLOCK / "index").stat().st_size
         self.bucket = WatchedBucket(FilesystemBucket(folder / "bucket"), lambda name, _key: self.reads.append(name))
         self.clock = ManualClock(0)
         self.events = Counting()
@@ -56,10 +60,20 @@ class Setup:
         return IndexHeaders(self.bucket, self.folder, self.clock, events=self.events, **self.options)  # type: ignore[arg-type]
 
 
-def test_a_header_takes_three_reads_and_little_disk(tmp_path: Path) -> None:
+@pytest.fixture(autouse=True)
+def whole_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what size indexes are read whole; none are where a test does not say more."""
+    monkeypatch.setattr(index_header, "WHOLE_BYTES", getattr(request, "param", 64))
+    monkeypatch.setattr(index_header, "TAIL_BYTES", 64)
+
+
+@pytest.mark.parametrize("whole_bytes", [64, 5000, 1 << 20], indirect=True)
+def test_a_header_takes_few_reads_and_little_disk(tmp_path: Path) -> None:
     setup = Setup(tmp_path)
     header = setup.headers.get(TENANT, BLOCK)
-    assert setup.reads.count("get_range") <= 4
+    is_whole = setup.size <= index_header.WHOLE_BYTES + 64
+    assert header.is_whole == is_whole
+    assert setup.reads.count("get_range") <= (1 if is_whole else 4)
     assert header.values("host") == [f"h{n:04d}" for n in range(300)]
     assert header.values("empty") == ["x"]
     assert header.values("nowhere") == []
@@ -69,6 +83,19 @@ def test_a_header_takes_three_reads_and_little_disk(tmp_path: Path) -> None:
     assert file.st_size == (tmp_path / "bucket" / TENANT / BLOCK / "index").stat().st_size == header.size
 
 
+def test_the_index_serves_where_it_is_a_file(tmp_path: Path) -> None:
+    setup = Setup(tmp_path)
+    headers = IndexHeaders(FilesystemBucket(tmp_path / "bucket"), setup.folder, setup.clock)
+    header = headers.get(TENANT, BLOCK)
+    assert header.is_whole
+    assert header.values("empty") == ["x"]
+    assert not setup.folder.exists()
+    shutil.rmtree(tmp_path / "bucket" / TENANT / BLOCK)
+    with pytest.raises(ObjectNotFound):
+        headers.get(TENANT, BLOCK)
+
+
+@pytest.mark.parametrize("whole_bytes", [64, 1 << 20], indirect=True)
 def test_a_header_survives_a_restart(tmp_path: Path) -> None:
     setup = Setup(tmp_path)
     setup.headers.get(TENANT, BLOCK)
@@ -77,6 +104,7 @@ def test_a_header_survives_a_restart(tmp_path: Path) -> None:
     assert not setup.reads
 
 
+@pytest.mark.parametrize("whole_bytes", [64, 1 << 20], indirect=True)
 @pytest.mark.parametrize("at", [0, 10, -20, -60, -1])
 def test_a_damaged_header_is_made_again(tmp_path: Path, at: int) -> None:
     setup = Setup(tmp_path)
@@ -88,6 +116,7 @@ def test_a_damaged_header_is_made_again(tmp_path: Path, at: int) -> None:
     assert setup.fresh().get(TENANT, BLOCK).values("empty") == ["x"]
 
 
+@pytest.mark.parametrize("whole_bytes", [64, 1 << 20], indirect=True)
 def test_a_header_cut_short_is_made_again(tmp_path: Path) -> None:
     setup = Setup(tmp_path)
     setup.headers.get(TENANT, BLOCK)
@@ -96,6 +125,7 @@ def test_a_header_cut_short_is_made_again(tmp_path: Path) -> None:
     assert setup.fresh().get(TENANT, BLOCK).values("empty") == ["x"]
 
 
+@pytest.mark.parametrize("whole_bytes", [64, 1 << 20], indirect=True)
 def test_an_index_that_is_damaged_in_the_bucket_is_an_error_each_time(tmp_path: Path) -> None:
     setup = Setup(tmp_path)
     path = tmp_path / "bucket" / TENANT / BLOCK / "index"
@@ -161,7 +191,7 @@ def test_too_many_loads_at_once_have_the_last_one_give_up(tmp_path: Path) -> Non
     inside, go_on = threading.Event(), threading.Event()
 
     def before(name: str, key: str) -> None:
-        if name == "info" and BLOCK in key:
+        if name == "get_range" and BLOCK in key:
             inside.set()
             go_on.wait(30)
 
@@ -200,6 +230,26 @@ def test_values_are_judged_as_a_matcher_judges_them(tmp_path: Path) -> None:
     assert header.accepted(Matcher(MatchType.EQUAL, "nowhere", "x")).tolist() == []
     for number in range(200):
         assert len(header.accepted(Matcher(MatchType.EQUAL, "host", f"h{number:04d}"))) == 1
+
+
+@given(st.lists(st.integers(0, 100), max_size=8), st.integers(0, 120))
+def test_ends_of_lists_in_order_are_the_next_ones_starts(offsets: list[int], end: int) -> None:
+    ends = np.empty(len(offsets), np.int64)
+    bounds = [*offsets, end]
+    assert (
+        list_ends(np.array(offsets, np.int64), end, ends) == all(one < other for one, other in pairwise(bounds))
+        or not offsets
+    )
+    if bounds == sorted(set(bounds)):
+        assert ends.tolist() == bounds[1:]
+
+
+def test_lists_in_another_order_end_where_the_next_byte_is_anothers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Setup(tmp_path / "a").headers.get(TENANT, BLOCK).ends
+    monkeypatch.setattr(index_header, "list_ends", lambda *_: False)
+    assert Setup(tmp_path / "b").headers.get(TENANT, BLOCK).ends.tolist() == expected.tolist()
 
 
 names = st.lists(st.tuples(st.binary(max_size=3), st.binary(max_size=3)), max_size=12)

@@ -54,6 +54,7 @@ def by_re2(pattern: str, value: bytes) -> bool:
 @example("(^a|$)*", [b"", b"a", b"aa"])
 @example("(?:a$)?b|^", [b"", b"b", b"ab"])
 @example("$^", [b""])
+@example("a(?m){0}", [b"a", b"a{0}"])
 @example("a(?i)b|c", [b"aB", b"C", b"AB"])
 @example("(?i)s\\w", ["ſſ".encode(), b"sK", b"Ss"])
 @example("[^\\x00-\\x{10FFFF}]*", [b"", b"a"])

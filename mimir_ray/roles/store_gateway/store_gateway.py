@@ -122,7 +122,8 @@ class StoreGateway:
             metrics,
         )
         # Two pools: what looks into a block waits for ranges, so the two must not wait for each other's threads.
-        self._block_pool = ThreadPoolExecutor(config.block_sync_concurrency, "blocks")
+        self._workers = config.block_sync_concurrency
+        self._block_pool = ThreadPoolExecutor(self._workers, "blocks")
         self._range_pool = ThreadPoolExecutor(2 * config.block_sync_concurrency, "ranges")
         self._caches = BlockCaches(
             PageCache(int(config.index_cache.inmemory.max_size_bytes), metrics.index_pages),
@@ -240,7 +241,7 @@ class StoreGateway:
         began = self._clock.monotonic_s()
         blocks = self._open(tenant, ulids)
         held, founds = [], []
-        for block, found in zip(blocks, find_all(blocks, matchers, self._block_pool), strict=True):
+        for block, found in zip(blocks, find_all(blocks, matchers, self._block_pool, self._workers), strict=True):
             if found is None:
                 self._catalogue.forget(tenant, block.ulid)
             else:
@@ -263,6 +264,9 @@ class StoreGateway:
                 batch = next(batches, None)
             except ObjectNotFound as error:
                 # Deleted while it was read: the querier sees to it that the block is asked for elsewhere, or missed.
+                for block in blocks:
+                    if f"/{block.ulid}/" in error.key:
+                        self._catalogue.forget(tenant, block.ulid)
                 raise Unavailable(f"a block went away while it was read: {error}") from error
             stage.observe(self._clock.monotonic_s() - began)
             if batch is None:

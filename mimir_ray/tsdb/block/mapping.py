@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mimir_ray.tsdb.append_file import storage_error
 
 
-def map_file(path: Path) -> NDArray[np.uint8]:
+def map_file(path: Path | str) -> NDArray[np.uint8]:
     """uint8, read-only; stays valid as long as somebody holds it, whatever happens to the name.
 
     Raises `StorageFailed`.
