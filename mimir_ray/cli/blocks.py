@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry
 
@@ -51,6 +51,9 @@ from . import blocks_upload
 from .progress import Bar
 
 READS_AT_ONCE = 16
+UPLOAD_S = 24 * 3600
+"""A block without meta.json to which nothing was written for so long is not being uploaded any more. Upstream: the
+default of compactor_partial_block_deletion_delay."""
 REASONS = (
     markers.NO_COMPACT_MANUAL,
     markers.NO_COMPACT_INDEX_SIZE,
@@ -254,8 +257,12 @@ def _verify(given: Given, bucket: Bucket, tenant: TenantId) -> int:
     names = given.names or [row["ulid"] for row in _rows(bucket, tenant)]
     chunks = "no-chunks" not in given.options
     found = [_verify_one(name, bucket, tenant, chunks) for one in names for name in _blocks_of(one)]
-    damaged = found.count(False)
-    print(f"{len(found)} block{'' if len(found) == 1 else 's'} verified, {damaged} damaged")
+    damaged, partial = found.count("damaged"), found.count("partial")
+    count = len(found) - partial
+    print(
+        f"{count} block{'' if count == 1 else 's'} verified, {damaged} damaged"
+        + (f", {partial} without a meta.json left out" if partial else "")
+    )
     return 1 if damaged else 0
 
 
@@ -270,8 +277,14 @@ def _blocks_of(name: str) -> list[str | Path]:
     return [name]
 
 
-def _verify_one(name: str | Path, bucket: Bucket, tenant: TenantId, chunks: bool) -> bool:
-    """Whether it is whole. Says so."""
+def _verify_one(
+    name: str | Path, bucket: Bucket, tenant: TenantId, chunks: bool
+) -> Literal["ok", "damaged", "partial"]:
+    """Whether it is whole, and says so. What has no meta.json (yet) is no block: readers and compactors leave it."""
+    if isinstance(name, str) and (age_s := _partial_for(bucket, tenant, name)) is not None:
+        what = "upload under way" if age_s < UPLOAD_S else "partial: an upload that was not finished"
+        print(f"{name}: {what} (no meta.json, last written {Duration(int(age_s) * 1000)} ago)")
+        return "partial"
     bar = Bar(f"{name if isinstance(name, str) else name.name} verifying")
     try:
         if isinstance(name, Path):
@@ -283,10 +296,18 @@ def _verify_one(name: str | Path, bucket: Bucket, tenant: TenantId, chunks: bool
     except (DamagedBlock, ObjectNotFound) as error:
         bar.close()
         print(f"{name}: DAMAGED: {error}")
-        return False
+        return "damaged"
     bar.close()
     print(f"{name}: ok")
-    return True
+    return "ok"
+
+
+def _partial_for(bucket: Bucket, tenant: TenantId, ulid: str) -> float | None:
+    """How many seconds ago something was written to a block that has no meta.json; None for any other."""
+    objects = list(bucket.list_objects(block_prefix(tenant, ulid)))
+    if not objects or any(one.key.endswith(f"/{META}") for one in objects):
+        return None
+    return max(0.0, (SystemClock().now_ms() - max(one.modified_ms for one in objects)) / 1000)
 
 
 # download

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -98,9 +99,28 @@ def test_verify_finds_the_damaged_one_in_the_bucket(data: Path, capsys: pytest.C
     out = capsys.readouterr().out
     assert f"{ONE}: ok" in out
     assert f"{TWO}: DAMAGED: " in out and "checksum mismatch" in out
-    assert f"{PARTIAL}: DAMAGED: there is no object" in out
-    assert "3 blocks verified, 2 damaged" in out
+    assert "2 blocks verified, 1 damaged, 1 without a meta.json left out" in out
     assert run(data, "verify", "--no-chunks", TWO) == 0
+
+
+def test_verify_calls_nothing_damaged_that_is_still_being_uploaded(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(data, "verify") == 0
+    out = capsys.readouterr().out
+    assert f"{PARTIAL}: upload under way (no meta.json, last written " in out
+    assert "2 blocks verified, 0 damaged, 1 without a meta.json left out" in out
+    os.utime(data / "blocks" / TENANT / PARTIAL / "index", (START / 1000, START / 1000))
+    assert run(data, "verify", PARTIAL) == 0
+    assert f"{PARTIAL}: partial: an upload that was not finished (no meta.json, " in capsys.readouterr().out
+
+
+def test_verify_says_so_where_a_block_that_is_named_is_not_there(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = ONE[:-1] + "Z"
+    assert run(data, "verify", missing) == 1
+    assert f"{missing}: DAMAGED: there is no object" in capsys.readouterr().out
 
 
 def test_verify_looks_at_folders_too(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,7 +102,8 @@ class SamplesLost(Corruption):
 
 
 class JobRunner:
-    """Thread-safe: different jobs may run at once. `stopping`: asked between steps; `randomness`: 10 bytes."""
+    """Thread-safe: different jobs may run at once. `stopping`: asked between steps, and in
+    a merge between batches; `randomness`: 10 bytes."""
 
     def __init__(
         self,
@@ -256,7 +257,7 @@ class JobRunner:
         ulids = [make_ulid(self._clock.now_ms(), self._randomness()) for _ in labels]
         self._go_on(job)
         try:
-            made = self._merge(sources, work / _OUTPUT, ulids, labels)
+            made = self._merge(sources, work / _OUTPUT, ulids, labels, lambda: self._go_on(job))
         except DamagedBlock as error:
             for one in job.blocks:
                 if one.ulid in error.path:

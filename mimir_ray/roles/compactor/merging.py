@@ -18,17 +18,27 @@ class Merge(Protocol):
     """Merges blocks."""
 
     def __call__(
-        self, sources: Sequence[Path], parent: Path, ulids: Sequence[str], labels: Sequence[dict[str, str]]
+        self,
+        sources: Sequence[Path],
+        parent: Path,
+        ulids: Sequence[str],
+        labels: Sequence[dict[str, str]],
+        check: Callable[[], None],
     ) -> list[BlockMeta | None]:
         """Writes `<parent>/<ulid>`: of one ULID with everything, of several the series' shards, in their order.
 
-        Shards without a sample are None, and no block. `labels`: the external ones of each.
-        Raises `DamagedBlock`, `UnsupportedChunks` and `StorageFailed`, and leaves nothing behind then.
+        Shards without a sample are None, and no block. `labels`: the external ones of each. `check` is called every
+        some thousand series and may raise. Raises that, `DamagedBlock`, `UnsupportedChunks` and `StorageFailed`, and
+        leaves nothing behind then.
         """
 
 
 def merge_folders(
-    sources: Sequence[Path], parent: Path, ulids: Sequence[str], labels: Sequence[dict[str, str]]
+    sources: Sequence[Path],
+    parent: Path,
+    ulids: Sequence[str],
+    labels: Sequence[dict[str, str]],
+    check: Callable[[], None],
 ) -> list[BlockMeta | None]:
     """See `Merge`."""
     with ExitStack() as opened:
@@ -36,8 +46,8 @@ def merge_folders(
         mint = min(block.meta.min_time for block in blocks)
         maxt = max(block.meta.max_time for block in blocks)
         if len(ulids) == 1:
-            return [merge_blocks(blocks, mint, maxt, parent, ulids[0], source=SOURCE, labels=labels[0])]
-        return split_blocks(blocks, mint, maxt, parent, ulids, source=SOURCE, labels=labels)
+            return [merge_blocks(blocks, mint, maxt, parent, ulids[0], source=SOURCE, labels=labels[0], check=check)]
+        return split_blocks(blocks, mint, maxt, parent, ulids, source=SOURCE, labels=labels, check=check)
 
 
 Verify = Callable[[Path], None]

@@ -7,7 +7,7 @@ tsdb/compact.go PopulateBlock; Mimir splits by the same hash (pkg/compactor/spli
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,7 @@ def merge_blocks(
     labels: dict[str, str] | None = None,
     samples_per_chunk: int = SAMPLES_PER_CHUNK,
     segment_bytes: int = SEGMENT_BYTES,
+    check: Callable[[], None] = lambda: None,
 ) -> BlockMeta | None:
     """Writes the samples of all blocks in [mint, maxt) (ms) as block `<parent>/<ulid>`; None, and no block, if none.
 
@@ -52,13 +53,14 @@ def merge_blocks(
         blocks: of a timestamp that several have for one series, the first block's sample is taken. Tombstones count.
         shards: (index, count): only series whose stable hash modulo `count` is `index`, as `Selection.shard`.
         compaction: as `merged_compaction` makes it, unless given. `source`, `labels`: of the `thanos` section.
+        check: called between batches; may raise, which ends the merge.
 
     Raises `DamagedBlock` naming a file of the block that is broken, `UnsupportedChunks` where chunks overlap that
     cannot be decoded, and `StorageFailed`. Nothing is left behind then.
     """
     keep = None if shards is None or shards[1] <= 1 else shards
     metas = _write(
-        blocks, mint, maxt, parent, [ulid], keep, source, compaction, labels, samples_per_chunk, segment_bytes
+        blocks, mint, maxt, parent, [ulid], keep, source, compaction, labels, samples_per_chunk, segment_bytes, check
     )
     return metas[0]
 
@@ -75,9 +77,12 @@ def split_blocks(
     labels: Sequence[dict[str, str]] | None = None,
     samples_per_chunk: int = SAMPLES_PER_CHUNK,
     segment_bytes: int = SEGMENT_BYTES,
+    check: Callable[[], None] = lambda: None,
 ) -> list[BlockMeta | None]:
     """As `merge_blocks`, into len(ulids) blocks by the series' stable hash, in one pass; `labels`: of each."""
-    return _write(blocks, mint, maxt, parent, ulids, None, source, compaction, labels, samples_per_chunk, segment_bytes)
+    return _write(
+        blocks, mint, maxt, parent, ulids, None, source, compaction, labels, samples_per_chunk, segment_bytes, check
+    )
 
 
 def merged_compaction(metas: Sequence[BlockMeta]) -> Compaction:
@@ -105,11 +110,12 @@ def _write(
     labels: Sequence[dict[str, str]] | dict[str, str] | None,
     samples_per_chunk: int,
     segment_bytes: int,
+    check: Callable[[], None],
 ) -> list[BlockMeta | None]:
     if not blocks:
         return [None] * len(ulids)
     compaction = compaction or merged_compaction([block.meta for block in blocks])
-    union = _union(blocks, keep)
+    union = _union(blocks, keep, check)
     shards = [np.flatnonzero(union.hashes % np.uint64(len(ulids)) == np.uint64(number)) for number in range(len(ulids))]
     parts = [union.labels.take(rows).compacted() for rows in shards]
     metas: list[BlockMeta | None] = []
@@ -119,6 +125,7 @@ def _write(
             for ulid, part in zip(ulids, parts, strict=True)
         ]
         for first, table, data in _batches(blocks, union, mint, maxt - 1, samples_per_chunk):
+            check()
             for rows, part, writer in zip(shards, parts, writers, strict=True):
                 low, high = np.searchsorted(rows, (first, first + len(table.offsets) - 1)).tolist()
                 offsets, chunks = take_ranges(table.offsets, rows[low:high] - first)
@@ -142,9 +149,10 @@ class _Union:
     rows: NDArray[np.int32]
 
 
-def _union(blocks: Sequence[Block], keep: tuple[int, int] | None) -> _Union:
+def _union(blocks: Sequence[Block], keep: tuple[int, int] | None, check: Callable[[], None]) -> _Union:
     parts, hashes, owners, numbers = [], [], [], []
     for number, block in enumerate(blocks):
+        check()
         index = block.series().index
         some = index.stable_hashes()
         rows = np.arange(len(some), dtype=np.int32)

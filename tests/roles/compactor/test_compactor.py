@@ -250,6 +250,41 @@ def test_a_compactor_that_stops_leaves_everything_as_it_was(world: World) -> Non
     assert world.value("cortex_compactor_runs_failed_total", reason="shutdown") == 1
 
 
+@pytest.mark.parametrize("shards", [0, 2])
+@pytest.mark.parametrize("batch", range(6))
+def test_a_merge_is_left_between_two_batches_and_done_by_whoever_comes_next(
+    world: World, monkeypatch: pytest.MonkeyPatch, batch: int, shards: int
+) -> None:
+    monkeypatch.setattr("mimir_ray.tsdb.compact.merge.SERIES_PER_BATCH", 1)
+    world.limits[TENANT] = Limits(compactor_split_and_merge_shards=shards)
+    shipped = [world.ship(series(LONG_AGO, range(first, first + 4)), LONG_AGO) for first in (0, 2)]
+    before = world.content(shipped)
+    checks = 0
+
+    def merge(*arguments: object) -> list[BlockMeta | None]:
+        *others, go_on = arguments
+
+        def check() -> None:
+            nonlocal checks
+            world.stop = world.stop or checks == batch
+            checks += 1
+            go_on()  # type: ignore[operator]
+
+        return merge_folders(*others, check)  # type: ignore[arg-type, call-arg]
+
+    world.compactor(merge=merge).compact_all()
+    assert checks == batch + 1, "two for the blocks, then one for each series"
+    assert world.value("cortex_compactor_runs_failed_total", reason="shutdown") == 1
+    assert world.value("cortex_compactor_group_compactions_total") == 0
+    assert sorted(world.live()) == sorted(world.metas()) == sorted(shipped)
+    out = list((world.directory / "scratch").rglob("out"))
+    assert len(out) == 1 and not list(out[0].iterdir())
+    world.stop = False
+    world.compactor().compact_all()
+    assert not world.live().keys() & {*shipped}
+    assert world.content(world.live()) == before
+
+
 def test_jobs_are_begun_for_as_long_as_is_set(tmp_path: Path) -> None:
     world = World(tmp_path, max_compaction_time=Duration(1000))
     for at in range(4):
