@@ -55,13 +55,14 @@ QUERIES = (
 
 
 class Source:
-    """The engine's way to one store-gateway, without a querier."""
+    """The engine's way to one store-gateway, without a querier; which asks, too, for blocks of the time in question."""
 
-    def __init__(self, gateway: StoreGateway, ulids: tuple[str, ...]) -> None:
-        self.gateway, self.ulids = gateway, ulids
+    def __init__(self, gateway: StoreGateway, metas: list[BlockMeta]) -> None:
+        self.gateway, self.metas = gateway, metas
 
     def select(self, selection: Selection):
-        page = self.gateway.select_blocks(TENANT, self.ulids, selection)
+        ulids = [one.ulid for one in self.metas if one.min_time <= selection.maxt and selection.mint < one.max_time]
+        page = self.gateway.select_blocks(TENANT, tuple(ulids), selection)
         yield from page.batches
         while page.cursor:
             page = self.gateway.next_blocks_page(page.cursor)
@@ -168,16 +169,16 @@ def main(series: int, hours: int, binary: str, block_hours: int, every_ms: int) 
         samples = sum(meta.stats.samples for meta in metas)
         print(f"{len(metas)} blocks, {series} series, {samples / 1e6:.1f} M samples, {size / samples:.2f} B/sample")
         engine = Engine(EngineOptions(max_samples=500_000_000))
-        ulids = tuple(meta.ulid for meta in metas)
 
         def ours(gateway: StoreGateway, query: str, ranged: bool) -> None:
-            source = Source(gateway, ulids)
+            source = Source(gateway, metas)
             if ranged:
                 engine.range(query, source, start, end - 1, step_ms)
             else:
                 engine.instant(query, source, end - 1)
 
-        ours(open_gateway(folder / "bucket", folder / "first"), QUERIES[3][1], True)  # loads kernels
+        for _, query, ranged in QUERIES:
+            ours(open_gateway(folder / "bucket", folder / "first"), query, ranged)  # loads kernels
         began = time.perf_counter()
         open_gateway(folder / "bucket", folder / "ready")
         print(f"ready after {(time.perf_counter() - began) * 1000:.1f} ms")

@@ -1,7 +1,7 @@
 """Samples through their whole life: heads, blocks on ingesters' disks, the bucket, compaction, local retention.
 
-Once on a local folder, once on an S3 server, once on an S3 server behind a proxy that fails at random. Meanwhile
-processes are killed, and at every stage queries find exactly what was acknowledged.
+A short story on a local folder and on an S3 server; a long one, in which processes are killed, on an S3 server behind a
+proxy that fails at random. At every stage queries find exactly what was acknowledged.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ import snappy
 from prometheus_client import CollectorRegistry
 
 from mimir_ray.bucket.bucket_index import BucketIndex, read_bucket_index
+from mimir_ray.bucket.layout import META, block_key
 from mimir_ray.bucket.open import open_bucket
-from mimir_ray.bucket.store import Bucket
+from mimir_ray.bucket.store import Bucket, ObjectNotFound
+from mimir_ray.cli import blocks
 from mimir_ray.config import loader
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.model.float_histogram import FloatHistogram
@@ -37,21 +39,21 @@ from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.engine import Engine, EngineOptions
 from mimir_ray.testing.faulty_proxy import FAULTS, FaultyProxy
 from mimir_ray.testing.sources import ListSource, Value
+from mimir_ray.tsdb.block.meta import BlockMeta
 from mimir_ray.wire.pb.prompb import remote_pb2
 from mimir_ray.wire.query_json import query_response
-from tests.integration.deployment import ROOT, TENANT, UNLIMITED, Deployment, peer, request, wait_for
+from tests.integration.deployment import TENANT, UNLIMITED, Deployment, peer, request, wait_for
 from tests.integration.prometheus_peer import running_prometheus
 from tests.integration.test_native_histograms_prometheus import difference
 from tests.s3_server import S3Server
 
 RANGE_MS = 300_000
 STEP_MS = 15_000
-WAVES = 4
 WAVE_MS = 2 * RANGE_MS
 SERIES, HISTOGRAMS = 12, 3
+PATIENCE_S = 180
+"""A wait is over when what it waits for is there: on a slow machine that may take a while."""
 FAULT_RATE = 0.08
-DEATHS = {1: "BackendActor", 2: "IngesterActor"}
-"""Who dies in the middle of which wave."""
 KEEP = ("--storage.tsdb.retention.time=100y",)
 FLAGS = (
     *UNLIMITED,
@@ -61,9 +63,7 @@ FLAGS = (
     "-blocks-storage.tsdb.block-ranges-period=5m",
     "-blocks-storage.tsdb.head-compaction-interval=1s",
     "-blocks-storage.tsdb.ship-interval=1s",
-    # Blocks leave ingesters when every index that queries still accept has them.
-    "-blocks-storage.tsdb.retention-period=12s",
-    "-blocks-storage.bucket-store.bucket-index.max-stale-period=8s",
+    "-blocks-storage.bucket-store.bucket-index.max-stale-period=3s",
     "-blocks-storage.bucket-store.bucket-index.update-on-error-interval=1s",
     "-blocks-storage.bucket-store.sync-interval=1s",
     "-blocks-storage.bucket-store.ignore-blocks-within=0s",
@@ -73,15 +73,18 @@ FLAGS = (
     "-compactor.cleanup-interval=2s",
     "-compactor.new-block-check-interval=500ms",
     "-compactor.first-level-compaction-wait-period=0s",
-    # As long as an index may be used, and then some.
-    "-compactor.deletion-delay=16s",
-    "-blocks-storage.bucket-store.ignore-deletion-marks-while-querying-delay=4s",
-    "-blocks-storage.bucket-store.ignore-deletion-marks-delay=6s",
+    # Whoever still asks for a block that is gone gets an error, and asks again with a newer index.
+    "-compactor.deletion-delay=6s",
+    "-blocks-storage.bucket-store.ignore-deletion-marks-while-querying-delay=2s",
+    "-blocks-storage.bucket-store.ignore-deletion-marks-delay=4s",
     "-querier.query-store-after=0s",
     "-querier.query-ingesters-within=0s",
     "-blocks-storage.operations.timeout=3s",
     "-blocks-storage.operations.max-backoff=500ms",
 )
+KEEPING, DROPPING = "-blocks-storage.tsdb.retention-period=1h", "-blocks-storage.tsdb.retention-period=1s"
+"""Ingesters keep what is in the bucket, or drop it. The latter begins when each index that is read then has all blocks:
+that compactors write one in time is nothing that a test on a slow machine may build on."""
 JSON = {"Accept": "application/json", "X-Scope-OrgID": TENANT}
 QUERIES = (
     "written[2h]",
@@ -98,6 +101,21 @@ def labels(number: int) -> Labels:
     return labels_of({"__name__": "written", "number": str(number), "zone": "abc"[number % 3]})
 
 
+@dataclass(frozen=True, slots=True)
+class Story:
+    """`waves`: even, so that ranges become whole. `deaths`: who dies in the middle of which wave; then all do, once."""
+
+    waves: int = 2
+    deaths: dict[int, str] = field(default_factory=dict)
+
+
+STORIES = {
+    "folder": Story(),
+    "s3": Story(),
+    "faulty s3": Story(4, {1: "BackendActor", 2: "IngesterActor"}),
+}
+
+
 @dataclass
 class Sent:
     """One remote-write request and the samples in it."""
@@ -106,21 +124,19 @@ class Sent:
     samples: list[tuple[Labels, int, Value]] = field(default_factory=list)
 
 
-def waves(start_ms: int, seed: int) -> list[list[Sent]]:
+def waves(start_ms: int, count: int, seed: int) -> list[list[Sent]]:
     """Requests, wave by wave: in order, then late samples of this wave and the one before, then some of all again."""
     chance = random.Random(seed)
     held: list[tuple[Labels, int, Value, Any]] = []
     found = []
-    for wave in range(WAVES):
+    for wave in range(count):
         now: list[tuple[Labels, int, Value, Any]] = []
         late, held = held, []
         for at in range(start_ms + wave * WAVE_MS, start_ms + (wave + 1) * WAVE_MS, STEP_MS):
             for one in _scrape(at, start_ms):
                 held.append(one) if chance.random() < 0.1 else now.append(one)
-        moment = chance.randrange(len(held))
-        late += held[:moment]
-        held = held[moment:] if wave + 1 < WAVES else []
-        late += held if wave + 1 == WAVES else []
+        moment = chance.randrange(len(held)) if wave + 1 < count else len(held)
+        late, held = late + held[:moment], held[moment:]
         again = chance.sample(now, 20)
         found.append([_sent(part) for part in (*_by_time(now), late, again)])
     return found
@@ -133,7 +149,7 @@ def _scrape(at: int, start_ms: int) -> Iterator[tuple[Labels, int, Value, Any]]:
         if number == 5 and step % 20 == 19:
             value = STALE_NAN
         # A series that ends, and one that begins later.
-        if not (number == 6 and step > 50) and not (number == 7 and step < 90):
+        if not (number == 6 and step > 50) and not (number == 7 and step < 60):
             yield labels(number), at, value, None
     for number in range(HISTOGRAMS):
         counts = [step + 3, 2 * step + number, step // 2]
@@ -186,6 +202,7 @@ class Stage:
     """A deployment on some bucket, and the plain list of what it acknowledged."""
 
     deployment: Deployment
+    story: Story
     start_ms: int
     proxy: FaultyProxy | None
     written: ListSource = field(default_factory=ListSource)
@@ -193,7 +210,7 @@ class Stage:
 
     @property
     def end_ms(self) -> int:
-        return self.start_ms + WAVES * WAVE_MS
+        return self.start_ms + self.story.waves * WAVE_MS
 
     def push(self, sent: Sent) -> None:
         """As a sender does it: again, until it is acknowledged."""
@@ -206,7 +223,7 @@ class Stage:
             assert answer.status < 400 or answer.status >= 500, answer.text
             return answer.status == 200
 
-        wait_for("a push is acknowledged", acknowledged, 90)
+        wait_for("a push is acknowledged", acknowledged, PATIENCE_S)
         for name, at, value in sent.samples:
             self.written.add(name, [(at, value)])
 
@@ -221,7 +238,7 @@ class Stage:
             assert answer.status == 200 or answer.status >= 500, answer.text
             return answer if answer.status == 200 else None
 
-        return wait_for(f"{path} is answered", asked, 90, 0.3).json["data"]
+        return wait_for(f"{path} is answered", asked, PATIENCE_S, 0.3).json["data"]
 
     def check(self, stage: str) -> None:
         """Queries of all kinds over all times."""
@@ -252,16 +269,10 @@ class Place:
 
     def command(self, command: str, *arguments: str) -> str:
         """`mimir-ray blocks`."""
-        done = subprocess.run(
-            [sys.executable, "-m", "mimir_ray.cli", "blocks", command, f"--tenant={TENANT}", *self.flags, *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        with redirect_stdout(StringIO()) as out:
+            status = blocks.main([command, f"--tenant={TENANT}", *self.flags, *arguments])
+        assert status == 0, out.getvalue()
+        return out.getvalue()
 
     def complete(self) -> dict[str, dict[str, Any]]:
         """What `blocks list` says of those that have a meta.json. A death may leave parts of others behind."""
@@ -271,8 +282,17 @@ class Place:
     def index(self) -> BucketIndex:
         return read_bucket_index(self.bucket, TenantId(TENANT)) or BucketIndex()
 
+    def sources(self) -> set[str]:
+        """The blocks of ingesters whose samples are in blocks that the index has."""
+        found: set[str] = set()
+        for one in self.index().blocks:
+            key = block_key(TenantId(TENANT), one.ulid, META)
+            with suppress(ObjectNotFound):  # replaced since
+                found |= {*BlockMeta.from_json(self.bucket.get(key), key).compaction.sources}
+        return found
 
-@pytest.fixture(scope="module", params=["folder", "s3", "faulty s3"])
+
+@pytest.fixture(scope="module", params=list(STORIES))
 def world(
     request: pytest.FixtureRequest, deploy: Callable[..., Deployment], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Stage, Place]]:
@@ -291,12 +311,13 @@ def world(
             flags = server.flags(config)
         settings = loader.load(Settings(), near).settings
         place = Place(near, open_bucket(settings.blocks_bucket, "tests", CollectorRegistry()))
-        deployment = deploy(*FLAGS, *flags, folder=folder)
+        deployment = deploy(*FLAGS, *flags, KEEPING, folder=folder)
         stack.callback(deployment.kill)
         deployment.start()
         longest = 4 * RANGE_MS
-        start_ms = (int(time.time() * 1000) - WAVES * WAVE_MS - RANGE_MS) // longest * longest
-        yield Stage(deployment, start_ms, proxy), place
+        story = STORIES[request.param]
+        start_ms = (int(time.time() * 1000) - story.waves * WAVE_MS - RANGE_MS) // longest * longest
+        yield Stage(deployment, story, start_ms, proxy), place
 
 
 def local_blocks(deployment: Deployment) -> list[Path]:
@@ -312,21 +333,22 @@ def end_one(deployment: Deployment, actor: str) -> None:
 def test_answers_stay_exact_while_heads_are_cut_and_blocks_shipped_and_compacted(world: tuple[Stage, Place]) -> None:
     stage, place = world
     deployment = stage.deployment
-    for number, requests in enumerate(waves(stage.start_ms, seed=1)):
+    deaths = stage.story.deaths
+    for number, requests in enumerate(waves(stage.start_ms, stage.story.waves, seed=1)):
         for at, sent in enumerate(requests):
             stage.push(sent)
-            if at == len(requests) // 2 and number in DEATHS:
-                end_one(deployment, DEATHS[number])
+            if at == len(requests) // 2 and number in deaths:
+                end_one(deployment, deaths[number])
         stage.check(f"wave {number}")
-    wait_for("blocks are in the bucket", lambda: place.index().blocks, 60)
-    end_one(deployment, "BackendActor")
-    deployment.kill()
-    deployment.start()
-    stage.check("after the death of everything")
+    wait_for("blocks are in the bucket", lambda: place.index().blocks, PATIENCE_S)
+    if deaths:
+        deployment.kill()
+        deployment.start()
+        stage.check("after the death of everything")
 
 
 def test_after_a_flush_everything_goes_into_the_bucket_and_leaves_the_ingesters(world: tuple[Stage, Place]) -> None:
-    stage, _ = world
+    stage, place = world
     deployment = stage.deployment
 
     def flushed() -> bool:
@@ -334,14 +356,16 @@ def test_after_a_flush_everything_goes_into_the_bucket_and_leaves_the_ingesters(
         assert answer.status == 204 or answer.status >= 500, answer.text
         return answer.status == 204
 
-    wait_for("heads are flushed", flushed, 90)
+    wait_for("heads are flushed", flushed, PATIENCE_S)
     stage.check("flushed")
-
-    def moved() -> bool:
-        stage.check("while blocks move")
-        return not local_blocks(deployment)
-
-    wait_for("blocks leave the ingesters", moved, 90, 1.0)
+    cut = {path.name for path in local_blocks(deployment)}
+    assert cut
+    wait_for("the index has all blocks", lambda: cut <= place.sources(), PATIENCE_S, 0.5)
+    deployment.kill()
+    deployment.flags = [*(flag for flag in deployment.flags if flag != KEEPING), DROPPING]
+    deployment.start()
+    stage.check("while blocks leave")
+    wait_for("blocks leave the ingesters", lambda: not local_blocks(deployment), PATIENCE_S)
     stage.check("in the bucket alone")
 
 
@@ -351,22 +375,24 @@ def test_the_bucket_is_compacted_and_has_every_sample_once(world: tuple[Stage, P
     def settled() -> bool:
         jobs = stage.deployment.get(f"/compactor/tenant/{TENANT}/planned_jobs", JSON)
         index = place.index()
-        return jobs.status == 200 and not jobs.json["jobs"] and not index.deletion_marks and len(index.blocks) <= 4
+        return jobs.status == 200 and not jobs.json["jobs"] and not index.deletion_marks and len(index.blocks) <= kept
 
-    wait_for("compactors have nothing left to do", settled, 90, 0.5)
-    blocks = place.complete()
+    # Of each range of 20 minutes one block a shard.
+    kept = stage.story.waves
+    wait_for("compactors have nothing left to do", settled, PATIENCE_S, 0.5)
+    rows = place.complete()
     samples = sum(len(points) for points in stage.written.series.values())
-    assert sum(row["samples"] for row in blocks.values()) == samples
-    places = {(row["min_time"] // (4 * RANGE_MS), row["shard"]) for row in blocks.values()}
-    assert len(places) == len(blocks) == 4
-    assert not any(row["marks"] for row in blocks.values())
+    assert sum(row["samples"] for row in rows.values()) == samples
+    places = {(row["min_time"] // (4 * RANGE_MS), row["shard"]) for row in rows.values()}
+    assert len(places) == len(rows) == kept
+    assert not any(row["marks"] for row in rows.values())
     index = place.index()
-    assert {one.ulid for one in index.blocks} == set(blocks)
+    assert {one.ulid for one in index.blocks} == set(rows)
     for one in index.blocks:
-        row = blocks[one.ulid]
+        row = rows[one.ulid]
         assert (one.min_time, one.max_time, one.level) == (row["min_time"], row["max_time"], row["level"])
         assert one.compactor_shard == row["shard"]
-    assert place.command("verify", *blocks).splitlines()[-1] == "4 blocks verified, 0 damaged"
+    assert place.command("verify", *rows).splitlines()[-1] == f"{kept} blocks verified, 0 damaged"
     stage.check("compacted")
     if stage.proxy is not None:
         assert set(stage.proxy.met) == {"", *FAULTS}
