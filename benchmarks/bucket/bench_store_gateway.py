@@ -1,10 +1,10 @@
 """Queries over blocks: cold (no header, no cache), warm, and Prometheus on the same blocks.
 
-python benchmarks/bucket/bench_store_gateway.py [series] [hours] [prometheus] [hours a block] [seconds a sample]
+python benchmarks/bucket/bench_store_gateway.py [series] [hours] [prometheus] [hours a block] [s a sample] [queries]
 
-Without the last two: blocks of two hours with a sample every 15 s. Range queries have at most 1,440 steps. Ours: one
-store-gateway and the engine in this process, without Ray and HTTP; Prometheus over HTTP, on a copy of the folder: just
-started, and asked again.
+Without more: blocks of two hours with a sample every 15 s, and all queries, not the first ones. Range queries have at
+most 1,440 steps. Ours: one store-gateway and the engine in this process, without Ray and HTTP; Prometheus over HTTP, on
+a copy of the folder: just started, and asked again.
 """
 
 from __future__ import annotations
@@ -157,7 +157,8 @@ def timed(work, times: int = 1) -> float:
     return sorted(taken)[len(taken) // 2] * 1000
 
 
-def main(series: int, hours: int, binary: str, block_hours: int, every_ms: int) -> None:
+def main(series: int, hours: int, binary: str, block_hours: int, every_ms: int, first: int) -> None:
+    queries = QUERIES[:first]
     end = int(time.time() * 1000) // (24 * HOUR) * 24 * HOUR - 24 * HOUR
     step_ms = max(60_000, hours * HOUR // 1440)
     start = end - hours * HOUR
@@ -177,25 +178,25 @@ def main(series: int, hours: int, binary: str, block_hours: int, every_ms: int) 
             else:
                 engine.instant(query, source, end - 1)
 
-        for _, query, ranged in QUERIES:
+        for _, query, ranged in queries:
             ours(open_gateway(folder / "bucket", folder / "first"), query, ranged)  # loads kernels
         began = time.perf_counter()
         open_gateway(folder / "bucket", folder / "ready")
         print(f"ready after {(time.perf_counter() - began) * 1000:.1f} ms")
         cold, warm = [], []
-        for number, (_, query, ranged) in enumerate(QUERIES):
+        for number, (_, query, ranged) in enumerate(queries):
             gateway = open_gateway(folder / "bucket", folder / f"sync-{number}")
             cold.append(timed(lambda: ours(gateway, query, ranged)))  # noqa: B023
             warm.append(timed(lambda: ours(gateway, query, ranged), 3))  # noqa: B023
-        their_cold, their_warm = [float("nan")] * len(QUERIES), [float("nan")] * len(QUERIES)
+        their_cold, their_warm = [float("nan")] * len(queries), [float("nan")] * len(queries)
         if binary:
             peer = Prometheus(binary, folder / "bucket" / TENANT, folder / "prometheus")
-            for number, (_, query, ranged) in enumerate(QUERIES):
+            for number, (_, query, ranged) in enumerate(queries):
                 with peer:
                     their_cold[number] = timed(lambda: peer.ask(query, start, end - 1, step_ms, ranged))  # noqa: B023
                     their_warm[number] = timed(lambda: peer.ask(query, start, end - 1, step_ms, ranged), 3)  # noqa: B023
         print(f"{'ms':26} {'cold':>9} {'warm':>9} | {'Prometheus started':>18} {'again':>9}")
-        for row in zip(QUERIES, cold, warm, their_cold, their_warm, strict=True):
+        for row in zip(queries, cold, warm, their_cold, their_warm, strict=True):
             print(f"{row[0][0]:26} {row[1]:9.1f} {row[2]:9.1f} | {row[3]:18.1f} {row[4]:9.1f}")
 
 
@@ -207,4 +208,5 @@ if __name__ == "__main__":
         arguments[2] if len(arguments) > 2 else "",
         int(arguments[3]) if len(arguments) > 3 else 2,
         int(arguments[4]) * 1000 if len(arguments) > 4 else 15_000,
+        int(arguments[5]) if len(arguments) > 5 else len(QUERIES),
     )
