@@ -97,6 +97,24 @@ def name_runs(data: U8, name_starts: I64, name_ends: I64, value_starts: I64, val
 
 
 @kernel
+def first_not_before(data: U8, starts: I64, ends: I64, first: int, last: int, value: U8) -> int:
+    """Of entries first..last - 1, whose texts data[starts[p]:ends[p]] ascend: the first that is not before `value`, or
+    `last`."""
+    low, high = first, last
+    while low < high:
+        middle = (low + high) // 2
+        size = ends[middle] - starts[middle]
+        at = 0
+        while at < min(size, len(value)) and data[starts[middle] + at] == value[at]:
+            at += 1
+        if at < len(value) and (at == size or data[starts[middle] + at] < value[at]):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@kernel
 def list_ends(offsets: I64, end: int, ends: OutI64) -> bool:
     """Lists that lie in the order of their table, the last one before byte `end`: ends[p] is where the next one starts.
 
@@ -209,7 +227,8 @@ class IndexHeader:
 
     def _bisect(self, value: bytes, first: int, last: int) -> int:
         """The first entry of [first, last) that is not before the value."""
-        return bisect_left(range(last), value, first, last, key=self._value)
+        table, raw = self.table, np.frombuffer(value, np.uint8)
+        return int(first_not_before(self.file.data, table.value_starts, table.value_ends, first, last, raw))
 
     def _find(self, value: str, first: int, last: int) -> int:
         raw = value.encode("utf-8", "surrogatepass")

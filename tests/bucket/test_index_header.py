@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import shutil
 import threading
+from bisect import bisect_left
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimir_ray.bucket import index_header
 from mimir_ray.bucket.filesystem import FilesystemBucket
-from mimir_ray.bucket.index_header import HeaderEvents, HeadersBusy, IndexHeaders, list_ends, name_runs
+from mimir_ray.bucket.index_header import HeaderEvents, HeadersBusy, IndexHeaders, first_not_before, list_ends, name_runs
 from mimir_ray.bucket.store import ObjectNotFound
 from mimir_ray.clock import ManualClock
 from mimir_ray.errors import Corruption
@@ -232,6 +233,20 @@ def test_values_are_judged_as_a_matcher_judges_them(tmp_path: Path) -> None:
         assert len(header.accepted(Matcher(MatchType.EQUAL, "host", f"h{number:04d}"))) == 1
 
 
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=3), max_size=12, unique=True), st.binary(max_size=4), st.data())
+def test_a_value_is_found_as_bisect_finds_it(values: list[bytes], value: bytes, data: st.DataObject) -> None:
+    values.sort()
+    last = data.draw(st.integers(0, len(values)))
+    first = data.draw(st.integers(0, last))
+    cuts = np.concatenate(([0], np.cumsum([len(one) for one in values]))).astype(np.int64)
+    arena = np.frombuffer(b"".join(values), np.uint8)
+    raw = np.frombuffer(value, np.uint8)
+    found = first_not_before(arena, cuts[:-1].copy(), cuts[1:].copy(), first, last, raw)
+    assert found == bisect_left(values, value, first, last)
+
+
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 100), max_size=8), st.integers(0, 120))
 def test_ends_of_lists_in_order_are_the_next_ones_starts(offsets: list[int], end: int) -> None:
     ends = np.empty(len(offsets), np.int64)
