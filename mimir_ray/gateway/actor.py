@@ -17,6 +17,7 @@ from mimir_ray.bucket.open import open_bucket
 from mimir_ray.bucket.sharding import tenant_shard
 from mimir_ray.clock import SystemClock
 from mimir_ray.cluster.ring.elections import Elected
+from mimir_ray.cluster.ring.factor import READER_AGE_S, WRITER_AGE_S
 from mimir_ray.cluster.ring.lifecycler import Lifecycler
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
 from mimir_ray.cluster.ring.model import (
@@ -28,6 +29,7 @@ from mimir_ray.cluster.ring.model import (
     InstanceState,
     RingName,
 )
+from mimir_ray.cluster.ring.replication import RingTooOld
 from mimir_ray.cluster.ring.shuffle_shard import LookBackCache, ShardCache
 from mimir_ray.cluster.ring.watcher import RingWatcher
 from mimir_ray.cluster.transport.base import RING, Address, Client, NoSuchPeer, Transport
@@ -272,7 +274,10 @@ class GatewayActor:
     def _write_ring(self, tenant: TenantId) -> RingView:
         """The ingesters that take a tenant's writes."""
         size = self._runtime.limits(tenant).ingestion_tenant_shard_size
-        return self._write_shards.shard(self._watcher.view(INGESTER_RING), tenant, size)
+        view = self._watcher.view(INGESTER_RING)
+        if view.replication is not None and self._watcher.age_s() > WRITER_AGE_S:
+            raise RingTooOld(INGESTER_RING, self._watcher.age_s())
+        return self._write_shards.shard(view, tenant, size)
 
     def _join_distributors(self) -> Lifecycler:
         """Takes part in the ring of distributors, which share the rates of tenants. Its token owns nothing."""
@@ -328,6 +333,7 @@ class GatewayActor:
             querier.minimize_ingester_requests,
             delay.seconds if querier.minimize_ingester_requests and delay.ms else None,
             shard if querier.shuffle_sharding_ingesters_enabled else None,
+            lambda: self._watcher.age_s() > READER_AGE_S,
         )
 
     def _older_samples(self, settings: Any) -> OlderSamples:

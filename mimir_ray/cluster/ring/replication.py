@@ -32,6 +32,17 @@ class TooManyUnhealthyInstances(Unavailable):
 
 
 @dataclass(eq=False)
+class RingTooOld(Unavailable):
+    """With an automatic replication factor writes must know the one in force."""
+
+    ring: str
+    age_s: float
+
+    def describe(self) -> str:
+        return f"the {self.ring} ring was last heard of {self.age_s:.0f} s ago"
+
+
+@dataclass(eq=False)
 class TooFewLiveReplicas(Unavailable):
     """A key has fewer live owners than a quorum needs."""
 

@@ -44,7 +44,7 @@ class Ingesters:
 
     `minimize`: as many as must answer are asked at first, in a random order, and one more (or one more zone) where one
     fails or, after `hedge_after_s`, where it takes too long. `shard`: the part of the ring in which a tenant's samples
-    may be; None is all of it.
+    may be; None is all of it. `old`: whether the ring was last heard of so long ago that nobody may be left out.
     """
 
     ring: Callable[[], RingView]
@@ -53,6 +53,7 @@ class Ingesters:
     minimize: bool = False
     hedge_after_s: float | None = None
     shard: Callable[[TenantId, RingView], RingView] | None = None
+    old: Callable[[], bool] = lambda: False
 
     def of_tenant(self, tenant: TenantId) -> Ingesters:
         """Those to ask for this tenant's samples."""
@@ -64,7 +65,7 @@ class Ingesters:
 
         Raises what made that impossible: `Unavailable` where too many are missing.
         """
-        asked = read_set(self.ring(), READ)
+        asked = read_set(self.ring(), READ, old=self.old())
         instances = sorted(asked.instances, key=lambda one: one.id)
         if asked.failures_max == 0 and not asked.zone_aware:
             # All must answer: one thread begins all calls and then waits, which costs no thread hops.
@@ -78,7 +79,7 @@ class Ingesters:
         self, call: Callable[[InstanceDesc], Answer], timeout_s: float = CALL_TIMEOUT_S
     ) -> list[tuple[InstanceDesc, Answer]]:
         """The same with a call of one's own, in threads."""
-        asked = read_set(self.ring(), READ)
+        asked = read_set(self.ring(), READ, old=self.old())
         tracker: ReadTracker[Answer] = ReadTracker(asked, self.minimize)
         if self.minimize:
             tracker.shuffle(random.sample(range(tracker.units), tracker.units))
@@ -164,7 +165,7 @@ class ClusterSource:
 
     def _recent(self, selection: Selection) -> Iterator[SeriesBatch]:
         """From ingesters only."""
-        if self._ingesters.ring().replication_factor > 1:
+        if self._ingesters.ring().failures_max > 0:
             yield from merge_batches(self._recent_holders(selection))
             return
         pages = self._ingesters.ask("select_page", self._tenant, selection, timeout_s=self._timeout_s())

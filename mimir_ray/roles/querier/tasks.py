@@ -37,7 +37,9 @@ def run_shard(
 ) -> list[FragmentPart]:
     """Reads the fragment's shard as `scope` says, evaluates it, and returns all parts."""
     cancellation = Cancellation(timeout_s)
-    ingesters = Ingesters(lambda: scope.ingesters, transport, _executor(), scope.minimize, scope.hedge_after_s)
+    ingesters = Ingesters(
+        lambda: scope.ingesters, transport, _executor(), scope.minimize, scope.hedge_after_s, old=lambda: scope.old
+    )
     source = ClusterSource(tenant, ingesters, cancellation, blocks=_blocks(transport, scope, tenant, cancellation))
     return list(execute_fragment(fragment, source, cancellation))
 
