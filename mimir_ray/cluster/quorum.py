@@ -55,11 +55,11 @@ class ReadTracker(Generic[Answer]):
         self._missing = [len(unit) for unit in self._units]
         self.shuffle(self.order if self.order is not None else range(len(self._units)))
 
-    def shuffle(self, order: Sequence[int]) -> None:
-        """Sets the order; before `start`."""
+    def shuffle(self, order: Sequence[int], avoid: Callable[[InstanceDesc], bool] = lambda _: False) -> None:
+        """Sets the order; before `start`. Units with somebody to `avoid` come last."""
         if sorted(order) != list(range(len(self._units))):
             raise ValueError(f"order must be a permutation of {len(self._units)}")
-        self._waiting = list(order)
+        self._waiting = sorted(order, key=lambda at: any(avoid(one) for one in self._units[at]))
 
     @property
     def units(self) -> int:

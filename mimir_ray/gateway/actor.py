@@ -48,8 +48,10 @@ from mimir_ray.roles.api import WriteBatch, WriteResult
 from mimir_ray.roles.compactor.actor import ring_options as compactor_ring_options
 from mimir_ray.roles.distributor.distributor import Distributor
 from mimir_ray.roles.distributor.ha_tracker import HaTracker
+from mimir_ray.roles.distributor.ingester_queue import CALL_HELD_S
 from mimir_ray.roles.distributor.metrics import DistributorMetrics, HaTrackerMetrics
 from mimir_ray.roles.querier.fragments import ShardTasks
+from mimir_ray.roles.querier.liveness import Liveness, LivenessMetrics
 from mimir_ray.roles.querier.metrics import QuerierMetrics
 from mimir_ray.roles.querier.querier import OlderSamples, Querier
 from mimir_ray.roles.querier.source import Ingesters
@@ -315,7 +317,7 @@ class GatewayActor:
         view: RingView = self._watcher.view(INGESTER_RING)
         entry = view.get(instance)  # type: ignore[arg-type]
         address = entry.address if entry is not None else instance
-        return _IngesterClient(self._transport.client(address), self._spec.settings.distributor.remote_timeout.seconds)
+        return _IngesterClient(self._transport.client(address), CALL_HELD_S)
 
     def _ingesters(self, settings: Any) -> Ingesters:
         """The querier's way to recent samples."""
@@ -328,7 +330,7 @@ class GatewayActor:
         delay = querier.minimize_ingester_requests_hedging_delay
         return Ingesters(
             lambda: self._watcher.view(INGESTER_RING),
-            self._transport,
+            Liveness(self._transport, self._clock.monotonic_s, LivenessMetrics(self._registry)),
             self._fan_out,
             querier.minimize_ingester_requests,
             delay.seconds if querier.minimize_ingester_requests and delay.ms else None,

@@ -53,6 +53,7 @@ from mimir_ray.roles.ingester.ingester import Ingester, has_been_used
 from mimir_ray.roles.ingester.metrics import IngesterMetrics
 from mimir_ray.roles.querier.config import QuerierConfig
 from mimir_ray.roles.querier.fragments import ShardTasks
+from mimir_ray.roles.querier.liveness import Liveness
 from mimir_ray.roles.querier.metrics import QuerierMetrics
 from mimir_ray.roles.querier.querier import OlderSamples, Querier
 from mimir_ray.roles.querier.source import ClusterSource, Ingesters
@@ -246,7 +247,7 @@ class Cluster:
         shards = LookBackCache(13 * 3_600_000)
         self.ingesters = Ingesters(
             lambda: self.view,
-            self.transport,
+            Liveness(self.transport, self.clock.monotonic_s),
             self._executor,
             minimize=True,
             shard=lambda tenant, view: shards.shard(view, tenant, self.limits.ingestion_tenant_shard_size),

@@ -6,6 +6,7 @@ Costs next to the same calls through Ray: see `on_ray.py`.
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import threading
 import time
@@ -133,6 +134,11 @@ class DirectPending:
         self._client = client
         self._connection = connection
         self._deadline = deadline
+
+    def ready(self, within_s: float) -> bool:
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        return bool(poll.poll(within_s * 1000))
 
     def result(self) -> Any:
         try:

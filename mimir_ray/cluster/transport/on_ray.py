@@ -265,6 +265,12 @@ class RayPending:
         self._deadline = deadline
         self._under_way = under_way
 
+    def ready(self, within_s: float) -> bool:
+        under_way = self._under_way
+        if isinstance(under_way, DirectPending):
+            return under_way.ready(within_s)
+        return under_way is None or bool(ray.wait([under_way], timeout=within_s)[0])
+
     def result(self) -> Any:
         under_way = self._under_way
         try:
