@@ -55,7 +55,6 @@ class ZonedDeployment:
         self.flags = (
             f"-deploy.zones={','.join(ZONES)}",
             f"-deploy.gateways={len(ZONES)}",
-            "-ingester.ring.replication-factor=3",
             "-ingester.ring.zone-awareness-enabled=true",
             *flags,
         )

@@ -36,6 +36,8 @@ FLAGS = (
     "-blocks-storage.bucket-store.sync-interval=1s",
     "-compactor.cleanup-interval=1s",
     "-ingester.ring.min-ready-duration=1s",
+    # 3 in the nightly run; else it follows from the zones.
+    f"-ingester.ring.replication-factor={3 if INGESTERS > 3 else 0}",
 )
 
 
@@ -135,6 +137,7 @@ def ask(cluster: ZonedDeployment, query: str, time_ms: int) -> list[dict[str, An
     except OSError:
         return None
     if answer.status >= 500:
+        print(time.monotonic(), answer.status, answer.text[:300], flush=True)
         return None
     assert answer.status == 200, answer.text
     return answer.json["data"]["result"]

@@ -136,9 +136,19 @@ class DirectPending:
         self._deadline = deadline
 
     def ready(self, within_s: float) -> bool:
+        """Whether an answer begins to arrive by then. Raises `Disconnected`."""
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
-        return bool(poll.poll(within_s * 1000))
+        if not poll.poll(within_s * 1000):
+            return False
+        try:
+            if self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                return True
+        except OSError as error:
+            self._connection.close()
+            raise Disconnected(str(error)) from error
+        self._connection.close()
+        raise Disconnected("closed by the other side")
 
     def result(self) -> Any:
         try:
