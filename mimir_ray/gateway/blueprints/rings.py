@@ -115,10 +115,10 @@ def _table(view: RingView, now_ms: int) -> str:
         "Ownership",
         "",
     ]
-    return f"<p>Now: {shown['now']}. {html.escape(_copies(view))}</p>{table(heads, rows)}"
+    return f"<p>Now: {shown['now']}. {html.escape(copies(view))}</p>{table(heads, rows)}"
 
 
-def _copies(view: RingView) -> str:
+def copies(view: RingView) -> str:
     """How many copies of a sample there are, in a sentence or two."""
     known, unit = view.replication, "zone" if view.options.zone_aware else "machine"
     if known is None:
