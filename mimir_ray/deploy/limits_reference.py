@@ -208,7 +208,7 @@ def _attributes() -> dict[str, frozenset[str]]:
         if not short.startswith(_DECLARATIONS):
             text = path.read_text(encoding="utf-8")
             found[short] = frozenset(
-                re.findall(r"(?:limits|bounds|distributor|config)(?:\([^()]*\))?\.(?=(\w+))", text)
+                re.findall(r"(?:limits|bounds|distributor|config)(?:\([^()]*\))?(?:\.now)?\.(?=(\w+))", text)
             )
     return found
 
