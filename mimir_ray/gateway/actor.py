@@ -135,6 +135,7 @@ class GatewayActor:
         self._query_executor = ThreadPoolExecutor(settings.querier.max_concurrent, "query")
         self._fan_out = ThreadPoolExecutor(64, "fan-out")
         self._write_shards = ShardCache()
+        self._liveness = Liveness(transport, self._clock.monotonic_s, LivenessMetrics(self._registry))
         self._distributor = Distributor(
             settings.distributor,
             self._runtime,
@@ -330,7 +331,7 @@ class GatewayActor:
         delay = querier.minimize_ingester_requests_hedging_delay
         return Ingesters(
             lambda: self._watcher.view(INGESTER_RING),
-            Liveness(self._transport, self._clock.monotonic_s, LivenessMetrics(self._registry)),
+            self._liveness,
             self._fan_out,
             querier.minimize_ingester_requests,
             delay.seconds if querier.minimize_ingester_requests and delay.ms else None,
@@ -351,7 +352,7 @@ class GatewayActor:
             return tenant_shard(self._watcher.view(STORE_GATEWAY), tenant, self._runtime.limits(tenant), shards)
 
         metrics = QuerierMetrics(self._registry)
-        store = Store(self._indexes.fresh_index, shard, self._transport, self._fan_out, config, metrics)
+        store = Store(self._indexes.fresh_index, shard, self._liveness, self._fan_out, config, metrics)
         return OlderSamples(store, self._runtime.limits, self._clock)
 
     def _start_scraper(self, ray_targets: Callable[[], list[Target]] | None) -> Scraper:

@@ -202,7 +202,7 @@ def test_an_ingester_stalls_and_goes_on(cluster: ZonedDeployment, clients: tuple
     try:
         wait_for("writes go on", lambda: len(writer.acknowledged) >= before + 10)
         wait_for("queries too", lambda: reader.answers >= answers + 6, timeout_s=60)
-        wait_for("queries have found out", lambda: metric(cluster, 'ingester_probes_total{outcome="no answer"}'))
+        wait_for("queries have found out", lambda: metric(cluster, 'instance_probes_total{outcome="no answer"}'))
         assert 0 < metric(cluster, 'calls_inflight{ingester="ingester-2"}') <= 2
     finally:
         cluster.signal_actor("IngesterActor", "zone-c", signal.SIGCONT)

@@ -245,9 +245,10 @@ class Cluster:
             DistributorMetrics(self.registry),
         )
         shards = LookBackCache(13 * 3_600_000)
+        liveness = Liveness(self.transport, self.clock.monotonic_s)
         self.ingesters = Ingesters(
             lambda: self.view,
-            Liveness(self.transport, self.clock.monotonic_s),
+            liveness,
             self._executor,
             minimize=True,
             shard=lambda tenant, view: shards.shard(view, tenant, self.limits.ingestion_tenant_shard_size),
@@ -256,7 +257,7 @@ class Cluster:
         store = Store(
             lambda tenant: read_bucket_index(self.bucket, tenant) or BucketIndex(),
             lambda tenant: self.watcher.view(STORE_GATEWAY),
-            self.transport,
+            liveness,
             self._executor,
             self.bucket_store,
             QuerierMetrics(self.registry),

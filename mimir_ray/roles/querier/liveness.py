@@ -1,7 +1,7 @@
-"""Whether ingesters answer at all: so that one that hangs costs queries seconds, not their whole time-out.
+"""Whether ingesters and store-gateways answer at all: one that hangs costs queries seconds, not their whole time-out.
 
-A query may take long in an ingester, and that is no reason to give it up. So a caller who has waited for `PATIENCE_S`
-asks the ingester how it is; while not even that is answered, all calls to it fail at once, and one of them asks again
+A query may take long in one of them, and that is no reason to give it up. So a caller who has waited for `PATIENCE_S`
+asks the other how it is; while not even that is answered, all calls to it fail at once, and one of them asks again
 now and then. In Mimir a connection's keep-alive does this.
 """
 
@@ -19,7 +19,8 @@ from mimir_ray.cluster.transport.base import Pending, Transport
 from mimir_ray.errors import MimirRayError, Unavailable
 
 PATIENCE_S = 1.0
-PROBE_TIMEOUT_S = 2.0
+PROBE_TIMEOUT_S = 5.0
+"""A process that is busy, on a machine that is, answers sooner."""
 PROBE_PERIOD_S = 2.0
 """How long what was found holds for others."""
 AVOID_S = 30.0
@@ -27,18 +28,18 @@ AVOID_S = 30.0
 
 
 @dataclass(eq=False)
-class IngesterHangs(Unavailable):
+class InstanceHangs(Unavailable):
     instance: str
 
     def describe(self) -> str:
-        return f"ingester {self.instance} does not answer"
+        return f"{self.instance} does not answer"
 
 
 class LivenessMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.probes = Counter(
-            "mimir_ray_querier_ingester_probes_total",
-            "Questions to ingesters that kept a query waiting, by whether they were answered. Ours.",
+            "mimir_ray_querier_instance_probes_total",
+            "Questions to ingesters and store-gateways that kept a query waiting, by whether they were answered. Ours.",
             ("outcome",),
             registry=registry,
         )
@@ -46,7 +47,7 @@ class LivenessMetrics:
 
 @dataclass(slots=True)
 class _Health:
-    """What is known of an ingester that kept somebody waiting."""
+    """What is known of an instance that kept somebody waiting."""
 
     hangs: bool = False
     known_s: float = float("-inf")
@@ -54,7 +55,7 @@ class _Health:
 
 
 class Liveness:
-    """Of all ingesters, as one process sees them. Thread-safe."""
+    """Of all instances, as one process sees them. Thread-safe."""
 
     def __init__(
         self, transport: Transport, monotonic_s: Callable[[], float], metrics: LivenessMetrics | None = None
@@ -76,13 +77,13 @@ class Liveness:
         return found is not None and found.hangs and self._monotonic_s() - found.known_s < AVOID_S
 
     def begin(self, one: InstanceDesc, method: str, *arguments: Any, timeout_s: float) -> Pending:
-        """Begins a call. Raises `IngesterHangs`."""
+        """Begins a call. Raises `InstanceHangs`."""
         if self.hangs(one.id):
             self._check(one)
         return self._transport.client(one.address).begin(method, *arguments, timeout_s=timeout_s)
 
     def answer(self, one: InstanceDesc, call: Pending) -> Any:
-        """The answer to a call. Raises `IngesterHangs`, and what the call raises."""
+        """The answer to a call. Raises `InstanceHangs`, and what the call raises."""
         while not call.ready(PATIENCE_S):
             self._check(one)
         return call.result()
@@ -91,7 +92,7 @@ class Liveness:
         return self.answer(one, self.begin(one, method, *arguments, timeout_s=timeout_s))
 
     def _check(self, one: InstanceDesc) -> None:
-        """Asks it, if nobody else does or has lately. Raises `IngesterHangs`."""
+        """Asks it, if nobody else does or has lately. Raises `InstanceHangs`."""
         with self._lock:
             health = self._health.setdefault(one.id, _Health())
             recent = self._monotonic_s() - health.known_s < PROBE_PERIOD_S
@@ -110,4 +111,4 @@ class Liveness:
             if self._metrics is not None:
                 self._metrics.probes.labels("no answer" if hangs else "answered").inc()
         if health.hangs:
-            raise IngesterHangs(one.id)
+            raise InstanceHangs(one.id)

@@ -60,5 +60,5 @@ def _blocks(transport: Transport, scope: QueryScope, tenant: TenantId, cancellat
     rules, shard, index, config = scope.rules, scope.store_shard, scope.index, scope.store
     if rules is None or shard is None or index is None or config is None:
         return None
-    store = Store(lambda _tenant: index, lambda _tenant: shard, transport, _executor(), config, _metrics())
+    store = Store(lambda _tenant: index, lambda _tenant: shard, _liveness(transport), _executor(), config, _metrics())
     return Blocks(rules, TenantStore(store, tenant, rules.now_ms, cancellation))
