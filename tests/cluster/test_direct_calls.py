@@ -25,7 +25,7 @@ from mimir_ray.errors import Corruption
 from tests.cluster.transport_contract import Slow
 
 HERE, THERE = "this node", "another node"
-GROUPS = {"give": "some", "wait": "slow", "refuse": "some"}
+GROUPS = {"give": "some", "wait": "slow", "thread": "some"}
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def slow() -> Slow:
 
 @pytest.fixture
 def server(slow: Slow, tmp_path: Path) -> Iterator[DirectServer]:
-    methods = {name: getattr(slow, name) for name in GROUPS}
+    methods = {"give": slow.give, "wait": slow.wait, "thread": threading.get_ident}
     made = DirectServer(methods, GROUPS, {"some": 4, "slow": 1}, HERE, tmp_path, "127.0.0.1")
     yield made
     slow.go()
@@ -69,11 +69,9 @@ def test_a_thousand_pieces_are_one_frame(client: DirectClient) -> None:
     assert all(np.array_equal(one, two) for one, two in zip(sent, found, strict=True))
 
 
-def test_calls_one_after_the_other_use_one_connection(client: DirectClient, server: DirectServer) -> None:
-    before = threading.active_count()
-    for number in range(20):
-        assert client.call("give", (number,), soon()) == number
-    assert threading.active_count() == before + 1
+def test_calls_one_after_the_other_use_one_connection(client: DirectClient) -> None:
+    """Each connection has a thread."""
+    assert len({client.call("thread", (), soon()) for _ in range(20)}) == 1
 
 
 def test_several_calls_are_under_way_at_once(client: DirectClient) -> None:
@@ -100,28 +98,24 @@ def test_a_late_answer_is_not_taken_for_another_awaited_calls(client: DirectClie
     assert asyncio.run(two()) == "mine"
 
 
-def test_who_waits_for_a_turn_and_hangs_up_is_not_served(client: DirectClient, slow: Slow) -> None:
+def test_who_waits_for_a_turn_and_hangs_up_is_not_served(slow: Slow, tmp_path: Path) -> None:
     """The group has one thread: the second call waits, gives up, and must not run when the first is done."""
-    entered: list[int] = []
-    done = threading.Event()
-    waiting = slow.wait
+    entered = threading.Event()
 
     def wait() -> str:
-        entered.append(1)
-        answer = waiting()
-        done.set()
-        return answer
+        entered.set()
+        return slow.wait()
 
-    client_methods = {"wait": wait, "give": slow.give}
-    folder = Path(client.endpoint.path).parent
-    server = DirectServer(client_methods, {"wait": "slow", "give": "slow"}, {"slow": 1}, HERE, folder)
-    one = DirectClient(server.endpoint, HERE)
-    first = one.begin("wait", (), soon())
+    methods = {"wait": wait, "give": slow.give}
+    server = DirectServer(methods, dict.fromkeys(methods, "slow"), {"slow": 1}, HERE, tmp_path)
+    client = DirectClient(server.endpoint, HERE)
+    first = client.begin("wait", (), soon())
+    assert entered.wait(20)
     with pytest.raises(TimedOut):
-        one.call("give", (1,), soon(0.1))
+        client.call("give", (1,), soon(0.1))
     slow.go()
     assert first.result() == "went"
-    assert one.call("give", (2,), soon()) == 2
+    assert client.call("give", (2,), soon()) == 2
     assert slow.calls() == 1
     server.close()
 
