@@ -184,7 +184,7 @@ def test_the_last_but_one_leaves_when_every_reader_has_heard_that_there_will_be_
         factors.append(known.factor)
 
     fake.scaling._say = say
-    fake.clock.due.append((began + 31_000, fake.ring.sweep))
+    fake.clock.due.append((began + 76_000, fake.ring.sweep))
     fake.scaling.to(1)
     assert set(factors) == {1}, "writes need one ingester only, before the other takes no more"
     known = fake.ring.snapshot(INGESTER).replication

@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 from mimir_ray.cluster.ring.model import InstanceDesc, InstanceState, Loss, Period, Replication
 
 FACTOR_MAX = 3
-READER_AGE_S = 20.0
-"""A reader whose view of the ring is older than this leaves nobody out: it may not have heard of what is announced."""
-ANNOUNCE_MS = 30_000
+READER_AGE_S = 60.0
+"""A reader whose view of the ring is older than this leaves nobody out: it may not have heard of what is announced.
+
+A ring that was lost with its machine is back sooner."""
+ANNOUNCE_MS = 75_000
 """From an announcement until writes act on it: `READER_AGE_S`, the longest way of an answer (5 s), and a while."""
 WRITER_AGE_S = 1800.0
 """A writer whose view is older than this refuses: its factor may be of another time."""
