@@ -27,7 +27,7 @@ class ReadTracker(Generic[Answer]):
     """Who is asked, who answered, and whether that is enough.
 
     `start` names whom to ask first, `failed` and `hedge` whom to ask in addition. With `minimize`, only as
-    many as must answer are asked at first. In a zone-aware set the unit is the zone: it counts when all
+    many as must answer are asked at first. In a zone-aware set the unit is the zone (or machine): it counts when all
     its instances have answered, and it is lost with the first that failed.
     """
 
@@ -46,18 +46,20 @@ class ReadTracker(Generic[Answer]):
 
     def __post_init__(self) -> None:
         by_unit: dict[Hashable, list[InstanceDesc]] = {}
-        for one in self.read_set.instances:
-            by_unit.setdefault(one.zone if self.read_set.zone_aware else one.id, []).append(one)
+        asked = self.read_set
+        for at, one in enumerate(asked.instances):
+            zone = asked.machines[at] if asked.machines else one.zone
+            by_unit.setdefault(zone if asked.zone_aware else one.id, []).append(one)
         self._units = list(by_unit.values())
         self._unit_of = {one.id: at for at, unit in enumerate(self._units) for one in unit}
         self._missing = [len(unit) for unit in self._units]
         self.shuffle(self.order if self.order is not None else range(len(self._units)))
 
-    def shuffle(self, order: Sequence[int]) -> None:
-        """Sets the order; before `start`."""
+    def shuffle(self, order: Sequence[int], avoid: Callable[[InstanceDesc], bool] = lambda _: False) -> None:
+        """Sets the order; before `start`. Units with somebody to `avoid` come last."""
         if sorted(order) != list(range(len(self._units))):
             raise ValueError(f"order must be a permutation of {len(self._units)}")
-        self._waiting = list(order)
+        self._waiting = sorted(order, key=lambda at: any(avoid(one) for one in self._units[at]))
 
     @property
     def units(self) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 
 from mimir_ray.cluster.ring.actor import RingActor
+from mimir_ray.cluster.ring.factor import AutomaticFactor
 from mimir_ray.cluster.ring.model import INGESTER
 from mimir_ray.cluster.ring.persistence import FileStore
 from mimir_ray.cluster.ring.ring import RingPolicy
@@ -92,10 +93,14 @@ def _kind(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
     return composed({name: kind for name, kind, _ in shells}), tuple(arguments for _, _, arguments in shells)
 
 
-def _ring(_spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
+def _ring(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
     ring = settings.ingester.ring
     forget = {**RingPolicy().forget_after_periods, INGESTER: ring.auto_forget_unhealthy_periods}
-    policy = RingPolicy(ring.heartbeat_timeout.ms, forget)
+    automatic = {}
+    if ring.replication_factor == 0:
+        kept_ms = settings.blocks_storage.tsdb.retention_period.ms
+        automatic[INGESTER] = AutomaticFactor(spec.copies, ring.zone_awareness_enabled, kept_ms)
+    policy = RingPolicy(ring.heartbeat_timeout.ms, forget, automatic)
     return RingActor, (FileStore(settings.root / "ring.json"), FileStore(settings.root / "ha-tracker.json"), policy)
 
 
@@ -110,6 +115,7 @@ def _ingester(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...
         defaults=runtime_defaults(settings),
         bucket=settings.blocks_bucket,
         number_in_zone=int(spec.address.instance) // len(settings.deploy.zones),
+        machine=spec.machine,
     )
     return IngesterActor, (about, RayTransport(), ProcessSetUp(settings))
 

@@ -20,7 +20,7 @@ from mimir_ray.cluster.transport.base import NAMESPACE
 from mimir_ray.deploy import actors
 from mimir_ray.deploy.environment import MALLOC
 from mimir_ray.deploy.local_ray import join
-from mimir_ray.deploy.placement import NoNodeInZone
+from mimir_ray.deploy.placement import NoNodeInZone, located
 from mimir_ray.deploy.placements import Placements
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.deploy.topology import ActorSpec, topology
@@ -68,6 +68,7 @@ def create_all(settings: Settings, runtime_env: dict[str, Any] | None) -> str:
         places = Placements(settings.root).place(specs)
     except NoNodeInZone as failure:
         return str(failure)
+    specs = tuple(located(specs, places, settings.ingester.ring.zone_awareness_enabled))
     waiting: list[tuple[ActorSpec, Any]] = []
     for spec in specs:
         tell(step=f"starting {spec.address.actor_name}")

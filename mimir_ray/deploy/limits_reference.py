@@ -207,7 +207,9 @@ def _attributes() -> dict[str, frozenset[str]]:
         short = path.relative_to(_PACKAGE).as_posix()
         if not short.startswith(_DECLARATIONS):
             text = path.read_text(encoding="utf-8")
-            found[short] = frozenset(re.findall(r"\b(?:limits|bounds|distributor|config)(?:\([^()]*\))?\.(\w+)", text))
+            found[short] = frozenset(
+                re.findall(r"(?:limits|bounds|distributor|config)(?:\([^()]*\))?(?:\.now)?\.(?=(\w+))", text)
+            )
     return found
 
 

@@ -8,10 +8,11 @@ on the node they were first put on, and wait for it when it is away. A ring, sto
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from mimir_ray.cluster.transport.base import RING
 from mimir_ray.deploy.topology import ActorSpec
 from mimir_ray.errors import Unavailable
 
@@ -108,3 +109,18 @@ def place(specs: Iterable[ActorSpec], nodes: list[RayNode], before: Mapping[str,
         ports[chosen[name].address] += spec.address.role == "gateway"
         places[name] = Place(chosen[name], offset)
     return places
+
+
+def located(specs: Sequence[ActorSpec], places: Mapping[str, Place], zone_aware: bool) -> list[ActorSpec]:
+    """The same specs; ingesters know their machines, and the ring how many copies of a sample can be kept apart."""
+    found = []
+    for spec in specs:
+        where = places.get(spec.address.actor_name) if spec.address.role == "ingester" else None
+        if where is None:
+            found.append(spec)
+            continue
+        # Without a name of its own an actor may come back on any machine of its zone.
+        found.append(replace(spec, machine=where.node.name if where.node.named else where.node.zone))
+    ingesters = [spec for spec in found if spec.address.role == "ingester"]
+    copies = len({spec.zone if zone_aware else spec.machine for spec in ingesters})
+    return [replace(spec, copies=copies) if spec.address == RING else spec for spec in found]

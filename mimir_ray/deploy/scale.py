@@ -94,7 +94,12 @@ class Scaling:
 
     def to(self, count: int) -> None:
         """Ingesters 0 to `count` - 1, and no others. Raises `TooSlow`, and what calls raise."""
-        there = {_index(one.id) for one in self._ingesters().instances.values()}
+        instances = self._ingesters().instances.values()
+        there = {_index(one.id) for one in instances}
+        for one in instances:
+            if _index(one.id) < count and one.read_only:
+                self._say(f"{one.address} takes writes again")  # a removal was begun and given up
+                self._ring.call("set_read_only", INGESTER, one.id, False, timeout_s=CALL_TIMEOUT_S)
         for index in sorted(set(range(count)) - there):
             self.add(index)
         for index in sorted((index for index in there if index >= count), reverse=True):
@@ -110,6 +115,10 @@ class Scaling:
         """What it has is in the bucket, and read from there, before it leaves."""
         name = _id(index)
         address = Address("ingester", str(index))
+        # With fewer machines there may be fewer copies of a sample: readers hear of that first, then writers.
+        self._ring.call("plan_removal", INGESTER, name, timeout_s=CALL_TIMEOUT_S)
+        self._wait("writes need one ingester less", self._settled, STATE_TIMEOUT_S)
+        self._wait_seen()
         self._say(f"{address.actor_name} takes no more writes")
         self._ring.call("set_read_only", INGESTER, name, True, timeout_s=CALL_TIMEOUT_S)
         self._wait_seen()
@@ -117,6 +126,7 @@ class Scaling:
         self._say(f"{address.actor_name} uploads its samples")
         self._transport.client(address).call("flush", (), True, timeout_s=FLUSH_TIMEOUT_S)
         self._wait_read_from_bucket(self._clock.now_ms())
+        self._ring.call("set_drained", INGESTER, name, timeout_s=CALL_TIMEOUT_S)
         self._say(f"{address.actor_name} leaves")
         self._actors.end(address)
         desc = self._ingesters().instances.get(name)
@@ -136,6 +146,11 @@ class Scaling:
     def _ingesters(self) -> RingDesc:
         answer: RingDesc = self._ring.call("snapshot", INGESTER, timeout_s=CALL_TIMEOUT_S)
         return answer
+
+    def _settled(self) -> bool:
+        """Whether the replication factor is what the ingesters that stay allow."""
+        known = self._ingesters().replication
+        return known is None or (not known.announced and known.settled_ms <= self._clock.now_ms())
 
     def _wait_active(self, instance: InstanceId, after_incarnation: int = -1) -> None:
         def active() -> bool:

@@ -109,7 +109,7 @@ class Settings:
     api: ApiConfig = block(ApiConfig)
     server: ServerConfig = block(ServerConfig)
     distributor: DistributorConfig = block(DistributorConfig)
-    ingester: IngesterConfig = block(IngesterConfig(ring=IngesterRingConfig(replication_factor=1)))
+    ingester: IngesterConfig = block(IngesterConfig(ring=IngesterRingConfig(replication_factor=0)))
     limits: Limits = block(Limits)
     querier: QuerierConfig = block(QuerierConfig)
     common: CommonConfig = block(CommonConfig)

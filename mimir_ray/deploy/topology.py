@@ -22,6 +22,8 @@ class ActorSpec:
     """One actor: what it runs, and how Ray is to keep it. `zone` is "" for roles that have none.
 
     `hosts`: the roles that share it, where they are several. `home`: of one of those, the actor that it lives in.
+    `machine`: of an ingester, whose loss takes its disk along; "" where Ray chooses. `copies`: of the ring, on how many
+    machines, or in how many zones, the ingesters of the deployment are.
     """
 
     address: Address
@@ -30,6 +32,8 @@ class ActorSpec:
     concurrency_groups: Mapping[str, int] = field(default_factory=dict)
     hosts: tuple[ActorSpec, ...] = ()
     home: Address | None = None
+    machine: str = ""
+    copies: int = 1
 
     @property
     def roles(self) -> tuple[Address, ...]:

@@ -17,6 +17,7 @@ from mimir_ray.bucket.open import open_bucket
 from mimir_ray.bucket.sharding import tenant_shard
 from mimir_ray.clock import SystemClock
 from mimir_ray.cluster.ring.elections import Elected
+from mimir_ray.cluster.ring.factor import READER_AGE_S, WRITER_AGE_S
 from mimir_ray.cluster.ring.lifecycler import Lifecycler
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
 from mimir_ray.cluster.ring.model import (
@@ -28,6 +29,7 @@ from mimir_ray.cluster.ring.model import (
     InstanceState,
     RingName,
 )
+from mimir_ray.cluster.ring.replication import RingTooOld
 from mimir_ray.cluster.ring.shuffle_shard import LookBackCache, ShardCache
 from mimir_ray.cluster.ring.watcher import RingWatcher
 from mimir_ray.cluster.transport.base import RING, Address, Client, NoSuchPeer, Transport
@@ -46,8 +48,10 @@ from mimir_ray.roles.api import WriteBatch, WriteResult
 from mimir_ray.roles.compactor.actor import ring_options as compactor_ring_options
 from mimir_ray.roles.distributor.distributor import Distributor
 from mimir_ray.roles.distributor.ha_tracker import HaTracker
+from mimir_ray.roles.distributor.ingester_queue import CALL_HELD_S
 from mimir_ray.roles.distributor.metrics import DistributorMetrics, HaTrackerMetrics
 from mimir_ray.roles.querier.fragments import ShardTasks
+from mimir_ray.roles.querier.liveness import Liveness, LivenessMetrics
 from mimir_ray.roles.querier.metrics import QuerierMetrics
 from mimir_ray.roles.querier.querier import OlderSamples, Querier
 from mimir_ray.roles.querier.source import Ingesters
@@ -131,6 +135,7 @@ class GatewayActor:
         self._query_executor = ThreadPoolExecutor(settings.querier.max_concurrent, "query")
         self._fan_out = ThreadPoolExecutor(64, "fan-out")
         self._write_shards = ShardCache()
+        self._liveness = Liveness(transport, self._clock.monotonic_s, LivenessMetrics(self._registry))
         self._distributor = Distributor(
             settings.distributor,
             self._runtime,
@@ -272,7 +277,10 @@ class GatewayActor:
     def _write_ring(self, tenant: TenantId) -> RingView:
         """The ingesters that take a tenant's writes."""
         size = self._runtime.limits(tenant).ingestion_tenant_shard_size
-        return self._write_shards.shard(self._watcher.view(INGESTER_RING), tenant, size)
+        view = self._watcher.view(INGESTER_RING)
+        if view.replication is not None and self._watcher.age_s() > WRITER_AGE_S:
+            raise RingTooOld(INGESTER_RING, self._watcher.age_s())
+        return self._write_shards.shard(view, tenant, size)
 
     def _join_distributors(self) -> Lifecycler:
         """Takes part in the ring of distributors, which share the rates of tenants. Its token owns nothing."""
@@ -310,7 +318,7 @@ class GatewayActor:
         view: RingView = self._watcher.view(INGESTER_RING)
         entry = view.get(instance)  # type: ignore[arg-type]
         address = entry.address if entry is not None else instance
-        return _IngesterClient(self._transport.client(address), self._spec.settings.distributor.remote_timeout.seconds)
+        return _IngesterClient(self._transport.client(address), CALL_HELD_S)
 
     def _ingesters(self, settings: Any) -> Ingesters:
         """The querier's way to recent samples."""
@@ -323,11 +331,12 @@ class GatewayActor:
         delay = querier.minimize_ingester_requests_hedging_delay
         return Ingesters(
             lambda: self._watcher.view(INGESTER_RING),
-            self._transport,
+            self._liveness,
             self._fan_out,
             querier.minimize_ingester_requests,
             delay.seconds if querier.minimize_ingester_requests and delay.ms else None,
             shard if querier.shuffle_sharding_ingesters_enabled else None,
+            lambda: self._watcher.age_s() > READER_AGE_S,
         )
 
     def _older_samples(self, settings: Any) -> OlderSamples:
@@ -343,7 +352,7 @@ class GatewayActor:
             return tenant_shard(self._watcher.view(STORE_GATEWAY), tenant, self._runtime.limits(tenant), shards)
 
         metrics = QuerierMetrics(self._registry)
-        store = Store(self._indexes.fresh_index, shard, self._transport, self._fan_out, config, metrics)
+        store = Store(self._indexes.fresh_index, shard, self._liveness, self._fan_out, config, metrics)
         return OlderSamples(store, self._runtime.limits, self._clock)
 
     def _start_scraper(self, ray_targets: Callable[[], list[Target]] | None) -> Scraper:

@@ -251,7 +251,7 @@ NAMES = st.text(max_size=8)
 )
 def test_saved_rings_come_back_whole(instances: list[InstanceDesc]) -> None:
     rings = {INGESTER: {one.id: one for one in instances}}
-    version, found = decode(encode({INGESTER: 5}, rings))[INGESTER]
+    version, found, _ = decode(encode({INGESTER: 5}, rings))[INGESTER]
     assert version == 5
     assert list(found) == list(rings[INGESTER])
     for name, one in rings[INGESTER].items():

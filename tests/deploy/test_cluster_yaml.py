@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from pathlib import Path
 
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from mimir_ray.deploy.placement import NODE_LABEL, ZONE_LABEL, labelled_nodes, place
+from mimir_ray.config.loader import load
+from mimir_ray.deploy.placement import NODE_LABEL, ZONE_LABEL, labelled_nodes, located, place
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.deploy.topology import topology
 
-CLUSTER = yaml.safe_load((Path(__file__).parents[2] / "cluster.yaml").read_text())
+ROOT = Path(__file__).parents[2]
+CLUSTER = yaml.safe_load((ROOT / "cluster.yaml").read_text())
 
 
 def test_ray_takes_it() -> None:
@@ -29,6 +33,18 @@ def test_every_machine_of_a_zone_says_where_it_is() -> None:
     nodes = [{"Alive": True, "Labels": kind["labels"], "NodeManagerAddress": "10.0.0.1"} for kind in machines.values()]
     assert len(labelled_nodes(nodes)) == 3
     assert place(topology(Settings()), labelled_nodes(nodes), {})
+
+
+def test_with_the_documented_configuration_there_are_three_copies() -> None:
+    written = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "cluster.md").read_text(), re.DOTALL)
+    assert written is not None
+    text = textwrap.dedent(written[1])
+    settings = load(Settings(), ["-config.file=mimir-ray.yaml"], read=lambda _: text).settings
+    assert settings.ingester.ring.replication_factor == 0
+    labels = [kind["labels"] for kind in CLUSTER["available_node_types"].values() if "labels" in kind]
+    nodes = labelled_nodes([{"Alive": True, "Labels": one, "NodeManagerAddress": "10.0.0.1"} for one in labels])
+    specs = topology(settings)
+    assert located(specs, place(specs, nodes, {}), settings.ingester.ring.zone_awareness_enabled)[0].copies == 3
 
 
 def test_nothing_of_it_listens_outside() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mimir_ray.deploy.placement import NODE_LABEL, ZONE_LABEL, NoNodeInZone, RayNode, labelled_nodes, place
+from mimir_ray.deploy.placement import NODE_LABEL, ZONE_LABEL, NoNodeInZone, RayNode, labelled_nodes, located, place
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.deploy.topology import ActorSpec, topology
 
@@ -73,3 +73,30 @@ def test_labels_are_read_off_rays_nodes() -> None:
     options = place(specs(2), found, {})["ingester/1"].options()
     assert options == {"label_selector": {ZONE_LABEL: "b", NODE_LABEL: "b1"}}
     assert place(specs(2), found, {})["ingester/0"].options() == {"label_selector": {ZONE_LABEL: "a"}}
+
+
+@pytest.mark.parametrize(
+    ("ingesters", "names", "zone_aware", "copies"),
+    [
+        (3, ("a1", "b1", "c1"), True, 3),
+        (3, ("a1", "b1", "c1"), False, 3),
+        (2, ("a1", "b1", "c1"), False, 2),
+        (6, ("a1", "a2", "b1", "c1"), False, 4),
+        (6, ("a1", "a2", "b1", "c1"), True, 3),
+        (3, (), False, 1),
+    ],
+)
+def test_copies_can_be_kept_apart_on_as_many_machines_as_have_ingesters(
+    ingesters: int, names: tuple[str, ...], zone_aware: bool, copies: int
+) -> None:
+    of = specs(ingesters)
+    found = located(of, place(of, nodes(*names), {}), zone_aware)
+    assert found[0].copies == copies
+    assert [one.address for one in found] == [one.address for one in of]
+
+
+def test_ingesters_that_may_come_back_on_any_machine_of_a_zone_count_as_on_one() -> None:
+    unnamed = [RayNode(name, name[0], f"10.0.0.{at}", named=False) for at, name in enumerate(("a1", "a2", "b1", "c1"))]
+    of = specs(6)
+    found = located(of, place(of, unnamed, {}), zone_aware=False)
+    assert {one.machine for one in found if one.address.role == "ingester"} == {"a", "b", "c"}

@@ -12,7 +12,9 @@ from mimir_ray.bucket.bucket_index import BucketIndex, write_bucket_index
 from mimir_ray.bucket.filesystem import FilesystemBucket
 from mimir_ray.clock import ManualClock
 from mimir_ray.cluster.ring.actor import RingActor
+from mimir_ray.cluster.ring.factor import AutomaticFactor
 from mimir_ray.cluster.ring.model import INGESTER, InstanceDesc, InstanceId, InstanceState
+from mimir_ray.cluster.ring.ring import RingPolicy
 from mimir_ray.cluster.transport.base import RING, Address
 from mimir_ray.cluster.transport.in_process import InProcessTransport
 from mimir_ray.config.units import duration
@@ -46,10 +48,12 @@ class Fake:
     diary: list[str] = field(default_factory=list)
     starts_s: float = 5.0
     indexes: bool = True
+    automatic: bool = False
 
     def __post_init__(self) -> None:
         self.transport = InProcessTransport(self.clock)
-        self.ring = RingActor(clock=self.clock, sweep_period_s=0)
+        policy = RingPolicy(automatic={INGESTER: AutomaticFactor(2)} if self.automatic else {})
+        self.ring = RingActor(policy=policy, clock=self.clock, sweep_period_s=0)
         self.transport.serve(RING, lambda: self.ring)
         self.transport.serve(Address("gateway", "0"), lambda: self)
         self.bucket = FilesystemBucket(self.folder)
@@ -61,6 +65,7 @@ class Fake:
         write_bucket_index(self.bucket, TENANT, BucketIndex(updated_at=self.clock.now_ms() // 1000))
 
     def ring_versions(self) -> dict[str, int]:
+        self.ring.sweep()
         return {INGESTER: self.ring.snapshot(INGESTER).version}
 
     def states(self) -> dict[str, str]:
@@ -71,7 +76,15 @@ class Fake:
         name = InstanceId(f"ingester-{index}")
         address = Address("ingester", str(index))
         self.ring.register(
-            INGESTER, InstanceDesc(name, address.actor_name, state=state, incarnation=self.clock.now_ms())
+            INGESTER,
+            InstanceDesc(
+                name,
+                address.actor_name,
+                state=state,
+                incarnation=self.clock.now_ms(),
+                machine=f"machine-{index}",
+                empty=True,
+            ),
         )
         self.transport.serve(address, lambda: self)
 
@@ -157,3 +170,33 @@ def test_one_that_does_not_come_up_ends_the_roll(fake: Fake) -> None:
     with pytest.raises(TooSlow, match="ingester-0 takes writes"):
         fake.scaling.roll()
     assert fake.states() == {"ingester-0": "JOINING", "ingester-1": "ACTIVE"}
+
+
+def test_the_last_but_one_leaves_when_every_reader_has_heard_that_there_will_be_one_copy(tmp_path: Path) -> None:
+    fake = Fake(tmp_path, automatic=True)
+    fake.scaling.to(2)
+    began = fake.clock.now_ms()
+    factors: list[int] = []
+
+    def say(sentence: str) -> None:
+        known = fake.ring.snapshot(INGESTER).replication
+        assert known is not None
+        factors.append(known.factor)
+
+    fake.scaling._say = say
+    fake.clock.due.append((began + 76_000, fake.ring.sweep))
+    fake.scaling.to(1)
+    assert set(factors) == {1}, "writes need one ingester only, before the other takes no more"
+    known = fake.ring.snapshot(INGESTER).replication
+    assert known is not None
+    assert not known.lost
+    assert not known.leaving
+
+
+def test_one_that_was_to_leave_and_stays_takes_writes_again(fake: Fake) -> None:
+    fake.scaling.to(2)
+    fake.indexes = False
+    with pytest.raises(TooSlow):
+        fake.scaling.to(1)
+    fake.scaling.to(2)
+    assert fake.states() == {"ingester-0": "ACTIVE", "ingester-1": "ACTIVE"}

@@ -103,7 +103,7 @@ def test_a_topology_is_the_same_every_time_and_travels() -> None:
 
 def test_the_defaults_can_be_used() -> None:
     assert loaded() == Settings()
-    assert Settings().ingester.ring.replication_factor == 1
+    assert Settings().ingester.ring.replication_factor == 0
     assert not Settings().tenancy.multitenancy_enabled
 
 

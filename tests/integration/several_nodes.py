@@ -16,6 +16,7 @@ from typing import Any
 from tests.integration.deployment import Answer, Deployment, request
 
 ZONES = ("zone-a", "zone-b", "zone-c")
+GATEWAYS = 2
 
 
 def free_ports(count: int) -> int:
@@ -34,14 +35,15 @@ def free_ports(count: int) -> int:
 
 
 class ZonedDeployment:
-    """A node, a gateway and (by `flags`) one or more ingesters a zone. The head node runs what is bound to no zone."""
+    """A node and (by `flags`) one or more ingesters a zone; the first two have a gateway too. What is bound to no zone
+    runs on any node."""
 
     def __init__(self, folder: Path, flags: Sequence[str]) -> None:
         token = folder / "data" / "ray-auth-token"
         token.parent.mkdir(parents=True)
         where = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
         self.nodes: dict[str, list[int]] = {}
-        self.deployment = Deployment(folder, (), where, free_ports(len(ZONES)))
+        self.deployment = Deployment(folder, (), where, free_ports(GATEWAYS))
         self._ray = subprocess.Popen(
             [sys.executable, "-m", "tests.integration.simulated_nodes", str(token)],
             cwd=folder,
@@ -54,8 +56,7 @@ class ZonedDeployment:
         self.address: str = self._told()["address"]
         self.flags = (
             f"-deploy.zones={','.join(ZONES)}",
-            f"-deploy.gateways={len(ZONES)}",
-            "-ingester.ring.replication-factor=3",
+            f"-deploy.gateways={GATEWAYS}",
             "-ingester.ring.zone-awareness-enabled=true",
             *flags,
         )
@@ -76,13 +77,13 @@ class ZonedDeployment:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def kill_actor(self, kind: str, zone: str) -> None:
-        """The processes of an actor class on the zone's node."""
+    def signal_actor(self, kind: str, zone: str, number: int = signal.SIGKILL) -> None:
+        """Sends a signal to the processes of an actor class on the zone's node."""
         below = descendants(self.nodes[zone])
         found = [pid for pid in self.deployment.pids_of(f"ray::{kind}") if pid in below]
         assert found, f"no {kind} in {zone}"
         for pid in found:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
 
     def scale(self, *arguments: str, timeout_s: float = 240.0) -> str:
         """`mimir-ray scale`; what it said."""
@@ -102,7 +103,7 @@ class ZonedDeployment:
     def ask(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
         """Of the first gateway that answers, as a load balancer does: one that refuses connections is passed over."""
         last: OSError = OSError("no gateway")
-        for offset in range(len(ZONES)):
+        for offset in range(GATEWAYS):
             try:
                 return request(self.deployment.port + offset, method, path, body, headers)
             except OSError as error:

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -169,6 +170,25 @@ def test_samples_survive_the_death_of_all_ingesters(deployment: Deployment) -> N
     assert len(writer.acknowledged) > before
 
 
+def test_an_ingester_that_stalls_costs_a_moment_and_no_threads(deployment: Deployment) -> None:
+    """It is alive to Ray and to the ring, and says nothing: whoever needs it is told soon, and nobody else waits."""
+    with writing(deployment, "stalled") as writer:
+        stalled = min(deployment.pids_of("ray::IngesterActor"))
+        os.kill(stalled, signal.SIGSTOP)
+        try:
+            before = writer.failures
+            wait_for("writes are answered with an error", lambda: writer.failures > before)
+            with ThreadPoolExecutor(30) as pool:  # more than the gateway has threads for queries
+                answers = list(pool.map(lambda _: deployment.ask("query", query="sum(written)"), range(30)))
+            assert {one.status for one in answers} == {503}, [one.text for one in answers]
+            assert deployment.result("query", query="1 + 1")["result"][1] == "2"
+            lines = deployment.get("/metrics").text.splitlines()
+            inflight = [line for line in lines if line.startswith("cortex_distributor_ingester_calls_inflight{")]
+            assert max(float(line.rpartition(" ")[2]) for line in inflight) == 2
+        finally:
+            os.kill(stalled, signal.SIGCONT)
+
+
 def test_writes_go_on_while_the_ring_is_dead(deployment: Deployment) -> None:
     with writing(deployment, "ring") as writer:
         (ring,) = deployment.pids_of("ray::RingActor")
@@ -207,7 +227,7 @@ def test_meanwhile_blocks_went_into_the_bucket(deployment: Deployment) -> None:
     assert all(meta["thanos"]["source"] == "receive" for meta in metas)
 
 
-@pytest.mark.parametrize("name", ["ingester", "ingesters", "ring", "gateway", "everything", "restart"])
+@pytest.mark.parametrize("name", ["ingester", "ingesters", "stalled", "ring", "gateway", "everything", "restart"])
 def test_older_samples_are_still_whole_after_all_of_that(name: str, deployment: Deployment) -> None:
     """Runs last: restarts that came later must not have touched what earlier tests wrote."""
     found = deployment.result("query", query=f'count_over_time(written{{writer="{name}"}}[1h])', time=time.time())

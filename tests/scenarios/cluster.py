@@ -24,10 +24,11 @@ from mimir_ray.bucket.filesystem import FilesystemBucket
 from mimir_ray.bucket.store_config import BucketStoreConfig
 from mimir_ray.clock import ManualClock
 from mimir_ray.cluster.ring.actor import RingActor
+from mimir_ray.cluster.ring.factor import READER_AGE_S, AutomaticFactor
 from mimir_ray.cluster.ring.lifecycler import Lifecycler
 from mimir_ray.cluster.ring.lookup import RingOptions, RingView
 from mimir_ray.cluster.ring.model import INGESTER, STORE_GATEWAY, InstanceDesc, InstanceId
-from mimir_ray.cluster.ring.ring import MemoryStore
+from mimir_ray.cluster.ring.ring import MemoryStore, RingPolicy
 from mimir_ray.cluster.ring.shuffle_shard import LookBackCache, ShardCache
 from mimir_ray.cluster.ring.watcher import RingWatcher
 from mimir_ray.cluster.transport.base import RING, Address, Client, Retry
@@ -48,10 +49,11 @@ from mimir_ray.roles.distributor.config import DistributorConfig
 from mimir_ray.roles.distributor.distributor import Distributor, PushOutcome
 from mimir_ray.roles.distributor.metrics import DistributorMetrics
 from mimir_ray.roles.ingester.config import TsdbConfig
-from mimir_ray.roles.ingester.ingester import Ingester
+from mimir_ray.roles.ingester.ingester import Ingester, has_been_used
 from mimir_ray.roles.ingester.metrics import IngesterMetrics
 from mimir_ray.roles.querier.config import QuerierConfig
 from mimir_ray.roles.querier.fragments import ShardTasks
+from mimir_ray.roles.querier.liveness import Liveness
 from mimir_ray.roles.querier.metrics import QuerierMetrics
 from mimir_ray.roles.querier.querier import OlderSamples, Querier
 from mimir_ray.roles.querier.source import ClusterSource, Ingesters
@@ -93,7 +95,14 @@ class Node:
             bucket=cluster.bucket if cluster.tsdb else None,
         )
         address = Address("ingester", str(number)).actor_name
-        desc = InstanceDesc(self.id, address, zone=cluster.zone_of(number), incarnation=next(_incarnations))
+        desc = InstanceDesc(
+            self.id,
+            address,
+            zone=cluster.zone_of(number),
+            incarnation=next(_incarnations),
+            machine=f"machine-{number}",
+            empty=not has_been_used(cluster.directory / self.id),
+        )
         rng = np.random.default_rng(number)
         self.lifecycler = Lifecycler(INGESTER, desc, ring, cluster.clock, rng, TOKENS)
         self.calls: list[str] = []
@@ -193,7 +202,9 @@ class Cluster:
         tsdb: TsdbConfig | None = None,
         **limits: object,
     ) -> None:
-        """With `store_gateways` queries read the bucket too, for all times unless `limits` and `querier` differ.
+        """Each ingester has a machine of its own. A `replication_factor` of 0 is automatic.
+
+        With `store_gateways` queries read the bucket too, for all times unless `limits` and `querier` differ.
         With `tsdb` ingesters ship into the bucket."""
         self.directory = directory
         self.clock = ManualClock(NOW_MS)
@@ -202,6 +213,10 @@ class Cluster:
         self.tsdb = tsdb
         self.zones = zones
         self.options = RingOptions(replication_factor, zone_aware=len(zones) > 1)
+        self.policy = RingPolicy()
+        if replication_factor == 0:
+            automatic = AutomaticFactor(min(ingesters, len(zones)) if len(zones) > 1 else ingesters, len(zones) > 1)
+            self.policy = RingPolicy(automatic={INGESTER: automatic})
         # Few attempts: each one's pause would move the clock, and nobody sends heartbeats meanwhile.
         self.transport = InProcessTransport(self.clock, retry=Retry(attempts_max=2))
         self.ring_store, self.elections_store = MemoryStore(), MemoryStore()
@@ -230,17 +245,19 @@ class Cluster:
             DistributorMetrics(self.registry),
         )
         shards = LookBackCache(13 * 3_600_000)
+        liveness = Liveness(self.transport, self.clock.monotonic_s)
         self.ingesters = Ingesters(
             lambda: self.view,
-            self.transport,
+            liveness,
             self._executor,
             minimize=True,
             shard=lambda tenant, view: shards.shard(view, tenant, self.limits.ingestion_tenant_shard_size),
+            old=lambda: self.watcher.age_s() > READER_AGE_S,
         )
         store = Store(
             lambda tenant: read_bucket_index(self.bucket, tenant) or BucketIndex(),
             lambda tenant: self.watcher.view(STORE_GATEWAY),
-            self.transport,
+            liveness,
             self._executor,
             self.bucket_store,
             QuerierMetrics(self.registry),
@@ -274,9 +291,8 @@ class Cluster:
 
     def start_ring(self) -> None:
         """Also after its death: from what it saved."""
-        self.transport.serve(
-            RING, lambda: RingActor(self.ring_store, self.elections_store, clock=self.clock, sweep_period_s=0)
-        )
+        stores = self.ring_store, self.elections_store
+        self.transport.serve(RING, lambda: RingActor(*stores, policy=self.policy, clock=self.clock, sweep_period_s=0))
 
     def start(self, number: int) -> Node:
         """An ingester, new or again; it replays what is on its disk."""

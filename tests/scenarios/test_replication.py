@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from mimir_ray.cluster.ring.model import INGESTER, InstanceId
 from mimir_ray.cluster.ring.replication import TooFewLiveReplicas, TooManyUnhealthyInstances
 from mimir_ray.cluster.ring.ring import MemoryStore
 from mimir_ray.cluster.transport.base import RING
+from mimir_ray.errors import Unavailable
 from mimir_ray.model.labels import labels_of
 from tests.scenarios.cluster import NOW_MS, Cluster, Series
 
@@ -86,6 +88,49 @@ def test_samples_from_before_a_shard_changed_are_found_within_the_look_back(tmp_
                 cluster.start(4 + step)
             cluster.pass_time(60)
             assert cluster.instant("sum(count_over_time(up[1h]))") == cluster.expected("sum(count_over_time(up[1h]))")
+
+
+def test_the_number_of_copies_follows_the_machines(tmp_path: Path) -> None:
+    """One, then three; what was stored once is never missed, and no ingester is asked for nothing afterwards."""
+    with Cluster(tmp_path, ingesters=1, replication_factor=0) as cluster:
+        cluster.push(samples("one"))
+        for number in (1, 2):
+            cluster.start(number)
+        cluster.push(samples("three"))
+        held = [sum(stats.series for stats in node.ingester.tenant_stats().values()) for node in cluster.nodes.values()]
+        assert held == [80, 40, 40]
+        for query in ("sum(one)", "sum(three)", "count({number!=''})"):
+            assert cluster.instant(query) == cluster.expected(query)
+        cluster.kill(2)
+        with pytest.raises(Unavailable):
+            cluster.instant("sum(one)")
+        cluster.push(samples("two_of_three"))
+        cluster.start(2)
+        cluster.pass_time(15 * 3600)
+        cluster.push(samples("later", cluster.clock.now_ms()))
+        cluster.kill(0)
+        assert cluster.instant("sum(later)") == cluster.expected("sum(later)")
+
+
+def test_one_machine_keeps_one_copy_and_evaluates_where_the_series_are(tmp_path: Path) -> None:
+    with Cluster(tmp_path, ingesters=1, replication_factor=0) as cluster:
+        cluster.push(samples("up"))
+        assert cluster.instant("sum(up)") == cluster.expected("sum(up)")
+        assert "evaluate" in cluster.nodes[0].calls
+
+
+def test_a_disk_that_was_lost_is_not_counted_on(tmp_path: Path) -> None:
+    """Two have every sample, one of them starts with nothing: it must not stand in for the other."""
+    with Cluster(tmp_path, ingesters=3, replication_factor=0) as cluster:
+        cluster.push(samples("up"))
+        cluster.kill(1)
+        shutil.rmtree(tmp_path / "ingester-1")
+        cluster.start(1)
+        for _ in range(10):
+            assert cluster.instant("sum(up)", fragments=False) == cluster.expected("sum(up)")
+        cluster.kill(2)
+        with pytest.raises(Unavailable):
+            cluster.instant("sum(up)")
 
 
 def test_a_ring_that_lost_its_memory_hides_no_samples(tmp_path: Path) -> None:

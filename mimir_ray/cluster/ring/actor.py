@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from mimir_ray.clock import Clock, SystemClock
 from mimir_ray.cluster.ring.elections import Elected, Elections
-from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId, InstanceState, RingDesc, RingName
+from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId, InstanceState, Replication, RingDesc, RingName
 from mimir_ray.cluster.ring.ring import RingPolicy, Rings, RingStore
 from mimir_ray.telemetry.metrics import expose, on_scrape, process_registry
 
@@ -66,8 +66,14 @@ class RingActor:
     def unregister(self, ring: RingName, instance: InstanceId, incarnation: int) -> None:
         self._rings.unregister(ring, instance, incarnation)
 
-    def recall(self, ring: RingName, instances: Sequence[InstanceDesc]) -> None:
-        self._rings.recall(ring, instances)
+    def plan_removal(self, ring: RingName, instance: InstanceId) -> None:
+        self._rings.plan_removal(ring, instance)
+
+    def set_drained(self, ring: RingName, instance: InstanceId) -> None:
+        self._rings.set_drained(ring, instance)
+
+    def recall(self, ring: RingName, instances: Sequence[InstanceDesc], replication: Replication | None = None) -> None:
+        self._rings.recall(ring, instances, replication)
 
     def forget(self, ring: RingName, instance: InstanceId) -> None:
         self._rings.forget(ring, instance)
@@ -99,11 +105,24 @@ class RingActor:
 
     def _members(self) -> Iterable[Metric]:
         family = GaugeMetricFamily("cortex_ring_members", "Instances by state.", labels=("name", "state"))
+        copies = GaugeMetricFamily(
+            "mimir_ray_ring_replication_factor",
+            "Copies that writes make, where that is automatic. Ours.",
+            labels=("name",),
+        )
+        missing = GaugeMetricFamily(
+            "mimir_ray_ring_tolerated_failures",
+            "Machines, or zones, that reads may leave out, where the replication factor is automatic. Ours.",
+            labels=("name",),
+        )
         for ring, desc in self._rings.watch(dict.fromkeys(self._rings.versions(), -1)).items():
             counts = Counter(str(one.state) for one in desc.instances.values())
             for state, count in sorted(counts.items()):
                 family.add_metric((ring, state), count)
-        yield family
+            if desc.replication is not None:
+                copies.add_metric((ring,), desc.replication.factor)
+                missing.add_metric((ring,), desc.replication.failures_max)
+        yield from (family, copies, missing)
 
     def close(self) -> None:
         self._stop.set()

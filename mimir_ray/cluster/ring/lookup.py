@@ -7,7 +7,8 @@ search and a `take`: 2,000 keys take about 50 µs among 3 instances, 140 µs amo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from mimir_ray.cluster.ring.model import (
     InstanceId,
     InstanceState,
     Operation,
+    Replication,
     RingDesc,
     RingName,
 )
@@ -30,7 +32,11 @@ NOBODY = -1
 
 @dataclass(frozen=True, slots=True)
 class RingOptions:
-    """How one ring is read. Mimir's `*.ring.replication-factor`, `zone-awareness-enabled`, `heartbeat-timeout`."""
+    """How one ring is read. Mimir's `*.ring.replication-factor`, `zone-awareness-enabled`, `heartbeat-timeout`.
+
+    A `replication_factor` of 0 is automatic: the ring says it, and copies are on different machines, or in different
+    zones where `zone_aware`.
+    """
 
     replication_factor: int = 1
     zone_aware: bool = False
@@ -82,8 +88,8 @@ class _Index:
     table: NDArray[np.int16]
 
     @classmethod
-    def build(cls, instances: tuple[InstanceDesc, ...], options: RingOptions) -> _Index:
-        zone_code = _exclusive_codes(instances, options)
+    def build(cls, instances: tuple[InstanceDesc, ...], options: RingOptions, automatic: bool) -> _Index:
+        zone_code = _exclusive_codes(instances, options, automatic)
         tokens, owner = _sorted_tokens(instances)
         return cls(
             position={one.id: at for at, one in enumerate(instances)},
@@ -95,11 +101,14 @@ class _Index:
         )
 
 
-def _exclusive_codes(instances: tuple[InstanceDesc, ...], options: RingOptions) -> NDArray[np.int32]:
+def _exclusive_codes(instances: tuple[InstanceDesc, ...], options: RingOptions, automatic: bool) -> NDArray[np.int32]:
     """int32[I]: equal for two instances that must not be in one replica set."""
     codes = np.arange(len(instances), dtype=np.int32)
-    if options.zone_aware:
-        first: dict[str, int] = {}
+    first: dict[str, int] = {}
+    if automatic:
+        for at, one in enumerate(instances):
+            codes[at] = first.setdefault(one.domain(options.zone_aware), at)
+    elif options.zone_aware:
         for at, one in enumerate(instances):
             # An instance without a zone stands for itself. Upstream: dskit ring/ring.go findInstancesForKey
             codes[at] = first.setdefault(one.zone, at) if one.zone else at
@@ -128,11 +137,18 @@ class RingView:
         self.name: RingName = desc.name
         self.version: int = desc.version
         self.as_of_ms: int = desc.as_of_ms
+        self.replication: Replication | None = desc.replication
+        if desc.replication is not None:
+            options = replace(options, replication_factor=desc.replication.factor)
+        elif options.replication_factor == 0:
+            options = replace(options, replication_factor=1)  # the ring has not said it yet
         self.options = options
         self.instances: tuple[InstanceDesc, ...] = tuple(desc.instances[name] for name in sorted(desc.instances))
         self.has_read_only: bool = any(one.read_only for one in self.instances)
         reuse = before if before is not None and (before.version, before.options) == (desc.version, options) else None
-        self._index: _Index = reuse._index if reuse else _Index.build(self.instances, options)
+        self._index: _Index = (
+            reuse._index if reuse else _Index.build(self.instances, options, desc.replication is not None)
+        )
 
     @property
     def index(self) -> dict[InstanceId, int]:
@@ -149,6 +165,11 @@ class RingView:
         return self.options.replication_factor
 
     @property
+    def failures_max(self) -> int:
+        """How many instances, or zones or machines, a read may leave out where the others are all there."""
+        return self.options.replication_factor // 2 if self.replication is None else self.replication.failures_max
+
+    @property
     def tokens(self) -> NDArray[np.uint32]:
         """uint32[K]: all tokens, ascending."""
         return self._index.tokens
@@ -160,6 +181,12 @@ class RingView:
 
     def __len__(self) -> int:
         return len(self.instances)
+
+    def part(self, names: Iterable[InstanceId], version: int, before: RingView | None = None) -> RingView:
+        """The ring of these instances only, with the heartbeats of this view."""
+        kept = {name: self.instances[self.index[name]] for name in names}
+        desc = RingDesc(self.name, version, self.as_of_ms, kept, replication=self.replication)
+        return RingView(desc, self.options, before)
 
     def get(self, instance: InstanceId) -> InstanceDesc | None:
         at = self.index.get(instance)

@@ -7,18 +7,30 @@ import binascii
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId, InstanceState, RingName
+from mimir_ray.cluster.ring.model import (
+    InstanceDesc,
+    InstanceId,
+    InstanceState,
+    Loss,
+    Period,
+    Replication,
+    RingName,
+)
 from mimir_ray.errors import Corruption
 
 FORMAT = 1
 
-RingStates = dict[RingName, tuple[int, dict[InstanceId, InstanceDesc]]]
-"""Ring → its version and instances."""
+
+class SavedRing(NamedTuple):
+    version: int
+    instances: dict[InstanceId, InstanceDesc]
+    replication: Replication | None = None
 
 
 class FileStore:
@@ -43,25 +55,33 @@ class FileStore:
         scratch.replace(self._path)
 
 
-def encode(versions: Mapping[RingName, int], rings: Mapping[RingName, Mapping[InstanceId, InstanceDesc]]) -> bytes:
+def encode(
+    versions: Mapping[RingName, int],
+    rings: Mapping[RingName, Mapping[InstanceId, InstanceDesc]],
+    replications: Mapping[RingName, Replication] | None = None,
+) -> bytes:
     """Everything but heartbeats: those are worth nothing later. Tokens are base64 of little-endian u32."""
-    saved = {
+    saved: dict[str, dict[str, Any]] = {
         ring: {"version": versions[ring], "instances": [_encode_instance(one) for one in instances.values()]}
         for ring, instances in rings.items()
     }
+    for ring, replication in (replications or {}).items():
+        saved[ring]["replication"] = _encode_replication(replication)
     return json.dumps({"format": FORMAT, "rings": saved}).encode()
 
 
-def decode(data: bytes) -> RingStates:
+def decode(data: bytes) -> dict[RingName, SavedRing]:
     """The inverse; all heartbeats are 0. Raises `Corruption`."""
     try:
         state = json.loads(data)
         if state["format"] != FORMAT:
             raise Corruption(f"saved rings have format {state['format']}, expected {FORMAT}")
-        found: RingStates = {}
+        found: dict[RingName, SavedRing] = {}
         for ring, saved in state["rings"].items():
             instances = [_decode_instance(one) for one in saved["instances"]]
-            found[RingName(ring)] = int(saved["version"]), {one.id: one for one in instances}
+            replication = _decode_replication(saved["replication"]) if "replication" in saved else None
+            by_id = {one.id: one for one in instances}
+            found[RingName(ring)] = SavedRing(int(saved["version"]), by_id, replication)
         return found
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
         raise Corruption(f"saved rings cannot be read: {error!r}") from error
@@ -78,6 +98,8 @@ def _encode_instance(one: InstanceDesc) -> dict[str, Any]:
         "read_only": one.read_only,
         "read_only_updated_ms": one.read_only_updated_ms,
         "incarnation": one.incarnation,
+        "machine": one.machine,
+        "empty": one.empty,
     }
 
 
@@ -92,4 +114,27 @@ def _decode_instance(saved: dict[str, Any]) -> InstanceDesc:
         read_only=bool(saved["read_only"]),
         read_only_updated_ms=int(saved["read_only_updated_ms"]),
         incarnation=int(saved["incarnation"]),
+        machine=str(saved.get("machine", "")),
+        empty=bool(saved.get("empty", False)),
+    )
+
+
+def _encode_replication(one: Replication) -> dict[str, Any]:
+    return {
+        **asdict(one),
+        "leaving": sorted(one.leaving),
+        "drained": sorted(one.drained),
+    }
+
+
+def _decode_replication(saved: dict[str, Any]) -> Replication:
+    numbers = ("factor", "since_ms", "announced", "announced_ms", "settled_ms", "blank_ms")
+    return Replication(
+        **{name: int(saved[name]) for name in numbers},
+        past=tuple(Period(int(one["factor"]), int(one["since_ms"]), int(one["until_ms"])) for one in saved["past"]),
+        lost=tuple(
+            Loss(InstanceId(str(one["instance"])), int(one["at_ms"]), bool(one["removed"])) for one in saved["lost"]
+        ),
+        leaving=frozenset(InstanceId(str(one)) for one in saved["leaving"]),
+        drained=frozenset(InstanceId(str(one)) for one in saved["drained"]),
     )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.cluster.ring.lookup import NOBODY, RingView
-from mimir_ray.cluster.ring.model import READ, InstanceDesc, Operation
+from mimir_ray.cluster.ring.model import READ, InstanceDesc, Operation, Replication
 from mimir_ray.errors import Unavailable
 
 
@@ -29,6 +29,17 @@ class TooManyUnhealthyInstances(Unavailable):
 
     def describe(self) -> str:
         return "too many unhealthy instances in the ring"
+
+
+@dataclass(eq=False)
+class RingTooOld(Unavailable):
+    """With an automatic replication factor writes must know the one in force."""
+
+    ring: str
+    age_s: float
+
+    def describe(self) -> str:
+        return f"the {self.ring} ring was last heard of {self.age_s:.0f} s ago"
 
 
 @dataclass(eq=False)
@@ -78,17 +89,18 @@ class ReadSet:
     """Whom to ask for something that any instance may hold, and how many may fail.
 
     Where `zone_aware`: all instances of all but `zone_failures_max` zones must answer. Else: all but
-    `failures_max` instances.
+    `failures_max` instances. `machines`: where they count instead of zones, that of each instance.
     """
 
     instances: tuple[InstanceDesc, ...]
     failures_max: int = 0
     zone_failures_max: int = 0
     zone_aware: bool = False
+    machines: tuple[str, ...] = ()
 
 
-def read_set(view: RingView, operation: Operation = READ, now_ms: int | None = None) -> ReadSet:
-    """All instances that a read must ask.
+def read_set(view: RingView, operation: Operation = READ, now_ms: int | None = None, old: bool = False) -> ReadSet:
+    """All instances that a read must ask. `old`: the view is, and with an automatic factor all must answer then.
 
     Instances that are unhealthy use up the tolerated failures; in a zone-aware ring they take their
     whole zone with them. Raises `EmptyRing`, `TooManyUnhealthyInstances`.
@@ -97,6 +109,8 @@ def read_set(view: RingView, operation: Operation = READ, now_ms: int | None = N
         raise EmptyRing(view.name)
     healthy = view.healthy(operation, now_ms)
     usable = [one for one, ok in zip(view.instances, healthy, strict=True) if ok]
+    if view.replication is not None:
+        return _automatic(view, view.replication, usable, old)
     if view.options.zone_aware:
         failed = {one.zone for one, ok in zip(view.instances, healthy, strict=True) if not ok}
         tolerated = min(len(view.zones), view.replication_factor) // 2 - len(failed)
@@ -108,3 +122,22 @@ def read_set(view: RingView, operation: Operation = READ, now_ms: int | None = N
     if len(usable) < required:
         raise TooManyUnhealthyInstances(view.name)
     return ReadSet(tuple(usable), failures_max=len(usable) - required)
+
+
+def _automatic(view: RingView, replication: Replication, usable: list[InstanceDesc], old: bool) -> ReadSet:
+    """Of a ring whose replication factor is automatic."""
+    zone_aware = view.options.zone_aware
+    there = {one.domain(zone_aware) for one in view.instances}
+    healthy = {one.id for one in usable}
+    failed = {one.domain(zone_aware) for one in view.instances if one.id not in healthy}
+    tolerated = 0 if old else replication.failures_max
+    # One fewer than a write needs would be no answer at all, while the others have not come yet.
+    required = max(len(there), replication.factor) - tolerated
+    left = len(there) - len(failed) - required
+    if left < 0:
+        raise TooManyUnhealthyInstances(view.name)
+    kept = tuple(one for one in usable if one.domain(zone_aware) not in failed)
+    if tolerated == 0:
+        return ReadSet(kept)
+    machines = () if zone_aware else tuple(one.machine for one in kept)
+    return ReadSet(kept, zone_failures_max=left, zone_aware=True, machines=machines)

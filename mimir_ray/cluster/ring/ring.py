@@ -10,6 +10,9 @@ Versions. Each ring's version grows with every change that a reader must see, al
 becomes overdue or comes back. Heartbeats alone do not wake watchers. Versions start at the wall
 clock's ms × 2^20 and after a restart beyond all saved ones, so they never repeat; watchers
 compare for inequality.
+
+A ring whose replication factor is automatic (`RingPolicy.automatic`) carries it, with what readers must know of its
+past: factor.py.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from typing import Protocol
 import numpy as np
 
 from mimir_ray.clock import Clock
+from mimir_ray.cluster.ring import factor
+from mimir_ray.cluster.ring.factor import AutomaticFactor
 from mimir_ray.cluster.ring.model import (
     ALERTMANAGER,
     COMPACTOR,
@@ -37,6 +42,7 @@ from mimir_ray.cluster.ring.model import (
     InstanceDesc,
     InstanceId,
     InstanceState,
+    Replication,
     RingDesc,
     RingName,
 )
@@ -119,10 +125,11 @@ def _forget_defaults() -> dict[RingName, int]:
 @dataclass(frozen=True, slots=True)
 class RingPolicy:
     """`heartbeat_timeout_ms`: after which an instance is unhealthy. `forget_after_periods`: of that
-    time-out, after which it is removed; 0 is never."""
+    time-out, after which it is removed; 0 is never. `automatic`: rings that decide their replication factor."""
 
     heartbeat_timeout_ms: int = HEARTBEAT_TIMEOUT_MS
     forget_after_periods: Mapping[RingName, int] = field(default_factory=_forget_defaults)
+    automatic: Mapping[RingName, AutomaticFactor] = field(default_factory=dict)
 
 
 class Rings:
@@ -138,6 +145,7 @@ class Rings:
         self._clock = clock
         self._store = store if store is not None else MemoryStore()
         self._policy = policy if policy is not None else RingPolicy()
+        self._settle_ms = 2 * self._policy.heartbeat_timeout_ms
         self._changed = threading.Condition()
         self._closed = False
         self._store_error: OSError | None = None
@@ -148,6 +156,7 @@ class Rings:
         self._forgetful_until_ms = 0
         self._removed: set[tuple[RingName, InstanceId]] = set()
         self._versions: dict[RingName, int] = dict.fromkeys(names, first)
+        self._replications: dict[RingName, Replication] = {}
         self._restore(first)
 
     # What instances say.
@@ -161,6 +170,9 @@ class Rings:
         with self._changed:
             before = self._known(ring, desc)
             now = self._clock.now_ms()
+            if ring in self._replications:
+                state, policy = self._replications[ring], self._policy.automatic[ring]
+                self._replications[ring] = factor.arrived(state, before, desc, policy, now)
             if before is None:
                 entry = replace(desc, heartbeat_ms=now, registered_ms=desc.registered_ms or now)
             else:
@@ -212,9 +224,37 @@ class Rings:
         """Notes the time too, if that changes anything. Raises `UnknownInstance`, `UnknownRing`."""
         with self._changed:
             before = self._entry(ring, instance)
+            state = self._replications.get(ring)
+            stays = state is not None and not read_only and instance in state.leaving | state.drained
+            if state is not None and stays:
+                leaving, drained = state.leaving - {instance}, state.drained - {instance}
+                self._replications[ring] = replace(state, leaving=leaving, drained=drained)
             if before.read_only != read_only:
                 now = self._clock.now_ms()
                 self._put(ring, replace(before, read_only=read_only, read_only_updated_ms=now))
+            elif stays:
+                self._bump(ring)
+
+    def plan_removal(self, ring: RingName, instance: InstanceId) -> None:
+        """It will leave, and does not count any more for an automatic replication factor; `set_read_only` undoes it.
+
+        Raises `UnknownInstance`, `UnknownRing`.
+        """
+        with self._changed:
+            self._entry(ring, instance)
+            state = self._replications.get(ring)
+            if state is not None and instance not in state.leaving:
+                self._replications[ring] = replace(state, leaving=state.leaving | {instance})
+                self._bump(ring)
+
+    def set_drained(self, ring: RingName, instance: InstanceId) -> None:
+        """All of its samples are read from elsewhere: none is lost with it. Raises `UnknownInstance`, `UnknownRing`."""
+        with self._changed:
+            self._entry(ring, instance)
+            state = self._replications.get(ring)
+            if state is not None and instance not in state.drained:
+                self._replications[ring] = replace(state, drained=state.drained | {instance})
+                self._bump(ring)
 
     def forget(self, ring: RingName, instance: InstanceId) -> None:
         """Removes an instance, whatever it says; one that lives comes back with its next heartbeat.
@@ -225,7 +265,7 @@ class Rings:
             self._entry(ring, instance)
             self._remove(ring, instance)
 
-    def recall(self, ring: RingName, instances: Sequence[InstanceDesc]) -> None:
+    def recall(self, ring: RingName, instances: Sequence[InstanceDesc], replication: Replication | None = None) -> None:
         """What a watcher remembers of before the ring lost its memory; adds who has not spoken up by itself.
 
         Each gets a whole time-out for its next heartbeat. Who was removed since the start stays away, and nothing is
@@ -234,10 +274,15 @@ class Rings:
         with self._changed:
             there = self._ring(ring)
             now = self._clock.now_ms()
+            if now >= self._forgetful_until_ms:
+                return
+            state = self._replications.get(ring)
+            if state is not None and replication is not None:
+                self._replications[ring] = factor.recalled(state, replication, now, self._settle_ms)
+                if self._replications[ring] != state:
+                    self._bump(ring)
             for one in instances:
                 before = there.get(one.id)
-                if now >= self._forgetful_until_ms:
-                    return
                 if before is None:
                     if (ring, one.id) not in self._removed:
                         self._put(ring, replace(one, heartbeat_ms=now))
@@ -261,7 +306,8 @@ class Rings:
                 for instance in gone:
                     self._remove(ring, instance)
                 overdue = {one.id for one in instances.values() if not one.heartbeat_within(timeout, now)}
-                if overdue != self._overdue[ring]:
+                state = self._replications.get(ring)
+                if overdue != self._overdue[ring] or (state is not None and self._followed(ring, state) != state):
                     self._overdue[ring] = overdue
                     self._bump(ring)
             if self._store_error is not None:
@@ -334,7 +380,8 @@ class Rings:
     def _desc(self, ring: RingName) -> RingDesc:
         now = self._clock.now_ms()
         forgot = self._first if now < self._forgetful_until_ms else 0
-        return RingDesc(ring, self._versions[ring], now, dict(self._instances[ring]), forgot)
+        replication = self._replications.get(ring)
+        return RingDesc(ring, self._versions[ring], now, dict(self._instances[ring]), forgot, replication)
 
     def _put(self, ring: RingName, entry: InstanceDesc) -> None:
         self._instances[ring][entry.id] = entry
@@ -342,36 +389,49 @@ class Rings:
         self._bump(ring)
 
     def _remove(self, ring: RingName, instance: InstanceId) -> None:
-        del self._instances[ring][instance]
+        one = self._instances[ring].pop(instance)
+        if ring in self._replications:
+            state, policy = self._replications[ring], self._policy.automatic[ring]
+            self._replications[ring] = factor.removed(state, one, policy, self._clock.now_ms())
         if self._clock.now_ms() < self._forgetful_until_ms:
             self._removed.add((ring, instance))
         self._overdue[ring].discard(instance)
         self._bump(ring)
 
+    def _followed(self, ring: RingName, state: Replication) -> Replication:
+        instances, policy = self._instances[ring].values(), self._policy.automatic[ring]
+        return factor.follow(state, instances, policy, self._policy.heartbeat_timeout_ms, self._clock.now_ms())
+
     def _bump(self, ring: RingName) -> None:
+        if ring in self._replications:
+            self._replications[ring] = self._followed(ring, self._replications[ring])
         self._versions[ring] += 1
         self._changed.notify_all()
         self._save()
 
     def _save(self) -> None:
         try:
-            self._store.save(encode(self._versions, self._instances))
+            self._store.save(encode(self._versions, self._instances, self._replications))
             self._store_error = None
         except OSError as error:
             self._store_error = error  # a full disk must not stop the cluster; `sweep` tries again
 
     def _restore(self, first: int) -> None:
         saved = self._store.load()
-        now = self._clock.now_ms()
+        now, timeout = self._clock.now_ms(), self._policy.heartbeat_timeout_ms
         if saved is None:
-            self._forgetful_until_ms = now + self._policy.heartbeat_timeout_ms
-            return
-        for ring, (version, instances) in decode(saved).items():
+            self._forgetful_until_ms = now + timeout
+        rings = {} if saved is None else decode(saved)
+        for ring, (version, instances, _) in rings.items():
             if ring not in self._instances:
                 continue
             # When it was last heard of is not known: each gets a whole time-out to speak up.
             self._instances[ring] = {one.id: replace(one, heartbeat_ms=now) for one in instances.values()}
             self._versions[ring] = max(first, version + VERSIONS_PER_MS)
+        for ring, policy in self._policy.automatic.items():
+            known = rings[ring].replication if ring in rings else None
+            used = bool(self._instances[ring])
+            self._replications[ring] = known or factor.begin(policy, now, self._settle_ms, used)
 
 
 def _same(one: InstanceDesc, other: InstanceDesc) -> bool:

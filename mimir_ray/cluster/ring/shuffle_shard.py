@@ -13,9 +13,10 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from mimir_ray.cluster.ring.factor import FACTOR_MAX
 from mimir_ray.cluster.ring.go_random import GoRandom
 from mimir_ray.cluster.ring.lookup import RingView
-from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId, RingDesc
+from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId
 
 SIZE_SHIFT = 64
 """Where in a shard's version its size is: above all bits of the ring's own version."""
@@ -35,7 +36,8 @@ def shard_members(
     Args:
         view: the whole ring.
         identifier: the tenant.
-        size: how many instances; 0 or less is all. Rounded up to a multiple of the zones.
+        size: how many instances; 0 or less is all. Rounded up to a multiple of the zones. With an automatic replication
+            factor (ours) at least as many, on as many machines, as a sample has copies.
         lookback_ms: 0 is for writes: read-only instances are left out. Else for reads: also those that were in the
             shard at any time since `now_ms - lookback_ms`; they do not count towards the size.
         now_ms: the time that the look-back ends at; the snapshot's if not given.
@@ -48,6 +50,8 @@ def shard_members(
     instances = view.instances
     if lookback_ms > 0 and _all_there(instances, size, since_ms):
         return list(range(len(instances)))
+    copies = _copies(view, lookback_ms) if size > 0 else 0
+    size = max(size, copies)
     zones = view.zones if view.options.zone_aware else ("",)
     per_zone = len(instances) if size <= 0 else -(-size // max(1, len(zones)))
     chosen: set[int] = set()
@@ -57,10 +61,14 @@ def shard_members(
             inside = np.array([one.zone == zone for one in instances])[owners]
             owners, tokens = owners[inside], tokens[inside]
         random = GoRandom(seed(identifier, zone))
-        for _ in range(per_zone):
+        picked, machines = 0, set[str]()
+        while picked < per_zone or len(machines) < copies:
             start = int(np.searchsorted(tokens, np.uint32(random.uint32()), side="right"))
-            if not _pick(instances, owners, start, chosen, lookback_ms, since_ms):
+            at = _pick(instances, owners, start, chosen, lookback_ms, since_ms)
+            if at < 0:
                 break
+            picked += 1
+            machines.add(instances[at].machine)
     return sorted(chosen)
 
 
@@ -74,8 +82,7 @@ def shuffle_shard(
     members = shard_members(view, identifier, size, lookback_ms, now_ms)
     if len(members) == len(view.instances):
         return view
-    kept = {view.instances[at].id: view.instances[at] for at in members}
-    return RingView(RingDesc(view.name, view.version, view.as_of_ms, kept), view.options)
+    return view.part((view.instances[at].id for at in members), view.version)
 
 
 class ShardCache:
@@ -150,10 +157,7 @@ class LookBackCache:
         if len(names) == len(view):
             part = view
         else:
-            desc = RingDesc(
-                view.name, view.version, view.as_of_ms, {name: view.instances[view.index[name]] for name in names}
-            )
-            part = RingView(desc, view.options, part)
+            part = view.part(names, view.version, part)
         with self._lock:
             if len(self._shards) >= self._entries_max:
                 self._shards.clear()
@@ -162,10 +166,8 @@ class LookBackCache:
 
 
 def _part(view: RingView, names: Iterable[InstanceId], size: int, before: RingView | None = None) -> RingView:
-    """The ring of these only, with the heartbeats of `view`, and a version that tells its size."""
-    kept = {name: view.instances[view.index[name]] for name in names}
-    version = view.version + (max(0, size) << SIZE_SHIFT)
-    return RingView(RingDesc(view.name, version, view.as_of_ms, kept), view.options, before)
+    """The ring of these only, and a version that tells its size."""
+    return view.part(names, view.version + (max(0, size) << SIZE_SHIFT), before)
 
 
 def _all_there(instances: tuple[InstanceDesc, ...], size: int, since_ms: int) -> bool:
@@ -185,9 +187,9 @@ def _pick(
     chosen: set[int],
     lookback_ms: int,
     since_ms: int,
-) -> bool:
+) -> int:
     """Walks from token `start` to the next instance that is not chosen and counts; adds it, and on the way those
-    that the look-back adds. False if there is none."""
+    that the look-back adds. Returns its index, -1 if there is none."""
     for step in range(len(owners)):
         at = int(owners[(start + step) % len(owners)])
         if at in chosen:
@@ -201,5 +203,15 @@ def _pick(
         recent = one.registered_ms >= since_ms or one.read_only or one.read_only_updated_ms >= since_ms
         if lookback_ms > 0 and recent:
             continue  # it may hold data of the tenant, but does not stand in for one that has all
-        return True
-    return False
+        return at
+    return -1
+
+
+def _copies(view: RingView, lookback_ms: int) -> int:
+    """On how many machines a shard must be: for writes as many as a sample has copies; for reads as it had, or may have
+    since this view was taken."""
+    if view.replication is None or view.options.zone_aware:
+        return 0  # shards of a zone-aware ring are in every zone
+    if lookback_ms <= 0:
+        return view.replication_factor
+    return min(FACTOR_MAX, len({one.machine for one in view.instances}))

@@ -115,8 +115,8 @@ class RingWatcher:
             if not 0 <= before.version < desc.forgot:
                 continue  # it knows all that we know, or we never knew anything
             lost = [one for one in before.instances if _forgotten(one, desc.instances.get(one.id))]
-            if lost:
-                self._client.call("recall", ring, lost, timeout_s=ANSWER_MARGIN_S)
+            if lost or before.replication is not None:
+                self._client.call("recall", ring, lost, before.replication, timeout_s=ANSWER_MARGIN_S)
                 reminded = True
         return reminded
 

@@ -84,6 +84,9 @@ class Client(Protocol):
 class Pending(Protocol):
     """A call that is under way."""
 
+    def ready(self, within_s: float) -> bool:
+        """Whether `result` has something to say by then: an answer, or that there will be none."""
+
     def result(self) -> Any:
         """Its answer, within the time that it was begun with; tried again as `call` does. Once only."""
 

@@ -6,6 +6,7 @@ Costs next to the same calls through Ray: see `on_ray.py`.
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import threading
 import time
@@ -133,6 +134,21 @@ class DirectPending:
         self._client = client
         self._connection = connection
         self._deadline = deadline
+
+    def ready(self, within_s: float) -> bool:
+        """Whether an answer begins to arrive by then. Raises `Disconnected`."""
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        if not poll.poll(within_s * 1000):
+            return False
+        try:
+            if self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                return True
+        except OSError as error:
+            self._connection.close()
+            raise Disconnected(str(error)) from error
+        self._connection.close()
+        raise Disconnected("closed by the other side")
 
     def result(self) -> Any:
         try:

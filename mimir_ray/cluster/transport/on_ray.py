@@ -81,6 +81,8 @@ _NOWHERE = Endpoint("", "", "", 0, b"", frozenset())
 
 _PACKED = b"\x93mimir\0\0"
 """Before packed arguments and answers; eight bytes, so that arrays behind it stay aligned."""
+ENDPOINT_TIMEOUT_S = 2.0
+NOT_BEGUN_PAUSE_S = 0.05
 ANSWER_BYTES_MAX = 64 << 10
 """Larger answers travel as they are: Ray then puts their arrays into shared memory, where nobody copies them."""
 
@@ -207,7 +209,13 @@ class RayClient:
             describe = getattr(self._actor(), "direct_endpoint", None)
             endpoint = _NOWHERE
             if describe is not None:
-                endpoint = ray.get(describe.remote(), timeout=max(0.0, deadline - time.monotonic()))
+                left_s = max(0.0, deadline - time.monotonic())
+                try:
+                    endpoint = ray.get(describe.remote(), timeout=min(left_s, ENDPOINT_TIMEOUT_S))
+                except GetTimeoutError:
+                    if left_s <= ENDPOINT_TIMEOUT_S:
+                        raise
+                    raise Disconnected("it does not say where it is called") from None  # to be tried again
             direct = self._direct = DirectClient(endpoint, ray.get_runtime_context().get_node_id())
         return direct if method in direct.methods else None
 
@@ -264,6 +272,28 @@ class RayPending:
         self._args = args
         self._deadline = deadline
         self._under_way = under_way
+
+    def ready(self, within_s: float) -> bool:
+        if self._under_way is None:
+            left = max(0.0, self._deadline - time.monotonic())
+            self._under_way = self._client.begin(self._method, *self._args, timeout_s=left)._under_way
+        under_way = self._under_way
+        if under_way is None:
+            if self._is_late():
+                return True  # `result` says so
+            time.sleep(min(within_s, NOT_BEGUN_PAUSE_S))
+            return False
+        if not isinstance(under_way, DirectPending):
+            return bool(ray.wait([under_way], timeout=within_s)[0])
+        try:
+            return under_way.ready(min(within_s, max(0.0, self._deadline - time.monotonic()))) or self._is_late()
+        except Disconnected:
+            self._client.look_up_again()
+            self._under_way = None  # it did not come to its end, and is begun again
+            return False
+
+    def _is_late(self) -> bool:
+        return time.monotonic() >= self._deadline
 
     def result(self) -> Any:
         under_way = self._under_way

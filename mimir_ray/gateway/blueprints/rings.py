@@ -81,6 +81,7 @@ def describe(view: RingView, now_ms: int) -> dict[str, Any]:
             for one, fine, share in zip(view.instances, healthy, shares, strict=True)
         ],
         "now": _moment(now_ms),
+        **({"replication_factor": view.replication_factor} if view.replication is not None else {}),
     }
 
 
@@ -114,7 +115,26 @@ def _table(view: RingView, now_ms: int) -> str:
         "Ownership",
         "",
     ]
-    return f"<p>Now: {shown['now']}. Replication factor {view.replication_factor}.</p>{table(heads, rows)}"
+    return f"<p>Now: {shown['now']}. {html.escape(copies(view))}</p>{table(heads, rows)}"
+
+
+def copies(view: RingView) -> str:
+    """How many copies of a sample there are, in a sentence or two."""
+    known, unit = view.replication, "zone" if view.options.zone_aware else "machine"
+    if known is None:
+        return f"Replication factor {view.replication_factor}."
+    said = [f"Replication factor {known.factor}, automatic, since {_moment(known.since_ms)}."]
+    if known.announced:
+        said.append(f"It will be {known.announced} from {_moment(known.announced_ms)} on.")
+    if known.past:
+        before = ", ".join(f"{one.factor} until {_moment(one.until_ms)}" for one in known.past)
+        said.append(f"Within the look-back it was {before}.")
+    if known.lost:
+        lost = ", ".join(f"{one.instance} at {_moment(one.at_ms)}" for one in known.lost)
+        said.append(f"Copies of recent samples were lost with {lost}.")
+    may = f"one {unit}" if known.failures_max else f"no {unit}"
+    said.append(f"Queries may leave out {may}.")
+    return " ".join(said)
 
 
 def _moment(time_ms: int) -> str:

@@ -83,6 +83,8 @@ class Delivery:
         """Lets go of idle ways to ingesters other than these."""
         for name in [name for name, queue in self._queues.items() if queue.idle and name not in ingesters]:
             del self._queues[name]
+            for family in (self._metrics.calls_inflight, self._metrics.queue_batches, self._metrics.queue_bytes):
+                family.remove_by_labels({"ingester": name})
 
     def _live(self, view: RingView, owners: NDArray[np.int16]) -> NDArray[np.int16]:
         """`owners` (int16[N, RF]) without those that must not be written to."""
@@ -190,6 +192,10 @@ class Delivery:
                 config.ingester_queue_batches_max,
                 self._metrics.calls.labels(ingester).inc,
             )
+            fresh = queue
+            self._metrics.calls_inflight.labels(ingester).set_function(lambda: fresh.calls)
+            self._metrics.queue_batches.labels(ingester).set_function(lambda: fresh.waiting[0])
+            self._metrics.queue_bytes.labels(ingester).set_function(lambda: fresh.waiting[1])
         return queue
 
 

@@ -3,6 +3,9 @@
 A call to an actor costs about as much as working through a whole request, so requests that come while
 calls are under way travel together in the next one. Nothing waits for company: with a call to spare, a batch
 leaves at the end of the event loop's current turn.
+
+A call that outlives its batches' deadlines keeps its place until it ends: an ingester that hangs is sent no more than
+the few calls that may be under way, however long it hangs.
 """
 
 from __future__ import annotations
@@ -15,9 +18,13 @@ from typing import Protocol
 from mimir_ray.roles.api import WriteBatch, WriteResult
 from mimir_ray.roles.distributor.errors import IngesterFailed, IngesterTimedOut
 
+CALL_HELD_S = 60.0
+"""After so long a call is given up: its answer may have been lost on the way."""
+
 
 class IngesterClient(Protocol):
-    """How an ingester is reached. A failed call raises; nothing is known then about its batches."""
+    """How an ingester is reached. A failed call raises, also one that takes longer than `CALL_HELD_S`; nothing is known
+    then about its batches."""
 
     async def push(self, batches: Sequence[WriteBatch]) -> list[WriteResult]: ...
 
@@ -64,6 +71,16 @@ class IngesterQueue:
         self._scheduled = False
 
     @property
+    def waiting(self) -> tuple[int, int]:
+        """(batches, bytes) that wait for a call."""
+        return len(self._waiting), self._waiting_bytes
+
+    @property
+    def calls(self) -> int:
+        """Calls under way."""
+        return len(self._calls)
+
+    @property
     def idle(self) -> bool:
         return not self._waiting and not self._calls
 
@@ -95,6 +112,8 @@ class IngesterQueue:
     def _expire(self, answer: asyncio.Future[WriteResult]) -> None:
         if not answer.done():
             answer.set_exception(IngesterTimedOut(self.ingester))
+        while self._waiting and self._waiting[0][2].done():
+            self._waiting_bytes -= self._waiting.popleft()[1]
 
     def _discard_abandoned(self) -> None:
         self._waiting = deque(entry for entry in self._waiting if not entry[2].done())

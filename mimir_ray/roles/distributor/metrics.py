@@ -110,6 +110,15 @@ class DistributorMetrics:
         self.calls = counter(
             "cortex_distributor_ingester_calls", "Calls to ingesters; each carries batches.", "ingester"
         )
+        self.calls_inflight = gauge(
+            "cortex_distributor_ingester_calls_inflight", "Calls to ingesters under way.", "ingester"
+        )
+        self.queue_batches = gauge(
+            "cortex_distributor_ingester_queue_batches", "Batches that wait for a call to their ingester.", "ingester"
+        )
+        self.queue_bytes = gauge(
+            "cortex_distributor_ingester_queue_bytes", "Bytes that wait for a call to their ingester.", "ingester"
+        )
         self.cached_series = gauge(
             "cortex_distributor_series_cache_series", "Series that are recognised without looking at labels.", "user"
         )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mimir_ray.bucket.open import BucketSettings, open_bucket
 from mimir_ray.clock import SystemClock
+from mimir_ray.cluster.ring.factor import ANNOUNCE_MS
 from mimir_ray.cluster.ring.lifecycler import Lifecycler
 from mimir_ray.cluster.ring.lookup import RingOptions
 from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId, RingName
@@ -33,7 +34,7 @@ from mimir_ray.promql.source import Selection
 from mimir_ray.roles.api import FlushUnderWay, Page, TenantPage, TenantStats, TsdbPage, WriteBatch, WriteResult
 from mimir_ray.roles.ingester.breakers import Breakers
 from mimir_ray.roles.ingester.config import IngesterConfig, TsdbConfig
-from mimir_ray.roles.ingester.ingester import Ingester, IngesterNotReady
+from mimir_ray.roles.ingester.ingester import Ingester, IngesterNotReady, has_been_used
 from mimir_ray.roles.ingester.metrics import IngesterMetrics, LifeCycleMetrics
 from mimir_ray.roles.ingester.shutdown import ShutdownPlan
 from mimir_ray.telemetry.metrics import expose, process_registry
@@ -43,6 +44,7 @@ log = structlog.get_logger(__name__)
 RING_NAME = RingName("ingester")
 MAINTAIN_PERIOD_S = 5.0
 RING_TIMEOUT_S = 5.0
+RING_PAUSE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class IngesterSpec:
     bucket: BucketSettings
     number_in_zone: int = 0
     """How many ingesters of lower numbers its zone has."""
+    machine: str = ""
+    """The machine that it is bound to; "" where Ray chooses."""
 
 
 def ring_options(config: IngesterConfig) -> RingOptions:
@@ -127,6 +131,8 @@ class IngesterActor:
             Address("ingester", spec.instance).actor_name,
             zone=spec.zone,
             incarnation=time.time_ns(),
+            machine=spec.machine,
+            empty=not has_been_used(spec.directory),
         )
         self._lifecycler = Lifecycler(
             RING_NAME,
@@ -284,12 +290,24 @@ class IngesterActor:
         spec = self._spec
         return spread_tokens(spec.number_in_zone, spec.zone, spec.ingester.ring.spread_minimizing_zones, count, taken)
 
+    def _wait_until_known(self) -> None:
+        """On an empty disk: until no reader counts on samples that were lost here."""
+        if not self._lifecycler.desc.empty:
+            return
+        while not self._lifecycler.state.registered and not self._stop.wait(RING_PAUSE_S):
+            self._tell("waiting for the ring")
+        known = self._ring.call("snapshot", RING_NAME, timeout_s=RING_TIMEOUT_S).replication
+        if known is not None and any(one.instance == self._lifecycler.desc.id for one in known.lost):
+            self._tell(f"waiting {ANNOUNCE_MS // 1000} s until queries ask others for the samples that were lost here")
+            self._stop.wait(ANNOUNCE_MS / 1000)
+
     def _tell(self, sentence: str) -> None:
         self._progress = sentence
 
     def _run(self) -> None:
         try:
             self._lifecycler.start()
+            self._wait_until_known()
             self._ingester.open(self._tell)
         except Exception as error:
             self._failure = str(error) or repr(error)

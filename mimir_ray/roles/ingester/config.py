@@ -19,9 +19,11 @@ class IngesterRingConfig:
     replication_factor: int = setting(
         3,
         flag="ingester.ring.replication-factor",
-        minimum=1,
+        minimum=0,
         maximum=9,
-        help="Ingesters that hold each series. A write succeeds when more than half of them have it.",
+        help="Ingesters that hold each series. A write succeeds when more than half of them have it. 0 (ours) follows "
+        "the ingesters that there are: a copy a machine, or a zone where the ring is zone-aware, three at most; see "
+        "docs/cluster.md.",
     )
     zone_awareness_enabled: bool = setting(
         False,

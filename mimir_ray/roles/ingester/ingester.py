@@ -57,6 +57,7 @@ from mimir_ray.tsdb.wal.writer import WalSettings
 
 log = structlog.get_logger(__name__)
 
+LOCK = "lock"
 LOCK_TIMEOUT_S = 20.0
 EVALUATE_TIMEOUT_S = 120.0
 CLOSED_SUFFIX = "~closed"
@@ -554,13 +555,18 @@ def _with_limits(result: WriteResult, limits: Limits) -> WriteResult:
     return replace(result, refusals=refusals)
 
 
+def has_been_used(directory: Path) -> bool:
+    """Whether an ingester has run in this folder before."""
+    return (directory / LOCK).exists()
+
+
 def lock_folder(directory: Path, clock: Clock) -> TextIO:
     """Takes the folder for this process; held until the file is closed or the process ends.
 
     A predecessor that was killed may live on for a moment, and two writers would ruin each other's WAL. Raises
     `FolderInUse` when it is still there after `LOCK_TIMEOUT_S`.
     """
-    held = (directory / "lock").open("a")
+    held = (directory / LOCK).open("a")
     deadline = clock.monotonic_s() + LOCK_TIMEOUT_S
     while True:
         try:

@@ -24,6 +24,8 @@ def sharing_ingesters(view: RingView, instance: InstanceId, shard_size: int) -> 
         for one in view.instances
         if len(one.tokens) and not one.read_only and (not zone_aware or zones == 1 or one.zone == zone)
     )
+    if view.replication is not None and not zone_aware and shard_size > 0:
+        shard_size = max(shard_size, view.replication_factor)
     if shard_size > 0:
         in_zone = min(in_zone, -(-shard_size // zones))
     return in_zone * zones

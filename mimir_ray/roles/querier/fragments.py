@@ -30,9 +30,9 @@ from mimir_ray.roles.querier.time_rules import TimeRules
 class QueryScope:
     """What a task needs in order to read as the query that it belongs to does; plain data, so that it can travel.
 
-    `ingesters`: their ring. `minimize`, `hedge_after_s`: how they are asked. `rules`, `store_shard` (the store-gateways
-    that have the tenant's blocks), `index` (the blocks that the query needs), `store`: None where it reads ingesters
-    only.
+    `ingesters`: their ring. `minimize`, `hedge_after_s`, `old`: how they are asked. `rules`, `store_shard` (the
+    store-gateways that have the tenant's blocks), `index` (the blocks that the query needs), `store`: None where it
+    reads ingesters only.
     """
 
     ingesters: RingView
@@ -42,6 +42,7 @@ class QueryScope:
     store: BucketStoreConfig | None = None
     minimize: bool = False
     hedge_after_s: float | None = None
+    old: bool = False
 
 
 class ShardTasks(Protocol):
@@ -92,7 +93,8 @@ class ClusterFragments:
         return self.blocks is None or all(self.blocks.rules.of_ingesters(read) is read for read in reads)
 
     def _scope(self, view: RingView, indexes: Sequence[BucketIndex]) -> QueryScope:
-        scope = QueryScope(view, minimize=self.ingesters.minimize, hedge_after_s=self.ingesters.hedge_after_s)
+        asked = self.ingesters
+        scope = QueryScope(view, minimize=asked.minimize, hedge_after_s=asked.hedge_after_s, old=asked.old())
         if self.blocks is None:
             return scope
         store = self.blocks.store.store

@@ -18,7 +18,7 @@ from mimir_ray.cluster.quorum import ReadTracker, read_in_threads
 from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.ring.model import READ, InstanceDesc
 from mimir_ray.cluster.ring.replication import read_set
-from mimir_ray.cluster.transport.base import Pending, Transport
+from mimir_ray.cluster.transport.base import Pending
 from mimir_ray.model.exemplars import SeriesExemplars, merge_exemplars
 from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.metadata import Metadata
@@ -28,6 +28,7 @@ from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.limits import Cancellation
 from mimir_ray.promql.plan.fragment import FragmentRunner
 from mimir_ray.roles.api import Page
+from mimir_ray.roles.querier.liveness import Liveness
 from mimir_ray.roles.querier.store import TenantStore
 from mimir_ray.roles.querier.time_rules import TimeRules
 from mimir_ray.tsdb.merge import merge_batches
@@ -42,17 +43,19 @@ SAMPLES_PER_MERGE = 8_000_000
 class Ingesters:
     """How to ask the ingesters of a cluster: enough of them, side by side.
 
-    `minimize`: as many as must answer are asked at first, in a random order, and one more (or one more zone) where one
-    fails or, after `hedge_after_s`, where it takes too long. `shard`: the part of the ring in which a tenant's samples
-    may be; None is all of it.
+    `liveness`: the way to each, and whether it answers at all. `minimize`: as many as must answer are asked at first,
+    in a random order, and one more (or one more zone) where one fails or, after `hedge_after_s`, where it takes too
+    long. `shard`: the part of the ring in which a tenant's samples may be; None is all of it. `old`: whether the ring
+    was last heard of so long ago that nobody may be left out.
     """
 
     ring: Callable[[], RingView]
-    transport: Transport
+    liveness: Liveness
     executor: Executor
     minimize: bool = False
     hedge_after_s: float | None = None
     shard: Callable[[TenantId, RingView], RingView] | None = None
+    old: Callable[[], bool] = lambda: False
 
     def of_tenant(self, tenant: TenantId) -> Ingesters:
         """Those to ask for this tenant's samples."""
@@ -64,40 +67,37 @@ class Ingesters:
 
         Raises what made that impossible: `Unavailable` where too many are missing.
         """
-        asked = read_set(self.ring(), READ)
+        asked = read_set(self.ring(), READ, old=self.old())
         instances = sorted(asked.instances, key=lambda one: one.id)
         if asked.failures_max == 0 and not asked.zone_aware:
             # All must answer: one thread begins all calls and then waits, which costs no thread hops.
-            calls = [self.transport.client(one.address).begin(method, *args, timeout_s=timeout_s) for one in instances]
-            return list(zip(instances, _all_results(calls), strict=True))
-        return self.each(
-            lambda one: self.transport.client(one.address).call(method, *args, timeout_s=timeout_s), timeout_s
-        )
+            calls = [(one, self.liveness.begin(one, method, *args, timeout_s=timeout_s)) for one in instances]
+            return list(zip(instances, self._all_results(calls), strict=True))
+        return self.each(lambda one: self.liveness.call(one, method, *args, timeout_s=timeout_s), timeout_s)
 
     def each(
         self, call: Callable[[InstanceDesc], Answer], timeout_s: float = CALL_TIMEOUT_S
     ) -> list[tuple[InstanceDesc, Answer]]:
         """The same with a call of one's own, in threads."""
-        asked = read_set(self.ring(), READ)
+        asked = read_set(self.ring(), READ, old=self.old())
         tracker: ReadTracker[Answer] = ReadTracker(asked, self.minimize)
         if self.minimize:
-            tracker.shuffle(random.sample(range(tracker.units), tracker.units))
+            tracker.shuffle(random.sample(range(tracker.units), tracker.units), self.liveness.avoid)
         answers = read_in_threads(tracker, call, self.executor, timeout_s, self.hedge_after_s)
         return [(one, answers[one.id]) for one in sorted(asked.instances, key=lambda one: one.id) if one.id in answers]
 
-
-def _all_results(calls: Sequence[Pending]) -> list[Any]:
-    """Every call's answer; raises the first error once all have ended, so that no answer is left lying about."""
-    answers: list[Any] = []
-    failure: Exception | None = None
-    for call in calls:
-        try:
-            answers.append(call.result())
-        except Exception as error:  # noqa: BLE001  (raised below)
-            failure = failure or error
-    if failure is not None:
-        raise failure
-    return answers
+    def _all_results(self, calls: Sequence[tuple[InstanceDesc, Pending]]) -> list[Any]:
+        """Every call's answer; raises the first error once all have ended, so that no answer is left lying about."""
+        answers: list[Any] = []
+        failure: Exception | None = None
+        for one, call in calls:
+            try:
+                answers.append(self.liveness.answer(one, call))
+            except Exception as error:  # noqa: BLE001  (raised below)
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ class ClusterSource:
 
     def _recent(self, selection: Selection) -> Iterator[SeriesBatch]:
         """From ingesters only."""
-        if self._ingesters.ring().replication_factor > 1:
+        if self._ingesters.ring().failures_max > 0:
             yield from merge_batches(self._recent_holders(selection))
             return
         pages = self._ingesters.ask("select_page", self._tenant, selection, timeout_s=self._timeout_s())
@@ -215,17 +215,17 @@ class ClusterSource:
         return merge_exemplars([answer for _, answer in answers])
 
     def _read(self, instance: InstanceDesc, selection: Selection) -> Iterator[SeriesBatch]:
-        client = self._ingesters.transport.client(instance.address)
-        first: Page = client.call("select_page", self._tenant, selection, timeout_s=self._timeout_s())
+        liveness, timeout_s = self._ingesters.liveness, self._timeout_s()
+        first: Page = liveness.call(instance, "select_page", self._tenant, selection, timeout_s=timeout_s)
         return self._follow(instance, first)
 
     def _follow(self, instance: InstanceDesc, page: Page) -> Iterator[SeriesBatch]:
-        client = self._ingesters.transport.client(instance.address)
+        liveness = self._ingesters.liveness
         yield from page.batches
         while page.cursor:
             if self._cancellation is not None:
                 self._cancellation.check()
-            page = client.call("next_page", page.cursor, timeout_s=self._timeout_s())
+            page = liveness.call(instance, "next_page", page.cursor, timeout_s=self._timeout_s())
             yield from page.batches
 
     def _timeout_s(self) -> float:

@@ -19,13 +19,14 @@ from mimir_ray.bucket.sharding import may_hold, owners, shard_is_compatible
 from mimir_ray.bucket.store_config import BucketStoreConfig
 from mimir_ray.cluster.ring.lookup import RingView
 from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId
-from mimir_ray.cluster.transport.base import Pending, Transport
+from mimir_ray.cluster.transport.base import Pending
 from mimir_ray.errors import ClientError, Corruption, MimirRayError
 from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.limits import Cancellation, QueryCancelled, QueryTimeout
 from mimir_ray.roles.api import BlocksNames, BlocksPage
+from mimir_ray.roles.querier.liveness import InstanceHangs, Liveness
 from mimir_ray.roles.querier.metrics import QuerierMetrics
 
 log = structlog.get_logger(__name__)
@@ -58,7 +59,7 @@ class Store:
 
     index: Callable[[TenantId], BucketIndex]
     shard: Callable[[TenantId], RingView]
-    transport: Transport
+    liveness: Liveness
     executor: Executor
     config: BucketStoreConfig
     metrics: QuerierMetrics
@@ -116,11 +117,10 @@ class TenantStore:
     def estimate_samples(self, index: BucketIndex, selection: Selection) -> int:
         """About how many samples the selection has there; blocks that nobody answers for now count nothing."""
         groups = self._groups(index.blocks, _Answers())
-        begun = [self._begin(one, "estimate_block_samples", ulids, (selection,)) for one, ulids in groups]
         total = 0
-        for call in begun:
+        for one, call in self._begin_all(groups, "estimate_block_samples", (selection,)):
             try:
-                total += call.result()
+                total += self._result(one, call)
             except (ClientError, QueryCancelled, QueryTimeout):
                 raise
             except MimirRayError as error:
@@ -177,9 +177,25 @@ class TenantStore:
                     break
         return [(one, tuple(ulids)) for _, (one, ulids) in sorted(groups.items())]
 
-    def _begin(self, one: InstanceDesc, method: str, ulids: tuple[str, ...], arguments: tuple[Any, ...]) -> Pending:
-        client = self.store.transport.client(one.address)
-        return client.begin(method, self.tenant, ulids, *arguments, timeout_s=self._timeout_s())
+    def _begin_all(
+        self, groups: Sequence[tuple[InstanceDesc, tuple[str, ...]]], method: str, arguments: tuple[Any, ...]
+    ) -> list[tuple[InstanceDesc, Pending | InstanceHangs]]:
+        """Calls to all of them, side by side; in place of a call, that there is nobody to answer it."""
+        begun: list[tuple[InstanceDesc, Pending | InstanceHangs]] = []
+        for one, ulids in groups:
+            try:
+                call = self.store.liveness.begin(
+                    one, method, self.tenant, ulids, *arguments, timeout_s=self._timeout_s()
+                )
+                begun.append((one, call))
+            except InstanceHangs as error:
+                begun.append((one, error))
+        return begun
+
+    def _result(self, one: InstanceDesc, call: Pending | InstanceHangs) -> Any:
+        if isinstance(call, InstanceHangs):
+            raise call
+        return self.store.liveness.answer(one, call)
 
     def _round(
         self,
@@ -190,15 +206,15 @@ class TenantStore:
         answers: _Answers,
     ) -> None:
         """Asks all of them once, side by side; whoever fails is left for the next round."""
-        begun = [(one, ulids, self._begin(one, method, ulids, arguments)) for one, ulids in groups]
+        begun = self._begin_all(groups, method, arguments)
         firsts: list[tuple[InstanceDesc, Any]] = []
         ending: MimirRayError | None = None
-        for one, ulids, call in begun:
+        for (one, ulids), (_, call) in zip(groups, begun, strict=True):
             answers.hit.add(one.id)
             for ulid in ulids:
                 answers.tried.setdefault(ulid, set()).add(one.id)
             try:
-                firsts.append((one, call.result()))
+                firsts.append((one, self._result(one, call)))
             except (ClientError, QueryCancelled, QueryTimeout) as error:
                 ending = ending or error  # the others are waited for, so that no answer is left lying about
             except MimirRayError as error:
@@ -230,12 +246,11 @@ class TenantStore:
 
     def _follow(self, one: InstanceDesc, page: BlocksPage) -> list[SeriesBatch]:
         """All batches of an answer."""
-        client = self.store.transport.client(one.address)
         batches = list(page.batches)
         while page.cursor:
             if self.cancellation is not None:
                 self.cancellation.check()
-            page = client.call("next_blocks_page", page.cursor, timeout_s=self._timeout_s())
+            page = self.store.liveness.call(one, "next_blocks_page", page.cursor, timeout_s=self._timeout_s())
             batches += page.batches
         return batches
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -13,6 +14,7 @@ from mimir_ray.promql.limits import Cancellation
 from mimir_ray.promql.operators.fragment import execute_fragment
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
 from mimir_ray.roles.querier.fragments import QueryScope
+from mimir_ray.roles.querier.liveness import Liveness
 from mimir_ray.roles.querier.metrics import QuerierMetrics
 from mimir_ray.roles.querier.source import Blocks, ClusterSource, Ingesters
 from mimir_ray.roles.querier.store import Store, TenantStore
@@ -32,12 +34,24 @@ def _metrics() -> QuerierMetrics:
     return QuerierMetrics(CollectorRegistry())
 
 
+@cache
+def _liveness(transport: Transport) -> Liveness:
+    return Liveness(transport, time.monotonic)
+
+
 def run_shard(
     transport: Transport, scope: QueryScope, tenant: TenantId, fragment: Fragment, timeout_s: float | None
 ) -> list[FragmentPart]:
     """Reads the fragment's shard as `scope` says, evaluates it, and returns all parts."""
     cancellation = Cancellation(timeout_s)
-    ingesters = Ingesters(lambda: scope.ingesters, transport, _executor(), scope.minimize, scope.hedge_after_s)
+    ingesters = Ingesters(
+        lambda: scope.ingesters,
+        _liveness(transport),
+        _executor(),
+        scope.minimize,
+        scope.hedge_after_s,
+        old=lambda: scope.old,
+    )
     source = ClusterSource(tenant, ingesters, cancellation, blocks=_blocks(transport, scope, tenant, cancellation))
     return list(execute_fragment(fragment, source, cancellation))
 
@@ -46,5 +60,5 @@ def _blocks(transport: Transport, scope: QueryScope, tenant: TenantId, cancellat
     rules, shard, index, config = scope.rules, scope.store_shard, scope.index, scope.store
     if rules is None or shard is None or index is None or config is None:
         return None
-    store = Store(lambda _tenant: index, lambda _tenant: shard, transport, _executor(), config, _metrics())
+    store = Store(lambda _tenant: index, lambda _tenant: shard, _liveness(transport), _executor(), config, _metrics())
     return Blocks(rules, TenantStore(store, tenant, rules.now_ms, cancellation))

@@ -147,6 +147,28 @@ def test_a_batch_times_out_wherever_it_is() -> None:
     run(work())
 
 
+def test_one_that_hangs_is_sent_no_more_than_the_calls_that_may_be_under_way() -> None:
+    """However many batches come and time out; and it is served again as soon as it answers."""
+
+    async def work() -> None:
+        client = GatedClient()
+        queue = queue_to(client, calls=2)
+        now = asyncio.get_running_loop().time()
+        for number in range(20):
+            answer = queue.submit(batch(number, 100), now)
+            await settle()
+            with pytest.raises(IngesterTimedOut):
+                await answer
+        assert client.calls == [[0], [1]]
+        assert queue.waiting == (0, 0), "what nobody waits for is not kept"
+        assert queue.calls == 2
+        client.gate.set()
+        assert (await queue.submit(batch(20), LATER)).incarnation == 20
+        assert client.calls == [[0], [1], [20]]
+
+    run(work())
+
+
 def test_a_failed_call_fails_its_batches_only() -> None:
     async def work() -> None:
         client = GatedClient()
