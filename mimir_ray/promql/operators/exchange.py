@@ -21,14 +21,14 @@ from .labels import groups_of
 def exchange(node: nodes.Exchange, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
     """Asks the source's `FragmentRunner`. Raises what the owners raise."""
     if isinstance(node.expr, nodes.Aggregate):
-        return _groups(node.expr, steps, execution)
-    return _series(node.expr, steps, execution)
+        return _groups(node, node.expr, steps, execution)
+    return _series(node, steps, execution)
 
 
-def _parts(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> Iterator[FragmentPart]:
+def _parts(exchange: nodes.Exchange, steps: nodes.Steps, execution: Execution) -> Iterator[FragmentPart]:
     assert execution.fragments is not None
     fragment = Fragment(
-        node,
+        exchange.expr,
         steps,
         execution.delayed_names,
         execution.budget.max_samples,
@@ -36,8 +36,9 @@ def _parts(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> It
         max_reads=execution.reads.most,
         max_bytes=execution.budget.max_bytes,
         type_labels=execution.type_labels,
+        packed=exchange.packed,
     )
-    (matchers,) = {each.matchers for each in nodes.walk(node) if isinstance(each, nodes.Select | nodes.RangeSelect)}
+    matchers = exchange.matchers
     reads = Reads()
     for part in execution.fragments.run(fragment):
         execution.check()
@@ -50,8 +51,8 @@ def _parts(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> It
             yield part
 
 
-def _series(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
-    for part in _parts(node, steps, execution):
+def _series(exchange: nodes.Exchange, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
+    for part in _parts(exchange, steps, execution):
         values, present = part.arrays
         found = int(np.count_nonzero(present))
         execution.budget.take(found)
@@ -61,12 +62,14 @@ def _series(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> I
         execution.budget.release(found)
 
 
-def _groups(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
+def _groups(
+    exchange: nodes.Exchange, node: nodes.Aggregate, steps: nodes.Steps, execution: Execution
+) -> Iterator[StepMatrix]:
     groups = groups_of(node.grouping, node.without, execution.table)
     accumulator = ACCUMULATORS[node.op](steps.count)
     totals = HistogramGroups(node.op)
     drop = None
-    for part in _parts(node, steps, execution):
+    for part in _parts(exchange, steps, execution):
         of_row = groups.assign(execution.intake.take(part.labels))
         execution.budget.check_cells(len(groups) * steps.count)
         accumulator.grow(len(groups))

@@ -8,8 +8,10 @@ Fragments and parts are plain data, so that they can travel.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +22,7 @@ from mimir_ray.promql.annotations import Annotation
 from mimir_ray.promql.limits import Reads
 from mimir_ray.promql.source import Shard
 
-from .nodes import PlanNode, Steps
+from .nodes import Exchange, PlanNode, Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,32 @@ class Fragment:
     max_reads: Reads = Reads()
     max_bytes: int = 0
     type_labels: bool = False
+    packed: bytes = b""
+    """`node` pickled, if somebody has that already."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The node travels as bytes, which both sides remember: the same plans come again and again."""
+        steps = self.steps
+        rest = (
+            self.delayed_names, self.max_samples, self.count_samples, self.shard, tuple(self.max_reads), self.max_bytes,
+            self.type_labels,
+        )  # fmt: skip
+        return _unpacked, (
+            self.packed or Exchange(self.node).packed,
+            (steps.start_ms, steps.step_ms, steps.count),
+            rest,
+        )
+
+
+@lru_cache(maxsize=512)
+def _unpack(packed: bytes) -> PlanNode:
+    return pickle.loads(packed)  # type: ignore[no-any-return]
+
+
+def _unpacked(packed: bytes, steps: tuple[int, int, int], rest: tuple[Any, ...]) -> Fragment:
+    delayed, max_samples, count, shard, reads, max_bytes, type_labels = rest
+    node, times = _unpack(packed), Steps(*steps)
+    return Fragment(node, times, delayed, max_samples, count, shard, Reads(*reads), max_bytes, type_labels, packed)
 
 
 @dataclass(slots=True)
