@@ -7,22 +7,35 @@ from collections.abc import Iterator
 import numpy as np
 
 from mimir_ray.model.series import StepMatrix
-from mimir_ray.promql.limits import Reads
+from mimir_ray.promql.limits import POINT_BYTES, Reads
 from mimir_ray.promql.plan import nodes
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
 
 from .accumulators import ACCUMULATORS
 from .aggregate import grown
-from .execution import Execution
+from .execution import GUESSED_INTERVAL_MS, Execution
 from .histograms_aggregate import HistogramGroups
 from .labels import groups_of
+
+_STEP_BYTES = 9
+"""Of a series at one step: a value, and whether there is one."""
 
 
 def exchange(node: nodes.Exchange, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
     """Asks the source's `FragmentRunner`. Raises what the owners raise."""
     if isinstance(node.expr, nodes.Aggregate):
         return _groups(node, node.expr, steps, execution)
+    if not _are_few(node, steps):
+        return execution.vector(node.expr, steps)
     return _series(node, steps, execution)
+
+
+def _are_few(node: nodes.Exchange, steps: nodes.Steps) -> bool:
+    """Whether the steps of an instant selector are less to send than its samples, or functions read windows of them."""
+    if node.has_windows:
+        return True
+    ((_, mint, maxt),) = {(one.matchers, mint, maxt) for one, mint, maxt in nodes.selections(node.expr, steps)}
+    return steps.count * _STEP_BYTES <= ((maxt - mint) // GUESSED_INTERVAL_MS + 1) * POINT_BYTES
 
 
 def _parts(exchange: nodes.Exchange, steps: nodes.Steps, execution: Execution) -> Iterator[FragmentPart]:

@@ -47,7 +47,7 @@ SAMPLES_PER_BATCH = 1 << 22
 """Raw samples that a selector wants at once, guessing 15 s between them."""
 SAMPLES_PER_SLICE = 1 << 18
 """Raw samples of one slice of a batch: range functions go over them more than once."""
-_GUESSED_INTERVAL_MS = 15_000
+GUESSED_INTERVAL_MS = 15_000
 
 
 @dataclass(slots=True)
@@ -121,7 +121,7 @@ class Execution:
     def select(self, node: nodes.Select | nodes.RangeSelect, steps: nodes.Steps) -> Iterator[SeriesBatch]:
         """Samples of the selected series that these steps may see, in batches that suit their number."""
         mint, maxt = node.window(steps)
-        guess = max(1, (maxt - mint) // _GUESSED_INTERVAL_MS)
+        guess = max(1, (maxt - mint) // GUESSED_INTERVAL_MS)
         wanted = min(SERIES_PER_BATCH, max(64, SAMPLES_PER_BATCH // guess))
         rows = max(1, POINTS_PER_BATCH // max(1, steps.count))
         reads = Reads()

@@ -62,7 +62,7 @@ class Fragment:
 
 @lru_cache(maxsize=512)
 def _unpack(packed: bytes) -> PlanNode:
-    return pickle.loads(packed)  # type: ignore[no-any-return]
+    return pickle.loads(packed)  # type: ignore[no-any-return]  # noqa: S301  (of the same cluster)
 
 
 def _unpacked(packed: bytes, steps: tuple[int, int, int], rest: tuple[Any, ...]) -> Fragment:
@@ -92,6 +92,41 @@ class FragmentPart:
     samples: NDArray[np.int64] | None = None
     reads: Reads = Reads()
     histograms: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Arrays that hold one value over and over (every point is there, no sum left a rest) need not travel."""
+        arrays = tuple(_pressed(array) for array in self.arrays)
+        reads = tuple(self.reads)
+        return _pulled, (
+            self.labels, arrays, self.drop_name, self.annotations, self.samples, reads, self.histograms
+        )  # fmt: skip
+
+
+def _pressed(array: NDArray[np.generic]) -> NDArray[np.generic] | tuple[Any, ...]:
+    if array.size > 1 and array.dtype in (np.float64, np.bool_):
+        first = array.ravel()[0]
+        # By bits: NaN is like itself, and 0 unlike -0.
+        bits = array.view(np.uint64 if array.dtype == np.float64 else np.uint8)
+        if (bits == bits.ravel()[0]).all():
+            return array.shape, first
+    return array
+
+
+def _unpressed(array: Any) -> NDArray[np.generic]:
+    return np.full(*array) if isinstance(array, tuple) else array
+
+
+def _pulled(
+    labels: LabelColumns,
+    arrays: tuple[Any, ...],
+    drop: Any,
+    annotations: Any,
+    samples: Any,
+    reads: Any,
+    histograms: Any,
+) -> FragmentPart:
+    arrays = tuple(_unpressed(array) for array in arrays)
+    return FragmentPart(labels, arrays, drop, annotations, samples, Reads(*reads), histograms)
 
 
 class FragmentRunner(Protocol):

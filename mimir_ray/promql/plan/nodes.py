@@ -375,6 +375,11 @@ class Exchange(PlanNode):
         return pickle.dumps(self.expr, protocol=pickle.HIGHEST_PROTOCOL)
 
     @cached_property
+    def has_windows(self) -> bool:
+        """Whether functions below read samples of a range."""
+        return any(isinstance(each, RangeSelect | Subquery) for each in walk(self.expr))
+
+    @cached_property
     def matchers(self) -> tuple[Matcher, ...]:
         """Of the part's one selector, however often it stands there."""
         (matchers,) = {each.matchers for each in walk(self.expr) if isinstance(each, Select | RangeSelect)}
