@@ -42,6 +42,7 @@ ir: Any = _ir
 cgutils: Any = _cgutils
 intrinsic: Any = _intrinsic
 machine_types: Any = types
+array_at: Any = numba.carray
 
 
 def _array(dtype: Any, ndim: int = 1, readonly: bool = True) -> Any:

@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mimir_ray.kernel import cgutils, intrinsic, ir
+import numpy as np
+
+from mimir_ray.kernel import array_at, cgutils, device, intrinsic, ir
 from mimir_ray.kernel import machine_types as types
 
 _WORD = ir.IntType(64)
@@ -116,6 +118,20 @@ def copy_bytes(typing_context: Any, to: Any, to_start: Any, source: Any, source_
         return context.get_dummy_value()
 
     return types.void(to, types.int64, source, types.int64, types.int64), generate
+
+
+@_instruction
+def _pointer(typing_context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), generate
+
+
+@device
+def bytes_at(address: Any, length: Any) -> Any:
+    """The uint8 array of this length at an address, which somebody else keeps alive."""
+    return array_at(_pointer(address), (length,), np.uint8)
 
 
 @_instruction

@@ -164,6 +164,8 @@ class LabelColumns:
         """Only these labels (those that exist here)."""
         wanted = set(names)
         at = [column for column, name in enumerate(self.names) if name in wanted]
+        if len(at) == len(self.names):
+            return self
         return LabelColumns(
             tuple(self.names[column] for column in at), np.ascontiguousarray(self.codes[:, at]), self.table
         )

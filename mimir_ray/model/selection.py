@@ -22,7 +22,9 @@ class Selection:
     """Which samples are wanted: of all series that satisfy every matcher, those in [mint, maxt] (ms).
 
     `labels_only` asks for series with no samples. `limit_series` stops after so many series (0: all).
-    `start_timestamps` asks for those of the samples too, where they are known.
+    `start_timestamps` asks for those of the samples too, where they are known. `newest`: of each series only the newest
+    sample in range is wanted; storage may give more. `labels`: the others may be left out, so that series may come out
+    equal; None: all.
     """
 
     matchers: tuple[Matcher, ...]
@@ -33,3 +35,5 @@ class Selection:
     labels_only: bool = False
     limit_series: int = 0
     start_timestamps: bool = False
+    newest: bool = False
+    labels: tuple[str, ...] | None = None

@@ -6,9 +6,7 @@ Upstream: promql/engine.go.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -30,9 +28,10 @@ from .operators.registry import SCALAR_OPERATORS, VECTOR_OPERATORS
 from .operators.sample_tally import SampleTally, sample_weights
 from .plan import nodes
 from .plan.builder import PlanOptions, build
-from .plan.durations import QueryTimes
+from .plan.durations import QueryTimes, depends_on_times
 from .plan.explain import explain
 from .plan.rewrites import THAT_READ_LESS, THAT_READ_NAMES, optimise
+from .remembered import Remembered
 from .source import SeriesSource
 from .syntax import ast
 from .syntax.ast import ValueType
@@ -48,7 +47,7 @@ class EngineOptions:
     `enable_delayed_name_removal`: names go at the end of a query, not at each function.
     `use_start_timestamps`: functions of counters look at them. `enable_type_and_unit_labels`: what a counter is is told
     by the label `__type__`, not by the end of the name.
-    `parsed_queries`: how many syntax trees are remembered.
+    `parsed_queries`: how many syntax trees, and how many plans, are remembered.
     """
 
     lookback_ms: int = 300_000
@@ -76,12 +75,14 @@ class Engine:
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.options = options or EngineOptions()
-        self._parsed = _ParsedQueries(parse_query, self.options.parsed_queries)
+        self._parse = parse_query
+        self._parsed: Remembered[ast.Node] = Remembered(self.options.parsed_queries)
+        self._planned: Remembered[tuple[nodes.PlanNode | None]] = Remembered(self.options.parsed_queries)
         self._monotonic_s = monotonic_s
 
     def parse(self, query: str) -> ast.Node:
         """The syntax tree; raises what the parser raises. Remembered."""
-        return self._parsed.get(query)
+        return self._parsed.get(query, lambda: self._parse(query))
 
     def plan(
         self,
@@ -107,11 +108,23 @@ class Engine:
             self.options.default_step_ms,
             self.options.use_start_timestamps if starts is None else starts,
         )
-        plan = build(tree, QueryTimes(start_ms, end_ms, step_ms), options)
         without = THAT_READ_LESS if count_samples else ()
         if self._type_labels(limits):
             without = (*without, *THAT_READ_NAMES)
-        return optimise(plan, fragments=fragments, delayed_names=self.delayed_names(limits), without=without)
+        delayed = self.delayed_names(limits)
+
+        def make() -> nodes.PlanNode:
+            plan = build(tree, QueryTimes(start_ms, end_ms, step_ms), options)
+            return optimise(plan, fragments=fragments, delayed_names=delayed, without=without).root
+
+        if not isinstance(query, str):
+            root = make()
+        else:
+            # Most plans are the same whenever they are asked for; of the others it is remembered that they are not.
+            key = (query, options, fragments, delayed, without)
+            (known,) = self._planned.get(key, lambda: (None if depends_on_times(tree) else make(),))
+            root = known or make()
+        return nodes.Plan(root, nodes.Steps.between(start_ms, end_ms, step_ms or 1))
 
     def explain(
         self,
@@ -188,29 +201,6 @@ class Engine:
         return self._monotonic_s
 
 
-class _ParsedQueries:
-    """The last so many syntax trees, by text."""
-
-    def __init__(self, parse_query: Callable[[str], ast.Node], size: int) -> None:
-        self._parse = parse_query
-        self._size = size
-        self._trees: OrderedDict[str, ast.Node] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, query: str) -> ast.Node:
-        with self._lock:
-            tree = self._trees.get(query)
-            if tree is not None:
-                self._trees.move_to_end(query)
-                return tree
-        tree = self._parse(query)
-        with self._lock:
-            self._trees[query] = tree
-            while len(self._trees) > self._size:
-                self._trees.popitem(last=False)
-        return tree
-
-
 _DOCUMENTED = {
     ValueType.MATRIX: "range vector",
     ValueType.VECTOR: "instant vector",
@@ -272,7 +262,7 @@ class _Run:
                 f'invalid expression type "{_DOCUMENTED[query.type]}" for range query, must be Scalar or instant Vector'
             )
         plan = self._engine.plan(
-            query,
+            self._query,
             start_ms,
             end_ms,
             step_ms,

@@ -237,7 +237,10 @@ class Reads(NamedTuple):
     chunk_bytes: int = 0
 
     def plus(self, other: Reads) -> Reads:
-        return Reads(*(one + more for one, more in zip(self, other, strict=True)))
+        return Reads(self.series + other.series, self.chunks + other.chunks, self.chunk_bytes + other.chunk_bytes)
+
+
+_NO_LIMITS = Reads()
 
 
 class ReadBudget:
@@ -259,6 +262,8 @@ class ReadBudget:
         """Notes how much a selector has read so far. Raises `TooManySeries`, `TooManyChunks`, `TooManyChunkBytes`."""
         before = self._read.get(matchers, Reads())
         self._read[matchers] = Reads(*map(max, before, reads))
+        if self.most == _NO_LIMITS:
+            return
         errors = (TooManySeries, TooManyChunks, TooManyChunkBytes)
         for most, total, error in zip(self.most, self.total, errors, strict=True):
             if 0 < most < total:

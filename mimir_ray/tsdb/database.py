@@ -177,13 +177,19 @@ class Database:
             return [WriteResult(result.incarnation, error=error) for result in results]
         return results
 
+    prunes_labels = True
+    """Heeds `Selection.labels`: each of its series comes once, so nobody has to tell them apart."""
+
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         """See SeriesSource.select. Head and blocks as they are together at this moment."""
         with self.head.exclusive():
             lease = self.blocks.lease(selection.mint, selection.maxt)
             if lease is None:
                 return self.head.select(selection)
-            some = selection if selection.labels_only else replace(selection, limit_series=0)
+            # Series are joined by their labels.
+            some = replace(selection, labels=None)
+            if not selection.labels_only:
+                some = replace(some, limit_series=0)
             # Of two samples of one time the one in order was there first.
             parts = (HeadPart.IN_ORDER, HeadPart.LATE) if lease.late else (HeadPart.ALL,)
             picks = [self.head.pick(some, part) for part in parts]

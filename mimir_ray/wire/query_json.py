@@ -34,6 +34,8 @@ _EASY_BYTES_MAX = 17
 _ODD_BYTES_MAX = 32
 # Kernels write whole words and go on inside the last of them: so much may be written past the end.
 _SLACK_BYTES = 32
+# So few points are written one by one: kernels would wait for their arrays.
+_FEW = 8
 # The longest start of a point: [-9223372036854775.808,"
 _STEP_BYTES = 24
 
@@ -62,11 +64,11 @@ def encode_float(value: float) -> str:
         return "NaN"
     if value in (np.inf, -np.inf):
         return "+Inf" if value > 0 else "-Inf"
+    text = repr(float(value))  # the shortest digits too, in another notation
+    if "e" not in text:
+        return text.removesuffix(".0")
     size = abs(value)
-    if size and (size < 1e-6 or size >= 1e21):
-        mantissa, exponent = np.format_float_scientific(value, unique=True, trim="-", exp_digits=2).split("e")
-        return f"{mantissa}e{exponent}"
-    return np.format_float_positional(value, unique=True, trim="-")
+    return text if size < 1e-6 or size >= 1e21 else np.format_float_positional(value, unique=True, trim="-")
 
 
 def encode_timestamp(timestamp_ms: int) -> str:
@@ -182,7 +184,7 @@ def encode_value(value: Value) -> bytes:
 
 def _encode_value(value: Value) -> bytes | memoryview:
     """The `result` of a query."""
-    if isinstance(value, Matrix | Vector) and value.histograms is not None:
+    if isinstance(value, Matrix | Vector) and (value.histograms is not None or len(value.values) <= _FEW):
         return encode_mixed(value)
     if isinstance(value, Matrix):
         return _encode_points(value.labels, value.offsets, value.timestamps, value.values, matrix=True)
@@ -197,7 +199,7 @@ def _encode_value(value: Value) -> bytes | memoryview:
 
 
 def encode_mixed(value: Vector | Matrix) -> bytes:
-    """An answer with native histograms. Upstream: marshalSeriesJSON, marshalSampleJSON."""
+    """An answer with native histograms, or a small one. Upstream: marshalSeriesJSON, marshalSampleJSON."""
     parts = []
     if isinstance(value, Vector):
         at = encode_timestamp(value.timestamp)

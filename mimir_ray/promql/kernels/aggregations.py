@@ -14,6 +14,8 @@ import numpy as np
 
 from mimir_ray.kernel import F64, I32, I64, Bool2, F64x2, OutBool2, OutF64, OutF64x2, OutI64, OutI64x2, device, kernel
 
+from .lanes import add_term
+
 
 @device
 def compensated(total, rest, value):  # type: ignore[no-untyped-def]
@@ -30,6 +32,14 @@ def compensated(total, rest, value):  # type: ignore[no-untyped-def]
 def fold_sum(values: F64x2, present: Bool2, groups: I32, total: OutF64x2, rest: OutF64x2, seen: OutBool2) -> None:
     for s in range(values.shape[0]):
         g = groups[s]
+        whole = True
+        for t in range(values.shape[1]):
+            whole &= present[s, t] & seen[g, t]
+        if whole:  # as below, but vector code
+            terms, totals, rests = values[s], total[g], rest[g]
+            for t in range(values.shape[1]):
+                totals[t], rests[t] = add_term(terms[t], totals[t], rests[t])
+            continue
         for t in range(values.shape[1]):
             if present[s, t]:
                 if seen[g, t]:

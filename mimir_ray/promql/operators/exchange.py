@@ -7,28 +7,41 @@ from collections.abc import Iterator
 import numpy as np
 
 from mimir_ray.model.series import StepMatrix
-from mimir_ray.promql.limits import Reads
+from mimir_ray.promql.limits import POINT_BYTES, Reads
 from mimir_ray.promql.plan import nodes
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
 
 from .accumulators import ACCUMULATORS
 from .aggregate import grown
-from .execution import Execution
+from .execution import GUESSED_INTERVAL_MS, Execution
 from .histograms_aggregate import HistogramGroups
 from .labels import groups_of
+
+_STEP_BYTES = 9
+"""Of a series at one step: a value, and whether there is one."""
 
 
 def exchange(node: nodes.Exchange, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
     """Asks the source's `FragmentRunner`. Raises what the owners raise."""
     if isinstance(node.expr, nodes.Aggregate):
-        return _groups(node.expr, steps, execution)
-    return _series(node.expr, steps, execution)
+        return _groups(node, node.expr, steps, execution)
+    if not _are_few(node, steps):
+        return execution.vector(node.expr, steps)
+    return _series(node, steps, execution)
 
 
-def _parts(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> Iterator[FragmentPart]:
+def _are_few(node: nodes.Exchange, steps: nodes.Steps) -> bool:
+    """Whether the steps of an instant selector are less to send than its samples, or functions read windows of them."""
+    if node.has_windows:
+        return True
+    ((_, mint, maxt),) = {(one.matchers, mint, maxt) for one, mint, maxt in nodes.selections(node.expr, steps)}
+    return steps.count * _STEP_BYTES <= ((maxt - mint) // GUESSED_INTERVAL_MS + 1) * POINT_BYTES
+
+
+def _parts(exchange: nodes.Exchange, steps: nodes.Steps, execution: Execution) -> Iterator[FragmentPart]:
     assert execution.fragments is not None
     fragment = Fragment(
-        node,
+        exchange.expr,
         steps,
         execution.delayed_names,
         execution.budget.max_samples,
@@ -36,8 +49,9 @@ def _parts(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> It
         max_reads=execution.reads.most,
         max_bytes=execution.budget.max_bytes,
         type_labels=execution.type_labels,
+        packed=exchange.packed,
     )
-    (matchers,) = {each.matchers for each in nodes.walk(node) if isinstance(each, nodes.Select | nodes.RangeSelect)}
+    matchers = exchange.matchers
     reads = Reads()
     for part in execution.fragments.run(fragment):
         execution.check()
@@ -50,8 +64,8 @@ def _parts(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> It
             yield part
 
 
-def _series(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
-    for part in _parts(node, steps, execution):
+def _series(exchange: nodes.Exchange, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
+    for part in _parts(exchange, steps, execution):
         values, present = part.arrays
         found = int(np.count_nonzero(present))
         execution.budget.take(found)
@@ -61,12 +75,14 @@ def _series(node: nodes.PlanNode, steps: nodes.Steps, execution: Execution) -> I
         execution.budget.release(found)
 
 
-def _groups(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
+def _groups(
+    exchange: nodes.Exchange, node: nodes.Aggregate, steps: nodes.Steps, execution: Execution
+) -> Iterator[StepMatrix]:
     groups = groups_of(node.grouping, node.without, execution.table)
     accumulator = ACCUMULATORS[node.op](steps.count)
     totals = HistogramGroups(node.op)
     drop = None
-    for part in _parts(node, steps, execution):
+    for part in _parts(exchange, steps, execution):
         of_row = groups.assign(execution.intake.take(part.labels))
         execution.budget.check_cells(len(groups) * steps.count)
         accumulator.grow(len(groups))

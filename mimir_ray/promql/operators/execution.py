@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ SAMPLES_PER_BATCH = 1 << 22
 """Raw samples that a selector wants at once, guessing 15 s between them."""
 SAMPLES_PER_SLICE = 1 << 18
 """Raw samples of one slice of a batch: range functions go over them more than once."""
-_GUESSED_INTERVAL_MS = 15_000
+GUESSED_INTERVAL_MS = 15_000
 
 
 @dataclass(slots=True)
@@ -70,11 +70,13 @@ class Execution:
     """Cells of the vectors in `shared`."""
     table: StringTable = field(default_factory=StringTable)
     intake: Intake = field(init=False)
+    _prunes_labels: bool = field(init=False)
     fragments: FragmentRunner | None = None
     """Who runs `Exchange` nodes; None where there are none."""
 
     def __post_init__(self) -> None:
         self.intake = Intake(self.table)
+        self._prunes_labels = getattr(self.source, "prunes_labels", False)
 
     def check(self) -> None:
         """Raises if the query was cancelled or ran out of time; between batches."""
@@ -119,11 +121,15 @@ class Execution:
     def select(self, node: nodes.Select | nodes.RangeSelect, steps: nodes.Steps) -> Iterator[SeriesBatch]:
         """Samples of the selected series that these steps may see, in batches that suit their number."""
         mint, maxt = node.window(steps)
-        guess = max(1, (maxt - mint) // _GUESSED_INTERVAL_MS)
+        guess = max(1, (maxt - mint) // GUESSED_INTERVAL_MS)
         wanted = min(SERIES_PER_BATCH, max(64, SAMPLES_PER_BATCH // guess))
         rows = max(1, POINTS_PER_BATCH // max(1, steps.count))
         reads = Reads()
-        selection = Selection(node.matchers, mint, maxt, batch_series=wanted, start_timestamps=node.start_timestamps)
+        selection = Selection(
+            node.matchers, mint, maxt, batch_series=wanted, start_timestamps=node.start_timestamps,
+            newest=isinstance(node, nodes.Select) and not node.smoothed and mint + node.lookback_ms - 1 == maxt,
+            labels=node.labels if self._prunes_labels else None,
+        )  # fmt: skip
         for batch in self.source.select(selection):
             self.check()
             if not len(batch):
@@ -134,7 +140,10 @@ class Execution:
             held += 0 if batch.start_timestamps is None else batch.start_timestamps.nbytes
             self.budget.hold(held)
             labels = batch.labels if node.labels is None else batch.labels.keep(node.labels)
-            batch = replace(batch, labels=self.intake.take(labels))
+            batch = SeriesBatch(
+                self.intake.take(labels), batch.offsets, batch.timestamps, batch.values, batch.histograms,
+                batch.start_timestamps,
+            )  # fmt: skip
             if batch.histograms is not None and node.counts_only:
                 batch = counts_only(batch)
             each = max(1, batch.samples // len(batch))
@@ -177,7 +186,8 @@ class Execution:
 
 def reads_of(batch: SeriesBatch) -> Reads:
     """About what storage read for a batch."""
-    chunks = int((-(-np.diff(batch.offsets) // SAMPLES_PER_CHUNK)).sum())
+    offsets = batch.offsets
+    chunks = int(((offsets[1:] - offsets[:-1] + (SAMPLES_PER_CHUNK - 1)) // SAMPLES_PER_CHUNK).sum())
     size = batch.samples * SAMPLE_CHUNK_BYTES
     if batch.histograms is not None:
         columns = batch.histograms.columns

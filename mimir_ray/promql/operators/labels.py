@@ -131,7 +131,7 @@ def drop_names(matrix: StepMatrix, delayed: bool) -> StepMatrix:
     """Takes the metrics' names away, now or (delayed) at the end of the query."""
     if delayed:
         return replace(matrix, drop_name=np.ones(len(matrix), np.bool_))
-    return replace(matrix, labels=without_names(matrix.labels), drop_name=None)
+    return StepMatrix(without_names(matrix.labels), matrix.values, matrix.present, None, matrix.histograms)
 
 
 def without_names(labels: LabelColumns) -> LabelColumns:

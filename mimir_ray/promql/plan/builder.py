@@ -125,7 +125,7 @@ class _Builder:
         return nodes.Aggregate(tree.op, self.node(tree.expr), grouping, tree.without, param, span=tree.span)
 
     def _call(self, tree: ast.Call) -> nodes.PlanNode:
-        if not tree.args and tree.name in ("start", "end", "range", "step"):
+        if not tree.args and tree.name in ast.CONTEXT_FUNCTIONS:
             return nodes.Number(self._context_value(tree.name), span=tree.span)
         if tree.name == "info":
             return self._info(tree)

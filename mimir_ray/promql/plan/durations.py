@@ -66,6 +66,21 @@ class QueryTimes:
         return _apply(expr, self._evaluate(expr.left), right)
 
 
+def depends_on_times(tree: ast.Node) -> bool:
+    """Whether the plan of an expression is another at other times: it speaks of the query's start, end or step."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.VectorSelector() | ast.Subquery():
+                if isinstance(node.at, ast.Anchor):
+                    return True
+            case ast.DurationExpr():
+                return True
+            case ast.Call():
+                if not node.args and node.name in ast.CONTEXT_FUNCTIONS:
+                    return True
+    return False
+
+
 def _apply(expr: ast.DurationExpr, left: float, right: float) -> float:
     match expr.op:
         case "+":

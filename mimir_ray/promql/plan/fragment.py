@@ -8,8 +8,10 @@ Fragments and parts are plain data, so that they can travel.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +22,7 @@ from mimir_ray.promql.annotations import Annotation
 from mimir_ray.promql.limits import Reads
 from mimir_ray.promql.source import Shard
 
-from .nodes import PlanNode, Steps
+from .nodes import Exchange, PlanNode, Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,32 @@ class Fragment:
     max_reads: Reads = Reads()
     max_bytes: int = 0
     type_labels: bool = False
+    packed: bytes = b""
+    """`node` pickled, if somebody has that already."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The node travels as bytes, which both sides remember: the same plans come again and again."""
+        steps = self.steps
+        rest = (
+            self.delayed_names, self.max_samples, self.count_samples, self.shard, tuple(self.max_reads), self.max_bytes,
+            self.type_labels,
+        )  # fmt: skip
+        return _unpacked, (
+            self.packed or Exchange(self.node).packed,
+            (steps.start_ms, steps.step_ms, steps.count),
+            rest,
+        )
+
+
+@lru_cache(maxsize=512)
+def _unpack(packed: bytes) -> PlanNode:
+    return pickle.loads(packed)  # type: ignore[no-any-return]  # noqa: S301  (of the same cluster)
+
+
+def _unpacked(packed: bytes, steps: tuple[int, int, int], rest: tuple[Any, ...]) -> Fragment:
+    delayed, max_samples, count, shard, reads, max_bytes, type_labels = rest
+    node, times = _unpack(packed), Steps(*steps)
+    return Fragment(node, times, delayed, max_samples, count, shard, Reads(*reads), max_bytes, type_labels, packed)
 
 
 @dataclass(slots=True)
@@ -64,6 +92,41 @@ class FragmentPart:
     samples: NDArray[np.int64] | None = None
     reads: Reads = Reads()
     histograms: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Arrays that hold one value over and over (every point is there, no sum left a rest) need not travel."""
+        arrays = tuple(_pressed(array) for array in self.arrays)
+        reads = tuple(self.reads)
+        return _pulled, (
+            self.labels, arrays, self.drop_name, self.annotations, self.samples, reads, self.histograms
+        )  # fmt: skip
+
+
+def _pressed(array: NDArray[np.generic]) -> NDArray[np.generic] | tuple[Any, ...]:
+    if array.size > 1 and array.dtype in (np.float64, np.bool_):
+        first = array.ravel()[0]
+        # By bits: NaN is like itself, and 0 unlike -0.
+        bits = array.view(np.uint64 if array.dtype == np.float64 else np.uint8)
+        if (bits == bits.ravel()[0]).all():
+            return array.shape, first
+    return array
+
+
+def _unpressed(array: Any) -> NDArray[np.generic]:
+    return np.full(*array) if isinstance(array, tuple) else array
+
+
+def _pulled(
+    labels: LabelColumns,
+    arrays: tuple[Any, ...],
+    drop: Any,
+    annotations: Any,
+    samples: Any,
+    reads: Any,
+    histograms: Any,
+) -> FragmentPart:
+    arrays = tuple(_unpressed(array) for array in arrays)
+    return FragmentPart(labels, arrays, drop, annotations, samples, Reads(*reads), histograms)
 
 
 class FragmentRunner(Protocol):

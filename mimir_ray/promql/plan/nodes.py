@@ -8,6 +8,7 @@ it brings `Steps`, so the same tree serves a query, one step of it, or a subquer
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -367,6 +368,22 @@ class Exchange(PlanNode):
     """Runs the part below it where its series are (plan/fragment.py), and puts together what comes back."""
 
     expr: PlanNode
+
+    @cached_property
+    def packed(self) -> bytes:
+        """The part, pickled."""
+        return pickle.dumps(self.expr, protocol=pickle.HIGHEST_PROTOCOL)
+
+    @cached_property
+    def has_windows(self) -> bool:
+        """Whether functions below read samples of a range."""
+        return any(isinstance(each, RangeSelect | Subquery) for each in walk(self.expr))
+
+    @cached_property
+    def matchers(self) -> tuple[Matcher, ...]:
+        """Of the part's one selector, however often it stands there."""
+        (matchers,) = {each.matchers for each in walk(self.expr) if isinstance(each, Select | RangeSelect)}
+        return matchers
 
 
 @dataclass(frozen=True)

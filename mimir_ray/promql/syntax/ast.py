@@ -23,6 +23,8 @@ class Span(NamedTuple):
 
 
 NOWHERE = Span(0, 0)
+CONTEXT_FUNCTIONS = frozenset(("start", "end", "range", "step"))
+"""Functions without arguments that tell of the query's times."""
 
 
 class ValueType(enum.Enum):

@@ -43,6 +43,7 @@ SAMPLES_MAX = 65_535
 HEADER_BYTES = 2
 SAMPLE_BYTES_MAX = 20
 """No sample takes more: 2 + 10 + 8 for the first with its header, less for the others."""
+FIRST_TIME, LAST_TIME = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 SLACK_BYTES = 8
 """Room that writing needs behind the last byte of an arena."""
 
@@ -174,6 +175,44 @@ def _decode(data: Any, start: Any, end: Any, count: Any, timestamps: Any, values
     return True
 
 
+@device
+def decode_between(
+    data: Any, start: Any, end: Any, mint: Any, maxt: Any, timestamps: Any, values: Any, out: Any
+) -> Any:
+    """Decodes of the chunk data[start:end] the samples in [mint, maxt] to timestamps[out:], values[out:].
+
+    There is room for all that its header counts. Returns where the next sample goes, or -1 where the chunk is damaged,
+    or does not fit into the data or the output.
+    """
+    if start < 0 or start + HEADER_BYTES > end or end > len(data):
+        return np.int64(-1)
+    count = np.int64(data[start]) << 8 | np.int64(data[start + 1])
+    if count == 0:
+        return out
+    if out < 0 or out + count > min(len(timestamps), len(values)):
+        return np.int64(-1)
+    if end + READ_AHEAD_BYTES <= len(data):
+        valid = _decode(data, start, end, count, timestamps, values, out)
+    else:
+        # Only the last chunks of an array: reading ahead would leave it.
+        padded = np.zeros(end - start + READ_AHEAD_BYTES, np.uint8)
+        copy_bytes(padded, 0, data, start, end - start)
+        valid = _decode(padded, 0, end - start, count, timestamps, values, out)
+    if not valid:
+        return np.int64(-1)
+    stop = out + count
+    while stop > out and timestamps[stop - 1] > maxt:
+        stop -= 1
+    first = out
+    while first < stop and timestamps[first] < mint:
+        first += 1
+    if first > out:
+        for at in range(first, stop):
+            timestamps[out + at - first] = timestamps[at]
+            values[out + at - first] = values[at]
+    return out + stop - first
+
+
 @kernel
 def decode_chunks(data: U8, starts: I64, ends: I64, out_starts: I64, timestamps: OutI64, values: OutF64) -> int:
     """Decodes C chunks.
@@ -189,26 +228,10 @@ def decode_chunks(data: U8, starts: I64, ends: I64, out_starts: I64, timestamps:
     """
     total = 0
     for c in range(len(starts)):
-        start = starts[c]
-        end = ends[c]
-        out = out_starts[c]
-        if start < 0 or start + HEADER_BYTES > end or end > len(data):
+        stop = decode_between(data, starts[c], ends[c], FIRST_TIME, LAST_TIME, timestamps, values, out_starts[c])
+        if stop < 0:
             return -(c + 1)
-        count = np.int64(data[start]) << 8 | np.int64(data[start + 1])
-        if count == 0:
-            continue
-        if out < 0 or out + count > min(len(timestamps), len(values)):
-            return -(c + 1)
-        if end + READ_AHEAD_BYTES <= len(data):
-            valid = _decode(data, start, end, count, timestamps, values, out)
-        else:
-            # Only the last chunks of an array: reading ahead would leave it.
-            padded = np.zeros(end - start + READ_AHEAD_BYTES, np.uint8)
-            copy_bytes(padded, 0, data, start, end - start)
-            valid = _decode(padded, 0, end - start, count, timestamps, values, out)
-        if not valid:
-            return -(c + 1)
-        total += count
+        total += stop - out_starts[c]
     return total
 
 

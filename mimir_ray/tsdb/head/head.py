@@ -54,6 +54,7 @@ from .new_series import MalformedBatch, intern_batch, labels_of_section
 from .pick import HeadPart, HeadPick
 from .reading import Look
 from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX, NO_TIME_MIN
+from .selected import SelectedSeries
 from .settings import NO_LIMITS, HeadSettings, PushLimits
 from .start_timestamps import StartsLook, StartTimestamps
 
@@ -103,6 +104,7 @@ class Head:
         self._lock = threading.RLock()
         self._index = SeriesIndex()
         self._postings = Postings(self._index)
+        self._selected = SelectedSeries(self._index, self._postings)
         self._memory = SampleMemory(files, settings)
         self._histograms = HistogramStore()
         self._starts = StartTimestamps()
@@ -385,7 +387,7 @@ class Head:
 
     def _references(self, selection: Selection, part: HeadPart = HeadPart.ALL) -> NDArray[np.int32]:
         """Of the selected series that may have samples in range, ascending. Caller holds the lock."""
-        references = self._postings.select(selection.matchers)
+        references = self._selected.of(selection.matchers)
         memory = self._memory
         if part is HeadPart.LATE or selection.maxt < memory.floor:
             wanted = np.zeros(len(references), np.bool_)
@@ -480,6 +482,7 @@ class Head:
                 bytes=self._memory.bytes
                 + self._index.bytes
                 + self._postings.bytes
+                + self._selected.bytes
                 + self._histograms.bytes
                 + self._exemplars.nbytes
                 + self._starts.bytes
@@ -591,6 +594,7 @@ class Head:
         self._activity.renumber(kept)
         self._index = without_dropped(self._index)
         self._postings = Postings(self._index)
+        self._selected = SelectedSeries(self._index, self._postings)
         self.incarnation = secrets.randbits(63)
 
     def _drop(self, references: NDArray[np.int32]) -> None:

@@ -168,6 +168,8 @@ class SampleMemory:
             self.late_last[references],
             self.chunk_last[references],
             self.late_chunk_last[references],
+            self.last_times[references],
+            self.last_values[references],
             chunks.arena,
             {0: self.closed.spilled} | {one: self._files.view(one) for one in self._files.segments},
             self.closed.columns(),

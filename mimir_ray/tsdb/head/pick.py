@@ -18,7 +18,7 @@ from mimir_ray.tsdb.index.series_index import SeriesIndex
 
 from .histogram_samples import resolve
 from .histogram_store import PinnedHistograms
-from .reading import Look, read_samples
+from .reading import Look, read_newest, read_samples
 from .start_timestamps import StartsLook
 
 
@@ -79,7 +79,8 @@ class HeadPick:
                 offsets = np.zeros(len(some) + 1, np.int64)
                 timestamps, values = np.zeros(0, np.int64), np.zeros(0, np.float64)
             else:
-                offsets, timestamps, values = read_samples(self.look, first, len(some), selection.mint, selection.maxt)
+                read = read_newest if selection.newest else read_samples
+                offsets, timestamps, values = read(self.look, first, len(some), selection.mint, selection.maxt)
                 with_samples = offsets[1:] > offsets[:-1]
                 if not with_samples.all():
                     some = some[with_samples]
@@ -92,6 +93,8 @@ class HeadPick:
                 given += len(some)
                 values, histograms = resolve(values, self.histograms)
                 began = None if self.starts is None else self.starts.of(some, offsets, timestamps)
-                yield SeriesBatch(self.view.labels(some), offsets, timestamps, values, histograms, began)
+                yield SeriesBatch(
+                    self.view.labels(some, selection.labels), offsets, timestamps, values, histograms, began
+                )
             if selection.limit_series and given >= selection.limit_series:
                 return

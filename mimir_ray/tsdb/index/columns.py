@@ -30,7 +30,7 @@ def fill_codes(
     """Codes of S series, numbered from 1 by first use.
 
     Args:
-        columns: name id to column.
+        columns: name id to column, -1 for names that are not wanted.
         code_of: int32[symbols], zeros, written: symbol to code.
         used: long enough, written: code - 1 to symbol.
         codes: int32[S, K], zeros, written.
@@ -42,6 +42,9 @@ def fill_codes(
         series = references[r]
         for at in range(row_offsets[series], row_offsets[series + 1]):
             pair = cells[at]
+            column = columns[pair_names[pair]]
+            if column < 0:
+                continue
             symbol = pair_values[pair]
             code = code_of[symbol]
             if code == 0:
@@ -49,7 +52,7 @@ def fill_codes(
                 count += 1
                 code = np.int32(count)
                 code_of[symbol] = code
-            codes[r, columns[pair_names[pair]]] = code
+            codes[r, column] = code
     return count
 
 
@@ -99,14 +102,22 @@ class IndexView:
     symbols: int
     pairs: int
 
-    def labels(self, references: NDArray[np.int32]) -> LabelColumns:
-        """The labels of S series with a table of only the strings they use. Python work per string, not per series."""
-        seen = np.zeros(len(self.name_symbols), np.bool_)
-        mark_names(references, self.row_offsets, self.cells, self.pair_names, seen)
-        present = np.flatnonzero(seen)
-        texts = strings_of(self.name_symbols[present], self.arena, self.symbol_cuts)
+    def labels(self, references: NDArray[np.int32], wanted: tuple[str, ...] | None = None) -> LabelColumns:
+        """The labels of S series with a table of only the strings they use. Python work per string, not per series.
+
+        `wanted`: only these labels, where any series of the index has them.
+        """
+        if wanted is None:
+            seen = np.zeros(len(self.name_symbols), np.bool_)
+            mark_names(references, self.row_offsets, self.cells, self.pair_names, seen)
+            present = np.flatnonzero(seen)
+            texts = strings_of(self.name_symbols[present], self.arena, self.symbol_cuts)
+        else:
+            every = strings_of(self.name_symbols, self.arena, self.symbol_cuts)
+            present = np.array([name for name, text in enumerate(every) if text in wanted], np.intp)
+            texts = [every[name] for name in present.tolist()]
         order = sorted(range(len(texts)), key=texts.__getitem__)
-        columns = np.zeros(len(self.name_symbols), np.int32)
+        columns = np.full(len(self.name_symbols), -1, np.int32)
         for column, at in enumerate(order):
             columns[present[at]] = column
         codes = np.zeros((len(references), len(order)), np.int32)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mimir_ray.tsdb.chunks.xor import encode_chunk
 from mimir_ray.tsdb.head.closed_chunks import link_chunks, mark_late, oldest_time
-from mimir_ray.tsdb.head.reading import count_pieces, hide_before, plan_pieces, trim
+from mimir_ray.tsdb.head.reading import ARENA, DamagedChunk, Look, read_samples, trim
 from mimir_ray.tsdb.head.sample_log import NO_TIME_MAX, NO_TIME_MIN, WORDS, append_samples, sort_log, sort_runs
 
 SERIES = 5
@@ -98,38 +100,115 @@ def test_chunks_are_chained_from_new_to_old() -> None:
     assert previous[:5].tolist() == [-1, -1, 0, 1, -1]
 
 
+class Stored:
+    """Samples of series where a head keeps them, written down one by one."""
+
+    def __init__(self) -> None:
+        self.bytes = {0: b"", 2: b""}
+        self.table: list[tuple[int, int, int, int, int, int]] = []
+        self.last = {False: [-1] * SERIES, True: [-1] * SERIES}
+        self.logs: dict[bool, list[int]] = {False: [], True: []}
+        self.newest = {False: [-1] * SERIES, True: [-1] * SERIES}
+        self.arena = b""
+        self.open = [(0, 0, 0, 0, 0)] * SERIES
+
+    def close(self, series: int, late: bool, segment: int, part: list[tuple[int, float]]) -> None:
+        times = [time for time, _ in part]
+        chunk = encode_chunk(np.array(times), np.array([value for _, value in part]))
+        position = segment << 32 | len(self.bytes[segment])
+        self.bytes[segment] += chunk
+        self.table.append((times[0], times[-1], position, len(chunk), len(part), self.last[late][series]))
+        self.last[late][series] = len(self.table) - 1
+
+    def keep_open(self, series: int, part: list[tuple[int, float]]) -> None:
+        times = [time for time, _ in part]
+        chunk = encode_chunk(np.array(times), np.array([value for _, value in part]))
+        start = len(self.arena)
+        self.arena += chunk
+        self.open[series] = start, start + len(chunk), len(part), times[0], times[-1]
+
+    def log(self, series: int, late: bool, part: list[tuple[int, float]]) -> None:
+        for time, value in part:
+            bits = int(np.array([value]).view(np.int64)[0])
+            self.logs[late] += [time, bits, self.newest[late][series] << 32 | series]
+            self.newest[late][series] = len(self.logs[late]) // WORDS - 1
+
+    def look(self, floor: int) -> Look:
+        def column(name: int, dtype: type) -> np.ndarray:
+            return np.array([one[name] for one in self.open], dtype)
+
+        def of_series(values: list[int]) -> np.ndarray:
+            return np.array(values, np.int32)
+
+        types = (np.int64, np.int64, np.int64, np.int32, np.int32, np.int32)
+        table = tuple(np.array([row[i] for row in self.table], dtype) for i, dtype in enumerate(types))
+        return Look(
+            column(0, np.int64), column(1, np.int64), column(2, np.int32), column(3, np.int64), column(4, np.int64),
+            of_series(self.newest[False]), of_series(self.newest[True]),
+            of_series(self.last[False]), of_series(self.last[True]), np.zeros(SERIES, np.int64), np.zeros(SERIES),
+            np.frombuffer(self.arena, np.uint8), {k: np.frombuffer(v, np.uint8) for k, v in self.bytes.items()},
+            table, np.array(self.logs[False], np.int64), np.array(self.logs[True], np.int64), floor,
+        )  # fmt: skip
+
+
+times_in_parts = st.lists(st.lists(st.integers(-50, 50), max_size=6, unique=True).map(sorted), min_size=3, max_size=3)
+
+
 @settings(deadline=None)
-@given(samples, st.integers(-60, 60), st.integers(0, 60))
-def test_a_plan_has_the_samples_of_the_log_that_are_in_range(
-    rows: list[tuple[int, int, float]], mint: int, length: int
+@given(
+    st.lists(st.tuples(st.lists(st.integers(-50, 50), unique=True).map(sorted), times_in_parts), max_size=SERIES),
+    st.lists(st.integers(0, 9), min_size=3, max_size=3).map(sorted),
+    st.integers(-60, 60),
+    st.integers(0, 60),
+    st.integers(-60, 60),
+)
+def test_series_are_read_from_wherever_their_samples_are(
+    series: list[tuple[list[int], list[list[int]]]], cuts: list[int], mint: int, length: int, floor: int
 ) -> None:
-    newest: dict[int, int] = {}
-    in_order, late = [], []
-    for series, time, value in rows:
-        (in_order if time > newest.get(series, -99) else late).append((series, time, value))
-        newest[series] = max(time, newest.get(series, -99))
-    log, last = log_of(in_order)
-    late_log, late_last = log_of(late)
-    none32, none64, no_chunk = np.zeros(SERIES, np.int32), np.zeros(SERIES, np.int64), np.full(SERIES, -1, np.int32)
-    no32, no64 = np.zeros(0, np.int32), np.zeros(0, np.int64)
-    offsets = np.empty(SERIES + 1, np.int64)
+    stored = Stored()
+    expected: list[dict[int, float]] = []
     maxt = mint + length
-    assert not count_pieces(
-        mint, maxt, mint, 0, none32, none64, none64, last, late_last, no_chunk, no_chunk,
-        no64, no64, no32, no32, log, late_log, offsets,
-    )  # fmt: skip
-    times, values, splits = np.empty(offsets[-1], np.int64), np.empty(offsets[-1]), np.empty(SERIES, np.int64)
-    plan_pieces(
-        mint, maxt, mint, 0, none64, none64, none32, none64, none64, last, late_last, no_chunk, no_chunk,
-        no64, no64, no64, no32, no32, no32, log, late_log, offsets,
-        np.empty(0, np.int32), no64.copy(), no64.copy(), no64.copy(), splits, times, values,
-    )  # fmt: skip
-    for series in range(SERIES):
-        part = slice(offsets[series], offsets[series + 1])
-        own = [(t, v) for s, t, v in in_order if s == series and mint <= t <= maxt]
-        own_late = [(t, v) for s, t, v in late if s == series and mint <= t <= maxt]
-        assert list(zip(times[part].tolist(), values[part].tolist(), strict=True)) == own + own_late
-        assert splits[series] == offsets[series] + len(own)
+    for number, (times, late) in enumerate(series):
+        in_order = [(time, float(number * 100 + at)) for at, time in enumerate(times)]
+        parts = [in_order[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(in_order)], strict=True)]
+        for part, segment in zip(parts[:2], (0, 2), strict=True):
+            if part:
+                stored.close(number, False, segment, part)
+        if parts[2]:
+            stored.keep_open(number, parts[2])
+        stored.log(number, False, parts[3])
+        others = [[(time, float(-1 - 10 * at)) for time in part] for at, part in enumerate(late)]
+        for other in others[:2]:
+            if other:
+                stored.close(number, True, 2, other)
+        stored.log(number, True, others[2])
+        found: dict[int, float] = {}
+        for time, value in [(t, v) for t, v in in_order if t >= floor] + [one for other in others for one in other]:
+            if mint <= time <= maxt:
+                found.setdefault(time, value)
+        expected.append(dict(sorted(found.items())))
+    look = stored.look(floor)
+    offsets, read_times, read_values = read_samples(look, 0, len(series), mint, maxt)
+    for number, one in enumerate(expected):
+        part = slice(offsets[number], offsets[number + 1])
+        assert dict(zip(read_times[part].tolist(), read_values[part].tolist(), strict=True)) == one
+
+
+def test_a_damaged_chunk_is_named() -> None:
+    for broken in ("closed", "open"):
+        stored = Stored()
+        stored.close(0, False, 2, [(1, 1.0), (2, 2.0)])
+        stored.close(1, False, 2, [(1, 1.5), (2, 2.5)])
+        stored.keep_open(1, [(3, 1.0), (4, 2.5)])
+        look = stored.look(NO_TIME_MAX)
+        if broken == "closed":
+            look.table[3][1] = 12  # its bytes end too early
+        else:
+            look.open_ends[1] -= 6
+        with pytest.raises(DamagedChunk) as raised:
+            read_samples(look, 0, 2, 0, 9)
+        where = (2, int(look.table[2][1]) & 0xFFFFFFFF) if broken == "closed" else (ARENA, int(look.open_starts[1]))
+        assert (raised.value.source, raised.value.offset) == where
 
 
 def test_a_full_log_stops_the_append_at_the_sample_that_found_no_room() -> None:
@@ -184,9 +263,3 @@ def test_chunks_of_late_chains_are_kept_from_a_row_on(
     kept = np.zeros(len(in_order) + len(late), np.bool_)
     mark_late(late_last, previous, first, kept)
     assert kept.tolist() == [len(in_order) <= row and row >= first for row in range(len(kept))]
-
-
-def test_samples_in_order_below_the_floor_are_hidden_and_late_ones_are_not() -> None:
-    times = np.array([1, 5, 9, 2, 3, 4, 8], np.int64)
-    hide_before(5, np.array([0, 4, 7], np.int64), np.array([3, 7], np.int64), times)
-    assert times.tolist() == [NO_TIME_MAX, 5, 9, 2, NO_TIME_MAX, NO_TIME_MAX, 8]

@@ -13,10 +13,7 @@ _RELABELLING = frozenset(("label_replace", "label_join"))
 
 
 def push_down(node: nodes.PlanNode, delayed_names: bool = False) -> nodes.PlanNode:
-    """The plan with the largest movable parts under `Exchange`.
-
-    A bare selector stays: its samples would only be exchanged for steps.
-    """
+    """The plan with the largest movable parts under `Exchange`."""
     if _is_movable(node, delayed_names):
         return nodes.Exchange(node, span=node.span)
     return node.map_children(lambda child: push_down(child, delayed_names))
@@ -25,9 +22,7 @@ def push_down(node: nodes.PlanNode, delayed_names: bool = False) -> nodes.PlanNo
 def _is_movable(node: nodes.PlanNode, delayed: bool) -> bool:
     if isinstance(node, nodes.Aggregate):
         return node.op in MERGEABLE and node.param is None and is_per_series(node.expr, delayed)
-    if isinstance(node, nodes.Select) or node.type is not ValueType.VECTOR:
-        return False
-    return is_per_series(node, delayed) and any(isinstance(each, nodes.RangeSelect) for each in nodes.walk(node))
+    return node.type is ValueType.VECTOR and is_per_series(node, delayed)
 
 
 def is_per_series(node: nodes.PlanNode, delayed: bool) -> bool:
@@ -35,6 +30,8 @@ def is_per_series(node: nodes.PlanNode, delayed: bool) -> bool:
     match node:
         case nodes.Select():
             return True
+        case nodes.Exchange():
+            return is_per_series(node.expr, delayed)
         case nodes.Negate():
             return _stays_distinct(node.expr, delayed) and is_per_series(node.expr, delayed)
         case nodes.VectorScalar():

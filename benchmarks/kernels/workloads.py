@@ -1,0 +1,171 @@
+"""What kernels are listened to under: everything that the package does with arrays, at a size that fills caches."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from mimir_ray.clock import SystemClock
+from mimir_ray.model.labels import labels_of
+from mimir_ray.model.matchers import Matcher, MatchType
+from mimir_ray.model.selection import Selection, Shard
+from mimir_ray.model.tenant import DEFAULT_TENANT
+from mimir_ray.model.write import WriteBatch
+from mimir_ray.promql.engine import Engine, EngineOptions
+from mimir_ray.promql.functions import RANGE_FUNCTIONS
+from mimir_ray.testing.writes import write_batch
+from mimir_ray.tsdb.block.verify import verify_block
+from mimir_ray.tsdb.database import Database, DatabaseSettings
+from mimir_ray.tsdb.head.settings import HeadSettings, PushLimits
+from mimir_ray.tsdb.wal.writer import WalSettings
+from mimir_ray.wire.otlp.translate import OtlpSettings, scan_otlp
+from mimir_ray.wire.query_json import query_response
+
+FOLDER = Path(__file__).resolve().parents[1]
+INTERVAL_MS = 15_000
+END_MS = 1_700_000_000_000 // INTERVAL_MS * INTERVAL_MS
+SERIES, HOURS = 2_000, 1.0
+SETTINGS = DatabaseSettings(
+    HeadSettings(), WalSettings(fsync="off"),
+)  # fmt: skip
+
+
+def benchmark(path: str) -> ModuleType:
+    """Another benchmark, as a module."""
+    file = FOLDER / path
+    if str(file.parent) not in sys.path:
+        sys.path.insert(0, str(file.parent))
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[file.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _loaded(folder: str, series: int = SERIES, hours: float = HOURS) -> Database:
+    database = Database(Path(folder), SETTINGS, SystemClock())
+    benchmark("promql/bench_engine.py").load(database, series, hours, END_MS)
+    return database
+
+
+def queries() -> None:
+    """Every kind of expression over counters, gauges and buckets."""
+    parameters = {
+        "predict_linear": "g40[5m], 60", "double_exponential_smoothing": "g40[5m], 0.5, 0.5",
+        "quantile_over_time": "0.9, g40[5m]",
+    }  # fmt: skip
+    asked = [f"{name}({parameters.get(name, 'c12_total[5m]')})" for name in RANGE_FUNCTIONS]
+    asked += [f"{op} by (namespace) ({{__name__=~'g.*'}})" for op in ("sum", "avg", "min", "max", "count", "group")]
+    asked += [f"{op} by (namespace) ({{__name__=~'g.*'}})" for op in ("stddev", "stdvar")]
+    asked += [f"{op}(5, {{__name__=~'g.*'}})" for op in ("topk", "bottomk", "limitk")]
+    asked += [
+        "quantile by (job) (0.5, {__name__=~'g.*'})", "count_values('v', round(g40))", "limit_ratio(0.5, g40)",
+        "g40 / on (pod) g41", "g40 and on (pod) g41", "g40 or g41", "g40 unless on (pod) g41 > 100", "g40 > bool 100",
+        "histogram_quantile(0.9, latency_seconds_bucket)", "histogram_fraction(0, 0.1, latency_seconds_bucket)",
+        "histogram_quantile(0.9, sum by (le) (rate(latency_seconds_bucket[5m])))", "g40 % 7", "g40 ^ 2", "g40 atan2 g40",
+        "clamp({__name__=~'g.*'}, 90, 110)", "ln(g40)", "log2(g40)", "log10(g40)", "hour(g40)", "day_of_month(g40)",
+        "max_of(g40, 5)", "min_of(g40, 5)", "label_replace(g40, 'x', '$1', 'pod', 'pod-(.*)')", "sort(g40)",
+        "rate(c12_total[5m] anchored)", "rate(c12_total[5m] smoothed)", "changes(c12_total[5m] anchored)", "g40 smoothed",
+        "{__name__=~'latency.*|g4.'}", "max_over_time(sum(rate(c12_total[5m]))[30m:1s])", "sum({__name__=~'g.*'})",
+        "{__name__=~'g.*',pod!='pod-1',node=~'node-.*'}", "absent(nothing)", "sum without (pod) ({__name__=~'c1.*'})",
+        "-{__name__=~'g.*'} or {__name__=~'g.*'}", "label_replace({__name__=~'c1._total'}, '__name__', 'c', '', '') > 1e9",
+    ]  # fmt: skip
+    engine = Engine(EngineOptions())
+    with tempfile.TemporaryDirectory() as folder:
+        database = _loaded(folder)
+        for query in asked:
+            for stats in (False, True):
+                result = engine.range(query, database, END_MS - 1_800_000, END_MS, INTERVAL_MS, stats=stats)
+                query_response(result)
+        for query in ("{__name__=~'c.*'}[10m]", "c12_total[10m] anchored"):
+            engine.instant(query, database, END_MS)
+        sharded = Selection((Matcher(MatchType.REGEX, "pod", "pod-.*"),), 0, END_MS, Shard(0, 2))
+        assert list(database.select(sharded))
+        database.label_names(sharded)
+        database.label_values("pod", sharded)
+        database.close()
+
+
+def database() -> None:
+    """Series and samples of all sorts, in order and late; checkpoint, restart, blocks, series that go."""
+    with tempfile.TemporaryDirectory() as folder:
+        database = _loaded(folder, hours=2.5)
+        limits = PushLimits(out_of_order_window_ms=7_200_000)
+        everything = Selection((), 0, 1 << 60, start_timestamps=True)
+        head = database.head
+        references = np.arange(SERIES, dtype=np.int32)
+        none = np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0)
+        for back in range(40, 0, -1):
+            times = np.full(SERIES, END_MS - back * 7_001)
+            late = WriteBatch(
+                DEFAULT_TENANT, head.incarnation, references, times, np.ones(SERIES), b"", np.zeros(1, np.int64), *none,
+                start_timestamps=times - 1000 * (back // 8 + 1),
+            )  # fmt: skip
+            database.push([late], END_MS, limits)
+            if back == 20:
+                database.flush()
+        for batch in database.select(everything):
+            assert len(batch)
+        labels = [labels_of({"__name__": "c12_total", "pod": f"pod-{at}", "n": str(at)}) for at in range(500)]
+        trace = labels_of({"trace_id": "0123456789abcdef"})
+        more = write_batch(new=[(one, [(END_MS, 1.0)]) for one in labels],
+                           exemplars=[(one, trace, END_MS, 1.0) for one in labels])  # fmt: skip
+        database.push([more], END_MS, PushLimits(exemplars_max=10_000))
+        database.exemplars([(Matcher(MatchType.REGEX, "pod", ".+"),)], 0, 1 << 60)
+        head.series_tokens(0, 1)
+        head.active_series(0, ((Matcher(MatchType.EQUAL, "job", "api"),),))
+        database.checkpoint()
+        database.close()
+        database = Database(Path(folder), SETTINGS, SystemClock())
+        for _ in range(3):
+            database.compact()
+        for meta in database.blocks.metas:
+            verify_block(database.blocks.path(meta.ulid))
+        database.head.truncate(END_MS + 1)
+        database.head.collect(1 << 40)
+        database.head.renumber()
+        database.close()
+
+
+def blocks() -> None:
+    """Blocks of floats and histograms: written, read, merged, split, verified, with deletions."""
+    benchmark("tsdb/bench_block.py").main(1_000, 240)
+
+
+def compaction() -> None:
+    """Replicas merged and split by compactors."""
+    benchmark("roles/bench_compactor.py").main(400, 3, 2)
+
+
+def requests() -> None:
+    """Remote write of both versions to distributors: known and new series, sorted or not, with all rules."""
+    module = benchmark("wire/bench_write_path.py")
+    body, odd, body_2 = module.request_of(), module.request_of(canonical=False), module.request_2_of()
+    for sent, version in ((body, "1.0"), (odd, "1.0"), (body_2, "2.0")):
+        for new in (False, True):
+            module.pushes(sent, 5, 3, new, version)
+    module.pushes(body, 1, 1, True, **module.all_rules())
+
+
+def otlp() -> None:
+    """Requests of the OpenTelemetry protocol."""
+    module = benchmark("wire/bench_otlp.py")
+    for kind in ("sum", "histogram", "exponential_histogram"):
+        found = scan_otlp(module.request(kind), (1, 2, 3, 4), OtlpSettings())
+        found.need_labels(np.arange(len(found)))
+
+
+def histograms() -> None:
+    """Native histograms: pushed, queried."""
+    benchmark("promql/bench_histograms.py").main()
+
+
+WORKLOADS: dict[str, Callable[[], None]] = {
+    one.__name__: one for one in (queries, database, blocks, compaction, requests, otlp, histograms)
+}
