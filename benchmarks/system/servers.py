@@ -116,7 +116,7 @@ limits:
     buckets: '{__name__=~".*_bucket"}'
     first_pods: '{pod=~"pod-[0-9]{1,2}"}'
 """
-"""Every rule of the write path at once: HA pairs, relabelling, labels to drop, all rates and limits, custom trackers."""
+"""Every rule of the write path at once: HA pairs, relabelling, labels to drop, all limits, custom trackers."""
 
 
 @contextmanager
@@ -140,7 +140,8 @@ def mimir_ray(ingesters: int = 1, rules: str = "") -> Iterator[Server]:
         "-ingester.out-of-order-time-window=1d",
         "-log.level=warn",
     ]
-    server = Server("mimir-ray, rules" if rules else "mimir-ray", port, "/api/v1/push", "/prometheus/api/v1", "", {"X-Scope-OrgID": "bench"})
+    name = "mimir-ray, rules" if rules else "mimir-ray"
+    server = Server(name, port, "/api/v1/push", "/prometheus/api/v1", "", {"X-Scope-OrgID": "bench"})
     with _running(server, command, "/ready", folder):
         yield server
 
