@@ -14,6 +14,7 @@ compiles what is missing, once per node, before actors start: cold processes wou
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import importlib
 import inspect
@@ -27,6 +28,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import numba
 import numpy as np
+from llvmlite import binding as llvm
 from llvmlite import ir as _ir
 from numba import types
 from numba.core import caching
@@ -239,9 +241,29 @@ def kernel_modules() -> Iterator[str]:
 
 
 def load_imported() -> None:
-    """Loads (or compiles) the kernels of all modules imported so far, so that no request waits for that."""
+    """Loads (or compiles) the kernels of all modules imported so far, so that no request waits for that.
+
+    Then lets go of what only other kernels would need that were compiled with these as their parts.
+    """
     for dispatcher in list(REGISTRY.values()):
         dispatcher.compile_now()
+        for result in dispatcher.overloads.values():
+            _pack_library(result.library)
+    gc.collect()
+
+
+def _pack_library(library: Any) -> None:
+    """Keeps a kernel's intermediate code as bytes, a tenth of what it takes parsed, until it is wanted."""
+    module, library._shared_module = library._shared_module, None
+    if module is not None:
+        bitcode = module.as_bitcode()
+
+        def unpacked() -> Any:
+            if library._shared_module is None:
+                library._shared_module = llvm.parse_bitcode(bitcode)
+            return library._shared_module
+
+        library._get_module_for_linking = unpacked
 
 
 def warm_up(progress: Callable[[int, int, str], None] | None = None) -> int:

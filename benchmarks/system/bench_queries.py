@@ -15,7 +15,7 @@ from contextlib import ExitStack
 import numpy as np
 from load import Template, send, series_of, values_of
 from queries import agree, ask
-from servers import Server, find_prometheus, mimir_ray, prometheus
+from servers import Server, find_peer, mimir_ray, prometheus
 
 INTERVAL_MS = 15_000
 PER_REQUEST = 20
@@ -99,7 +99,7 @@ def main() -> None:
     end_ms = int(time.time() * 1000) // INTERVAL_MS * INTERVAL_MS
     with ExitStack() as stack:
         servers = [stack.enter_context(mimir_ray(options.ingesters))]
-        if program := find_prometheus(options.peers):
+        if program := find_peer("prometheus", options.peers):
             servers.append(stack.enter_context(prometheus(program)))
         for server in servers:
             load(server, options, end_ms)

@@ -26,8 +26,11 @@ _SAMPLE_BYTES, _VALUE_AT, _TIME_AT, _TIME_BYTES = 18, 3, 12, 6
 _ANY_TIME_MS = 1 << 40
 
 
-def series_of(count: int) -> list[Labels]:
-    """`METRICS` metrics of each pod: counters `c0_total`, ..., every fifth a bucket of a histogram, gauges `g0`, ..."""
+def series_of(count: int, replica: str = "") -> list[Labels]:
+    """`METRICS` metrics of each pod: 12 buckets of a histogram, counters `c12_total`, ..., gauges `g35`, ...
+
+    `replica`: of the pair of Prometheus servers that sends them; empty: they are from none.
+    """
     made = []
     for number in range(count):
         pod, metric = divmod(number, METRICS)
@@ -40,6 +43,8 @@ def series_of(count: int) -> list[Labels]:
             "pod": f"pod-{pod}",
             "region": "region-1",
         }
+        if replica:
+            labels["__replica__"] = replica
         if metric < 12:
             le = "+Inf" if metric == 11 else f"{0.001 * 2**metric:g}"
             made.append(labels_of({**labels, "__name__": "latency_seconds_bucket", "le": le}))

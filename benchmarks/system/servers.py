@@ -28,6 +28,12 @@ MARKER = "MIMIR_RAY_BENCHMARK"
 READY_TIMEOUT_S = 300.0
 
 
+def busy_s() -> float:
+    """CPU seconds that the whole machine has worked since it was started, stolen ones too."""
+    user, nice, system, _idle, _wait, interrupts, soft, stolen = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + interrupts + soft + stolen) / os.sysconf("SC_CLK_TCK")
+
+
 @dataclass(slots=True)
 class Server:
     """A running one. `push` and `api` are its paths."""
@@ -81,17 +87,48 @@ class Server:
         while time.monotonic() < deadline:
             time.sleep(1.0)
             now = self.cpu_s()
-            if now - before < 0.06:
+            if now - before < 0.1:
                 return
             before = now
 
 
+ALL_RULES = """
+distributor:
+  ha_tracker: {enable_ha_tracker: true}
+limits:
+  accept_ha_samples: true
+  drop_labels: [node]
+  request_rate: 1e9
+  request_burst_size: 1000000000
+  max_global_series_per_user: 100000000
+  max_global_series_per_metric: 100000000
+  max_global_metadata_per_user: 1000000
+  max_global_exemplars_per_user: 1000
+  max_label_names_per_series: 20
+  separate_metrics_group_label: job
+  metric_relabel_configs:
+    - {source_labels: [__name__], regex: "debug_.*", action: drop}
+    - {source_labels: [pod], regex: "pod-(.*)", target_label: pod_number}
+    - {regex: "internal_.*", action: labeldrop}
+    - {source_labels: [job, namespace], separator: /, target_label: owner}
+  active_series_custom_trackers:
+    api: '{job="api"}'
+    buckets: '{__name__=~".*_bucket"}'
+    first_pods: '{pod=~"pod-[0-9]{1,2}"}'
+"""
+"""Every rule of the write path at once: HA pairs, relabelling, labels to drop, all limits, custom trackers."""
+
+
 @contextmanager
-def mimir_ray(ingesters: int = 1) -> Iterator[Server]:
+def mimir_ray(ingesters: int = 1, rules: str = "") -> Iterator[Server]:
+    """`rules`: YAML, for instance `ALL_RULES`."""
     port, folder = _free_port(), Path(tempfile.mkdtemp(prefix="bench-"))
+    (folder / "config.yaml").write_text(rules)
+    limits = [] if rules else ["-ingester.max-global-series-per-user=0"]
     command = [
         *(sys.executable, "-m", "mimir_ray.cli", "serve"),
-        f"-data-dir={folder}",
+        f"-config.file={folder / 'config.yaml'}",
+        f"-data-dir={folder / 'data'}",
         "-server.http-listen-address=127.0.0.1",
         f"-server.http-listen-port={port}",
         "-auth.multitenancy-enabled=true",
@@ -99,19 +136,20 @@ def mimir_ray(ingesters: int = 1) -> Iterator[Server]:
         "-scraper.enabled=false",
         "-distributor.ingestion-rate-limit=1e9",
         "-distributor.ingestion-burst-size=1000000000",
-        "-ingester.max-global-series-per-user=0",
+        *limits,
         "-ingester.out-of-order-time-window=1d",
         "-log.level=warn",
     ]
-    server = Server("mimir-ray", port, "/api/v1/push", "/prometheus/api/v1", "", {"X-Scope-OrgID": "bench"})
+    name = "mimir-ray, rules" if rules else "mimir-ray"
+    server = Server(name, port, "/api/v1/push", "/prometheus/api/v1", "", {"X-Scope-OrgID": "bench"})
     with _running(server, command, "/ready", folder):
         yield server
 
 
-def find_prometheus(folder: str) -> str | None:
+def find_peer(name: str, folder: str) -> str | None:
     """The program: in the folder given, in $MIMIR_RAY_PEERS, or on PATH."""
     for where in (folder, os.environ.get("MIMIR_RAY_PEERS", ""), str(ROOT / ".peers" / "bin"), None):
-        if where != "" and (found := shutil.which("prometheus", path=where)):
+        if where != "" and (found := shutil.which(name, path=where)):
             return found
     return None
 
@@ -131,6 +169,21 @@ def prometheus(program: str) -> Iterator[Server]:
     ]
     server = Server("prometheus", port, "/api/v1/write", "/api/v1", "")
     with _running(server, command, "/-/ready", folder):
+        yield server
+
+
+@contextmanager
+def victoria_metrics(program: str) -> Iterator[Server]:
+    port, folder = _free_port(), Path(tempfile.mkdtemp(prefix="bench-"))
+    command = [
+        program,
+        f"-storageDataPath={folder / 'data'}",
+        f"-httpListenAddr=127.0.0.1:{port}",
+        "-retentionPeriod=1y",
+        "-search.latencyOffset=0s",
+        "-loggerLevel=WARN",
+    ]
+    with _running(server := Server("victoria", port, "/api/v1/write", "/api/v1", ""), command, "/health", folder):
         yield server
 
 

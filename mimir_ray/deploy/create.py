@@ -1,9 +1,9 @@
-"""Creates the actors of a deployment, in a process of its own that then ends.
+"""Creates the actors of a deployment and waits for them, in a process of its own that then ends.
 
 It imports every role and may compile every kernel, which takes some hundred megabytes; the process that
 stays in the foreground (launch.py) does neither. Standard input: a pickled `Settings`, in hexadecimal on the
 first line; then, once Ray is up, its address and whether it is ours on the second. Standard output: a
-JSON object a line, `{"step": ...}`, `{"say": ...}` or `{"error": ...}`.
+JSON object a line, `{"step": ...}`, `{"say": ...}`, `{"error": ...}` or, last, `{"ready": {"host": ..., "port": ...}}`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 
-from mimir_ray.cluster.transport.base import NAMESPACE
+from mimir_ray.cluster.transport.base import NAMESPACE, Address
 from mimir_ray.deploy import actors
 from mimir_ray.deploy.environment import MALLOC
 from mimir_ray.deploy.local_ray import join
@@ -27,6 +27,10 @@ from mimir_ray.deploy.topology import ActorSpec, topology
 from mimir_ray.kernel import warm_up
 
 CREATE_TIMEOUT_S = 180.0
+READY_TIMEOUT_S = 600.0
+FAILED_TIMEOUT_S = 30.0
+ADDRESS_TIMEOUT_S = 30.0
+STATUS_TIMEOUT_S = 10.0
 
 
 def main() -> int:
@@ -38,12 +42,13 @@ def main() -> int:
         return 1  # the parent gave up
     join(address)
     error = create_all(settings, None if whose == "ours" else {"env_vars": MALLOC})
+    error = error or wait_until_ready()
     if error:
         tell(error=error)
     return 1 if error else 0
 
 
-def tell(**what: str) -> None:
+def tell(**what: Any) -> None:
     print(json.dumps(what), flush=True)
 
 
@@ -82,6 +87,31 @@ def create_all(settings: Settings, runtime_env: dict[str, Any] | None) -> str:
             return error
     tell(say=f"{len(specs)} actors in namespace {NAMESPACE}: {', '.join(spec.address.actor_name for spec in specs)}.")
     return ""
+
+
+def wait_until_ready() -> str:
+    """Returns when `/ready` would say so; what went wrong, or ""."""
+    gateway = ray.get_actor(Address("gateway", "0").actor_name, namespace=NAMESPACE)
+    began = time.monotonic()
+    while reasons := _not_ready(gateway):
+        waited_s = time.monotonic() - began
+        if waited_s > FAILED_TIMEOUT_S and any(": Failed" in reason for reason in reasons):
+            return "; ".join(reasons)
+        if waited_s > READY_TIMEOUT_S:
+            return f"not ready after {READY_TIMEOUT_S:g} s: {'; '.join(reasons)}"
+        tell(step="; ".join(reasons))
+        time.sleep(0.2)
+    host, port = ray.get(gateway.address.remote(), timeout=ADDRESS_TIMEOUT_S)
+    tell(ready={"host": host, "port": port})
+    return ""
+
+
+def _not_ready(gateway: Any) -> list[str]:
+    """What `/ready` would say, asked of the actor itself: nothing between us and it can be misconfigured."""
+    try:
+        return ray.get(gateway.not_ready.remote(), timeout=STATUS_TIMEOUT_S)  # type: ignore[no-any-return]
+    except ray.exceptions.RayError as error:
+        return [f"gateway/0: Starting: {str(error).splitlines()[0]}"]
 
 
 def _wait_for(spec: ActorSpec, handle: Any) -> str:

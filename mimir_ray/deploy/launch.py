@@ -22,16 +22,13 @@ from typing import Any, TextIO
 
 import ray
 
-from mimir_ray.cluster.transport.base import NAMESPACE, RING, Address
+from mimir_ray.cluster.transport.base import NAMESPACE, RING
 from mimir_ray.config.server import ServerConfig, reachable
 from mimir_ray.deploy.local_ray import FOLDER_PREFIX, LocalRay, join
 from mimir_ray.deploy.settings import RUN_FILE, Settings
 from mimir_ray.errors import MimirRayError, Unavailable
 
-READY_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 12.0
-ADDRESS_TIMEOUT_S = 30.0
-STATUS_TIMEOUT_S = 10.0
 PREDECESSOR_TIMEOUT_S = 20.0
 
 
@@ -92,8 +89,8 @@ def serve(settings: Settings, ray_address: str = "", out: TextIO = sys.stdout) -
                 address, logs = _enter_ray(settings, ray_address, stack, progress)
                 signal.signal(signal.SIGTERM, told_to_stop)  # Ray put a handler of its own there: exit at once
                 stack.callback(_stop_actors, progress)
-                _create_actors(creator, address, not ray_address, stop, progress)
-            url = _wait_until_ready(settings, stop, progress)
+                host, port = _create_actors(creator, address, not ray_address, stop, progress)
+            url = f"{settings.server.scheme}://{reachable(host)}:{port}{settings.server.http_path_prefix}"
             _write_run_file(settings, url, logs, stack)
             if not stop.is_set():
                 _greet(settings, url, logs, progress)
@@ -226,8 +223,12 @@ def _last_words(child: subprocess.Popen[str]) -> str:
 
 def _create_actors(
     child: subprocess.Popen[str], address: str, ours: bool, stop: threading.Event, progress: Progress
-) -> None:
-    """Lets the child go on now that Ray is up, and shows how it goes; ends it when told to stop."""
+) -> tuple[str, int]:
+    """Lets the child go on now that Ray is up, and shows how it goes; ends it when told to stop.
+
+    Returns where the gateway listens, once all are ready. What is asked of an actor is asked by the child: a process
+    that looks an actor up imports its class, 60 MB with all that belongs to it.
+    """
 
     def end() -> None:
         stop.wait()
@@ -236,6 +237,7 @@ def _create_actors(
     threading.Thread(target=end, name="stop", daemon=True).start()
     _write(child, f"{address} {'ours' if ours else 'theirs'}")
     assert child.stdout is not None
+    listening = "", 0
     for line in child.stdout:
         if not line.startswith("{"):
             continue
@@ -244,10 +246,13 @@ def _create_actors(
             raise CannotStart(told["error"])
         if "step" in told:
             progress.step(told["step"])
+        elif "ready" in told:
+            listening = told["ready"]["host"], told["ready"]["port"]
         else:
             progress.say(told["say"])
     if child.wait() != 0:
         raise _StopAsked if stop.is_set() else CannotStart(_last_words(child))
+    return listening
 
 
 def _stop_actors(progress: Progress) -> None:
@@ -281,33 +286,6 @@ def _stop_actor(handle: Any, timeout_s: float) -> None:
     with suppress(ray.exceptions.RayError):  # whatever keeps it from stopping, it ends now
         ray.get(handle.stop.remote(), timeout=timeout_s)
     ray.kill(handle, no_restart=True)
-
-
-def _wait_until_ready(settings: Settings, stop: threading.Event, progress: Progress) -> str:
-    gateway = ray.get_actor(Address("gateway", "0").actor_name, namespace=NAMESPACE)
-    address: tuple[str, int] = ray.get(gateway.address.remote(), timeout=ADDRESS_TIMEOUT_S)
-    host, port = reachable(address[0]), address[1]
-    url = f"{settings.server.scheme}://{host}:{port}{settings.server.http_path_prefix}"
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while not stop.is_set():
-        reasons = _not_ready(gateway)
-        if not reasons:
-            break
-        if any(": Failed" in reason for reason in reasons) and time.monotonic() > deadline - READY_TIMEOUT_S + 30:
-            raise CannotStart("; ".join(reasons))
-        if time.monotonic() > deadline:
-            raise CannotStart(f"not ready after {READY_TIMEOUT_S:g} s: {'; '.join(reasons)}")
-        progress.step("; ".join(reasons))
-        stop.wait(0.2)
-    return url
-
-
-def _not_ready(gateway: Any) -> list[str]:
-    """What `/ready` would say, asked of the actor itself: nothing between us and it can be misconfigured."""
-    try:
-        return ray.get(gateway.not_ready.remote(), timeout=STATUS_TIMEOUT_S)  # type: ignore[no-any-return]
-    except ray.exceptions.RayError as error:
-        return [f"gateway/0: Starting: {str(error).splitlines()[0]}"]
 
 
 def _write_run_file(settings: Settings, url: str, logs: str, stack: ExitStack) -> None:

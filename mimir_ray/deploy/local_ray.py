@@ -20,10 +20,12 @@ from typing import Any
 
 import ray
 import ray._private.services as ray_services
+import ray._raylet as ray_ports
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
 from mimir_ray.cluster.transport.base import NAMESPACE
+from mimir_ray.deploy.worker import spare_imports
 from mimir_ray.errors import Unavailable
 
 LOOPBACK = "127.0.0.1"
@@ -50,6 +52,7 @@ def join(address: str) -> None:
         # Ray would look for it at the machine's outside address, and not find one that `LocalRay` started.
         ray_services.resolve_ip_for_localhost = lambda name: name
         arguments = {"_node_ip_address": LOOPBACK}
+    spare_imports()
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **arguments)
     except (ConnectionError, ValueError, ray.exceptions.RayError) as error:
@@ -64,12 +67,38 @@ def _listens(host: str, port: int) -> bool:
     return True
 
 
+_AGENT_PORTS = (
+    ray_ports.DASHBOARD_AGENT_LISTEN_PORT_NAME,
+    ray_ports.METRICS_AGENT_PORT_NAME,
+    ray_ports.METRICS_EXPORT_PORT_NAME,
+)
+
+
 class _Head(Node):
-    """A head node without the dashboard's process where nobody wants a dashboard."""
+    """A head node without the dashboard's processes where nobody wants a dashboard."""
 
     def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
         if include_dashboard:
             super().start_api_server(include_dashboard=include_dashboard, raise_on_failure=raise_on_failure)
+
+    def start_raylet(self, *args: Any, **kwargs: Any) -> None:
+        if self._ray_params.include_dashboard:
+            super().start_raylet(*args, **kwargs)
+            return
+        for name in _AGENT_PORTS:  # as the agent itself says that it offers nothing; the raylet waits for these files
+            ray_ports.persist_port(self._session_dir, self._node_id, name, -1)
+        start = ray_services.start_ray_process
+        ray_services.start_ray_process = lambda command, *rest, **more: start(_without_agent(command), *rest, **more)
+        try:
+            super().start_raylet(*args, **kwargs)
+        finally:
+            ray_services.start_ray_process = start
+
+
+def _without_agent(command: list[str]) -> list[str]:
+    """Gives a raylet an agent that only waits for its end: the dashboard's takes 75 MB, and nobody asks it anything."""
+    agent = "--dashboard_agent_command="
+    return [f"{agent}{shutil.which('cat') or 'cat'}" if one.startswith(agent) else one for one in command]
 
 
 _get_node = ray_services.get_node
@@ -127,6 +156,7 @@ class LocalRay:
             "no_monitor": True,
             "dashboard_agent_listen_port": 0,
             "gcs_server_port": 0,
+            "worker_path": str(Path(__file__).with_name("worker.py")),
         }
         self._node = _Head(RayParams(**parameters), head=True, shutdown_at_exit=True, spawn_reaper=True)
         join(self._node.gcs_address)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mimir_ray.encoding.bits import trailing_zeros
 from mimir_ray.kernel import device
 
 OK = 0
@@ -38,6 +39,21 @@ def read_uvarint(data: Any, position: Any, end: Any) -> Any:
             return value, at, OK
         shift += 7
     return np.uint64(0), position, TRUNCATED
+
+
+@device
+def word_uvarint(word: Any) -> Any:
+    """(uint64 value, its bytes) of the number that begins at the low end of eight bytes; no bytes: it is longer.
+
+    Without a loop or a branch for each byte, as nearly all numbers in a hot path are well below eight bytes.
+    """
+    stops = ~word & np.uint64(0x8080808080808080)
+    size = (trailing_zeros(stops) + 1) >> 3
+    kept = word & (stops ^ (stops - np.uint64(1))) & np.uint64(0x7F7F7F7F7F7F7F7F)
+    kept = (kept & np.uint64(0x007F007F007F007F)) | ((kept & np.uint64(0x7F007F007F007F00)) >> np.uint64(1))
+    kept = (kept & np.uint64(0x00003FFF00003FFF)) | ((kept & np.uint64(0x3FFF00003FFF0000)) >> np.uint64(2))
+    kept = (kept & np.uint64(0x000000000FFFFFFF)) | ((kept & np.uint64(0x0FFFFFFF00000000)) >> np.uint64(4))
+    return kept, size if stops != np.uint64(0) else np.int64(0)
 
 
 @device

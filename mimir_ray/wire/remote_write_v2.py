@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mimir_ray.encoding.bits import bits_to_float, load64_le
 from mimir_ray.encoding.hashing import chain128, chain128_end, chain128_pair, hash128
-from mimir_ray.encoding.varint import read_uvarint
+from mimir_ray.encoding.varint import read_uvarint, word_uvarint
 from mimir_ray.kernel import I64, U8, U64, OutF64, OutI32, OutI64, OutI64x2, OutU64, device, kernel, u64
 from mimir_ray.wire.compression import WriteMessageTooLarge
 from mimir_ray.wire.protobuf import MalformedProtobuf, read_length, read_tag, skip_field
@@ -27,8 +27,8 @@ from mimir_ray.wire.write_scan import REMOTE_WRITE_2, Families, HashKey, Symbols
 
 # Where `_scan` puts what it counted.
 _SERIES, _SAMPLES, _SYMBOLS, _FAMILIES, _EXEMPLARS, _HISTOGRAMS, _REPEATED, _STARTED = range(8)
-_EARLIEST, _LATEST, _LABEL_BYTES, _ERROR, _ERROR_AT = range(8, 13)
-_COUNTS = 13
+_EARLIEST, _LATEST, _LABEL_BYTES, _ERROR, _ERROR_AT, _FIRST_AT = range(8, 14)
+_COUNTS = 14
 
 _PROBLEMS = (
     "",
@@ -166,6 +166,18 @@ def _different(keys: NDArray[np.uint64], entries: NDArray[np.int64]) -> Families
 
 
 @device
+def _short(word: Any) -> Any:
+    """(number, its bytes) of a varint at the low end of a word; no bytes: it has more than three."""
+    if word & np.uint64(0x80) == np.uint64(0):
+        return word & np.uint64(0x7F), np.int64(1)
+    number = (word & np.uint64(0x7F)) | ((word >> np.uint64(1)) & np.uint64(0x3F80))
+    if word & np.uint64(0x8000) == np.uint64(0):
+        return number, np.int64(2)
+    number |= (word >> np.uint64(2)) & np.uint64(0x1FC000)
+    return number, np.int64(3) if word & np.uint64(0x800000) == np.uint64(0) else np.int64(0)
+
+
+@device
 def _read_sample(data: Any, at: Any, stop: Any) -> Any:
     """(value bits, timestamp, start timestamp, the end or -1 if malformed) of a Sample."""
     word = np.uint64(0)
@@ -174,9 +186,13 @@ def _read_sample(data: Any, at: Any, stop: Any) -> Any:
     bad = np.int64(-1)
     if stop - at >= 11 and data[at] == 0x09 and data[at + 9] == 0x10:
         word = load64_le(data, at + 1)
-        moment, at, code = read_uvarint(data, at + 10, stop)
-        if code != 0:
-            return word, np.int64(0), np.int64(0), bad
+        moment, size = word_uvarint(load64_le(data, stop - 8) >> np.uint64(8 * max(at + 18 - stop, 0)))
+        if size == 0 or size > stop - at - 10 or at + 18 < stop:
+            moment, after, code = read_uvarint(data, at + 10, stop)
+            if code != 0:
+                return word, np.int64(0), np.int64(0), bad
+            size = after - at - 10
+        at += 10 + size
     while at < stop:
         tag, at = read_tag(data, at, stop)
         if tag == 0x09 and stop - at >= 8:
@@ -238,6 +254,12 @@ def _read_metadata(data: Any, at: Any, stop: Any) -> Any:
     kind = np.int64(0)
     help_ref = np.int64(0)
     unit_ref = np.int64(0)
+    if 4 <= stop - at < 8 and at >= 8:
+        # Type and help, each in its shortest form, and nothing else.
+        word = load64_le(data, stop - 8) >> np.uint64(8 * (8 - (stop - at)))
+        number, size = word_uvarint(word >> np.uint64(24))
+        if word & np.uint64(0xFF80FF) == np.uint64(0x180008) and size == stop - at - 3:
+            return np.int64(word >> np.uint64(8)) & 0x7F, np.int64(number), unit_ref, True
     while at < stop:
         tag, at = read_tag(data, at, stop)
         if tag == 0x08 or tag == 0x18 or tag == 0x20:
@@ -267,16 +289,33 @@ def find_symbols(data: U8, symbol_start: OutI64, symbol_end: OutI64, counts: Out
 
     Args:
         symbol_start, symbol_end: at most so many symbols are written, all are counted.
-        counts: int64[_COUNTS]; _SYMBOLS, _SERIES, _ERROR and _ERROR_AT are written.
+        counts: int64[_COUNTS]; _SYMBOLS, _SERIES, _ERROR, _ERROR_AT and _FIRST_AT, where the first series may be, are
+            written.
     """
     size = np.int64(len(data))
     symbols_max = np.int64(len(symbol_start))
     symbols = np.int64(0)
     series = np.int64(0)
     at = np.int64(0)
+    first_at = np.int64(0)
     error = 0
     while at < size:
         begin = at
+        if size - at >= 8:  # nearly always one of these two, and short
+            word = load64_le(data, at)
+            length = np.int64(word >> np.uint64(8)) & 0xFF
+            end = at + 2 + length
+            if word & np.uint64(0x80FF) == np.uint64(0x22) and 0 < symbols < symbols_max and end <= size:
+                symbol_start[symbols] = at + 2
+                symbol_end[symbols] = end
+                symbols += 1
+                at = end
+                first_at = at if series == 0 else first_at
+                continue
+            if word & np.uint64(0x80FF) == np.uint64(0x2A) and end <= size:
+                series += 1
+                at = end
+                continue
         tag, at = read_tag(data, at, size)
         field = tag >> 3
         if tag == 0x22 or tag == 0x2A:
@@ -308,6 +347,7 @@ def find_symbols(data: U8, symbol_start: OutI64, symbol_end: OutI64, counts: Out
             break
     counts[_SYMBOLS] = symbols
     counts[_SERIES] = series
+    counts[_FIRST_AT] = first_at
     counts[_ERROR] = error
     counts[_ERROR_AT] = at
 
@@ -348,7 +388,7 @@ def _scan(
         sample_offsets: one longer than label_start.
         sample_series, timestamps, starts, values: at most so many samples are written, all are counted.
         family_keys, entries: metadata that differs from that of the series before; as in `Families`.
-        counts: int64[_COUNTS]; nothing else counts if counts[_ERROR] is not zero.
+        counts: int64[_COUNTS]; _FIRST_AT is read; nothing else counts if counts[_ERROR] is not zero.
     """
     size = np.int64(len(data))
     samples_max = np.int64(len(timestamps))
@@ -363,9 +403,10 @@ def _scan(
     earliest = np.int64(0x7FFFFFFFFFFFFFFF)
     latest = np.int64(-0x7FFFFFFFFFFFFFFF - 1)
     error = np.int64(0)
-    at = np.int64(0)
+    at = counts[_FIRST_AT]
     series = np.int64(0)
     known = np.uint64(symbols)
+    unit, two = np.uint64(1), np.uint64(2)  # numba asks of signed places whether they are below zero
     # Of the metadata before.
     last_name, last_kind, last_help, last_unit = np.int64(-1), np.int64(0), np.int64(0), np.int64(0)
     while at < size:
@@ -388,11 +429,24 @@ def _scan(
         kind, help_ref, unit_ref = np.int64(0), np.int64(0), np.int64(0)
         while at < stop:
             begin = at
-            tag, at = read_tag(data, at, stop)
+            length = np.int64(-1)
+            head = load64_le(data, at) if size - at >= 8 else np.uint64(0x8080)
+            if head & np.uint64(0x8080) == np.uint64(0) and at + 2 + (np.int64(head >> np.uint64(8)) & 0x7F) <= stop:
+                # A field and a length below 128, if it has one.
+                tag = np.int64(head) & 0x7F
+                at += 1
+                if tag & 7 == 2:
+                    length = np.int64(head >> np.uint64(8)) & 0x7F
+                    at += 1
+                if tag < 8:
+                    tag = np.int64(-1)
+            else:
+                tag, at = read_tag(data, at, stop)
             if tag == 0x0A or tag == 0x08:
                 until = at
                 if tag == 0x0A:
-                    length, at = read_length(data, at, stop)
+                    if length < 0:
+                        length, at = read_length(data, at, stop)
                     if length < 0:
                         error = 2
                         break
@@ -403,12 +457,25 @@ def _scan(
                     error = 4
                     break
                 while at < until:
+                    if refs & 1 == 0 and until - at >= 8:
+                        # A name and a value, in a word.
+                        packed = load64_le(data, at)
+                        ref, taken = _short(packed)
+                        value, more = _short(packed >> np.uint64(8 * taken))
+                        if taken > 0 and more > 0 and ref < known and value < known:
+                            at += taken + more
+                            one, other = ref * np.uint64(_WORDS), value * np.uint64(_WORDS)
+                            in_labels += np.int64(words[one + two] + words[other + two]) + 2 * _REF_BYTES
+                            a, b = chain128_pair(
+                                a, b, words[one], words[one + unit], words[other], words[other + unit], seed2, seed3
+                            )
+                            if np.int64(ref) == name_symbol:
+                                metric = np.int64(value)
+                            refs += 2
+                            continue
                     ref = np.uint64(data[at])
                     if ref < np.uint64(0x80):
                         at += 1
-                    elif until - at > 1 and data[at + 1] < 0x80:
-                        ref = (ref & np.uint64(0x7F)) | (np.uint64(data[at + 1]) << np.uint64(7))
-                        at += 2
                     else:
                         ref, at, code = read_uvarint(data, at, stop if tag == 0x08 else until)
                         if code != 0:
@@ -446,13 +513,14 @@ def _scan(
                 error = 3
                 break
             if field > 5:
-                at = skip_field(data, at, stop, tag & 7)
+                at = at + length if length >= 0 else skip_field(data, at, stop, tag & 7)
                 if at < 0:
                     error = 4
                     at = begin
                     break
                 continue
-            length, at = read_length(data, at, stop)
+            if length < 0:
+                length, at = read_length(data, at, stop)
             if length < 0:
                 error = 2
                 break
