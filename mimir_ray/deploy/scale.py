@@ -94,10 +94,11 @@ class Scaling:
 
     def to(self, count: int) -> None:
         """Ingesters 0 to `count` - 1, and no others. Raises `TooSlow`, and what calls raise."""
-        instances = self._ingesters().instances.values()
-        there = {_index(one.id) for one in instances}
-        for one in instances:
-            if _index(one.id) < count and one.read_only:
+        ring = self._ingesters()
+        there = {_index(one.id) for one in ring.instances.values()}
+        leaving = ring.replication.leaving if ring.replication is not None else frozenset()
+        for one in ring.instances.values():
+            if _index(one.id) < count and (one.read_only or one.id in leaving):
                 self._say(f"{one.address} takes writes again")  # a removal was begun and given up
                 self._ring.call("set_read_only", INGESTER, one.id, False, timeout_s=CALL_TIMEOUT_S)
         for index in sorted(set(range(count)) - there):

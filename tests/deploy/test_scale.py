@@ -200,3 +200,13 @@ def test_one_that_was_to_leave_and_stays_takes_writes_again(fake: Fake) -> None:
         fake.scaling.to(1)
     fake.scaling.to(2)
     assert fake.states() == {"ingester-0": "ACTIVE", "ingester-1": "ACTIVE"}
+
+
+def test_a_removal_that_was_only_planned_is_taken_back(tmp_path: Path) -> None:
+    fake = Fake(tmp_path, automatic=True)
+    fake.scaling.to(2)
+    fake.ring.plan_removal(INGESTER, InstanceId("ingester-1"))
+    fake.scaling.to(2)
+    known = fake.ring.snapshot(INGESTER).replication
+    assert known is not None
+    assert (known.factor, known.announced, known.leaving) == (2, 0, frozenset())

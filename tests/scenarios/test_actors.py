@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,10 @@ import snappy
 from mimir_ray.bucket.filesystem import FilesystemBucket
 from mimir_ray.clock import SystemClock
 from mimir_ray.cluster.ring.actor import RingActor
+from mimir_ray.cluster.ring.factor import AutomaticFactor
+from mimir_ray.cluster.ring.model import INGESTER
 from mimir_ray.cluster.ring.persistence import FileStore
+from mimir_ray.cluster.ring.ring import RingPolicy
 from mimir_ray.cluster.transport.base import RING, Address, Retry
 from mimir_ray.cluster.transport.in_process import InProcessTransport
 from mimir_ray.config.overrides import RuntimeDefaults
@@ -34,6 +38,7 @@ from mimir_ray.gateway.services import GatewayServices
 from mimir_ray.model.labels import labels_of
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.engine import EngineOptions
+from mimir_ray.roles.ingester import actor as ingester_module
 from mimir_ray.roles.ingester.actor import IngesterActor, IngesterSpec, ring_options
 from mimir_ray.testing.bucket_blocks import put_block, put_index
 from mimir_ray.wire.remote_write import encode_write_request, label_section
@@ -64,7 +69,8 @@ class Deployment:
             scraper=replace(base.scraper, **{"enabled": False, **scraper}),
         )
         self.transport = InProcessTransport(SystemClock(), threads=True, retry=Retry(attempts_max=3))
-        self.ring = RingActor(FileStore(folder / "ring.json"), sweep_period_s=0.05)
+        policy = RingPolicy(automatic={INGESTER: AutomaticFactor()})
+        self.ring = RingActor(FileStore(folder / "ring.json"), policy=policy, sweep_period_s=0.05)
         self.transport.serve(RING, lambda: self.ring)
         self.ingesters: dict[str, IngesterActor] = {}
         for spec in topology(self.settings):
@@ -245,6 +251,24 @@ def test_an_ingester_that_stops_is_missed_until_it_is_back_with_its_samples(star
     one.start_ingester("0")
     assert eventually(one.ready)
     assert one.value("sum(m)") == sum(range(100))
+
+
+def test_an_ingester_that_lost_its_disk_waits_until_queries_know(
+    start: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingester_module, "ANNOUNCE_MS", 1_000)
+    one = start()
+    assert one.push(10, SystemClock().now_ms()) == 200
+    one.ingesters["0"].stop()
+    shutil.rmtree(one.settings.tsdb_dir / "ingester-0")
+    one.start_ingester("0")
+    waiting = one.ingesters["0"]
+    assert eventually(lambda: "samples that were lost here" in waiting.status()["progress"])
+    assert waiting.status()["state"] == "starting"
+    assert eventually(lambda: waiting.status()["state"] == "running")
+    known = one.ring.snapshot(INGESTER).replication
+    assert known is not None
+    assert [loss.instance for loss in known.lost] == ["ingester-0"]
 
 
 def test_a_flush_puts_everything_into_the_bucket_and_changes_no_answer(start: Callable[..., Deployment]) -> None:

@@ -20,11 +20,12 @@ from mimir_ray.clock import SystemClock
 from mimir_ray.cluster.ring.factor import ANNOUNCE_MS
 from mimir_ray.cluster.ring.lifecycler import Lifecycler
 from mimir_ray.cluster.ring.lookup import RingOptions
-from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId, RingName
+from mimir_ray.cluster.ring.model import InstanceDesc, InstanceId, Replication, RingDesc, RingName
 from mimir_ray.cluster.ring.spread_tokens import spread_tokens
 from mimir_ray.cluster.ring.watcher import RingWatcher
 from mimir_ray.cluster.transport.base import RING, Address, Transport
 from mimir_ray.config.overrides import RuntimeConfig, RuntimeConfigSettings, RuntimeDefaults
+from mimir_ray.errors import Unavailable
 from mimir_ray.model.exemplars import SeriesExemplars
 from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.metadata import Metadata
@@ -294,12 +295,23 @@ class IngesterActor:
         """On an empty disk: until no reader counts on samples that were lost here."""
         if not self._lifecycler.desc.empty:
             return
-        while not self._lifecycler.state.registered and not self._stop.wait(RING_PAUSE_S):
-            self._tell("waiting for the ring")
-        known = self._ring.call("snapshot", RING_NAME, timeout_s=RING_TIMEOUT_S).replication
+        known = self._known_replication()
         if known is not None and any(one.instance == self._lifecycler.desc.id for one in known.lost):
             self._tell(f"waiting {ANNOUNCE_MS // 1000} s until queries ask others for the samples that were lost here")
             self._stop.wait(ANNOUNCE_MS / 1000)
+
+    def _known_replication(self) -> Replication | None:
+        """As the ring says it when it has heard of this start; waits for that."""
+        while not self._stop.is_set():
+            try:
+                if self._lifecycler.state.registered:
+                    desc: RingDesc = self._ring.call("snapshot", RING_NAME, timeout_s=RING_TIMEOUT_S)
+                    return desc.replication
+            except Unavailable as error:
+                log.warning("the ring did not answer", error=str(error))
+            self._tell("waiting for the ring")
+            self._stop.wait(RING_PAUSE_S)
+        return None
 
     def _tell(self, sentence: str) -> None:
         self._progress = sentence
