@@ -216,7 +216,7 @@ class _Stream(asyncio.Protocol):
         self._end(Disconnected(str(exc) if exc is not None else "closed by the other side"))
 
     def close(self) -> None:
-        self._transport.close()
+        self._transport.abort()  # what was not sent yet is of no use any more
 
     def _end(self, error: Exception) -> None:
         self._transport.close()
