@@ -8,11 +8,12 @@ never a second compilation.
 
 Machine code is compiled on first use and kept on disk in a folder named by a digest of the module's source and of all
 that it imports (numba does not notice an edited callee in another file), wherever the package is installed. `warm_up()`
-compiles what is missing, once per node, before actors start: cold processes would each compile the same.
+compiles what is missing, once per node, before actors start. Of processes that need the same kernel one compiles it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import gc
 import hashlib
@@ -23,6 +24,7 @@ import pkgutil
 import re
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -180,6 +182,15 @@ def _signature(function: Callable[..., Any]) -> tuple[Any, ...]:
     return tuple(found)
 
 
+@contextmanager
+def _one_process_at_a_time(folder: Path, name: str) -> Iterator[None]:
+    """Of several that need a kernel one compiles it, and the others find it in the cache."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield  # closing the file gives the lock back
+
+
 def kernel(function: Function) -> Function:
     """Compiles `function` for the signature its annotations give. Releases the GIL; no fast-math."""
     signature = _signature(function)
@@ -202,7 +213,8 @@ def kernel(function: Function) -> Function:
         with global_compiler_lock:
             if signature not in dispatcher.overloads:
                 dispatcher._can_compile = True
-                dispatcher.compile(signature)
+                with _one_process_at_a_time(Path(dispatcher._cache.cache_path), function.__name__):
+                    dispatcher.compile(signature)
             dispatcher.disable_compile()  # from now on arguments convert safely or are refused
 
     typed_call = dispatcher.get_call_template

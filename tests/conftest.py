@@ -1,6 +1,6 @@
-"""What all tests share: the repository on the path, and settings that Ray reads when it is imported.
+"""What all tests share: hypothesis' patience, the repository on the path, and what Ray reads when it is imported.
 
-Both are for this process and for those that tests start. Ray 2.60 reads its authentication mode once,
+The last two are for this process and for those that tests start. Ray 2.60 reads its authentication mode once,
 when its library is loaded, so it must be set before any test module imports it.
 """
 
@@ -14,6 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
+
 ROOT = Path(__file__).resolve().parent.parent
 
 if str(ROOT) not in sys.path:
@@ -21,6 +23,12 @@ if str(ROOT) not in sys.path:
 _inherited = os.environ.get("PYTHONPATH", "")
 if str(ROOT) not in _inherited.split(os.pathsep):
     os.environ["PYTHONPATH"] = os.pathsep.join(part for part in (str(ROOT), _inherited) if part)
+
+# A kernel's first call compiles it, and machines are busy: no example has a deadline. `--hypothesis-profile=long`.
+_patient = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("tests", max_examples=60, **_patient)
+settings.register_profile("long", max_examples=2_000, **_patient)
+settings.load_profile("tests")
 
 # A token of this session's own: Ray would write one to ~/.ray for all to share.
 _secrets = Path(tempfile.mkdtemp(prefix="mray-token-"))
