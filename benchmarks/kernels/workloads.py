@@ -41,9 +41,9 @@ from mimir_ray.wire.remote_write import created_timestamps, scan_write_request
 FOLDER = Path(__file__).resolve().parents[1]
 INTERVAL_MS = 15_000
 END_MS = 1_700_000_000_000 // INTERVAL_MS * INTERVAL_MS
-SERIES, HOURS = 2_000, 1.0
+SERIES, HOURS = 5_000, 1.0
 SETTINGS = DatabaseSettings(
-    HeadSettings(), WalSettings(fsync="off"),
+    HeadSettings(dropped_series_min=100), WalSettings(fsync="off"),
 )  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def queries() -> None:
 def database() -> None:
     """Series and samples of all sorts, in order and late; checkpoint, restart, blocks, series that go."""
     with tempfile.TemporaryDirectory() as folder:
-        database = _loaded(folder, hours=2.5)
+        database = _loaded(folder)
         limits = PushLimits(out_of_order_window_ms=7_200_000)
         everything = Selection((), 0, 1 << 60, start_timestamps=True)
         head = database.head
@@ -128,9 +128,9 @@ def database() -> None:
             DEFAULT_TENANT, head.incarnation, references, np.full(SERIES, END_MS + 1), np.full(SERIES, STALE_NAN)
         )
         database.push([stale], END_MS, limits)
-        engine = Engine(EngineOptions(use_start_timestamps=True))
+        engine = Engine(EngineOptions(use_start_timestamps=True, enable_delayed_name_removal=True))
         for name in ("rate", "irate", "resets", "changes"):
-            engine.instant(f"{name}({{__name__=~'c.*'}}[1h])", database, END_MS + 1)
+            engine.instant(f"sum({name}({{__name__=~'c.*'}}[1h]))", database, END_MS + 1)
         labels = [labels_of({"__name__": "c12_total", "pod": f"pod-{at}", "n": str(at)}) for at in range(500)]
         trace = labels_of({"trace_id": "0123456789abcdef"})
         more = write_batch(new=[(one, [(END_MS, 1.0)]) for one in labels],
@@ -143,14 +143,13 @@ def database() -> None:
         database.checkpoint()
         database.close()
         database = Database(Path(folder), SETTINGS, SystemClock())
-        while database.compact():
-            pass
-        assert database.blocks.metas
+        assert database.compact_whole()
         for meta in database.blocks.metas:
             verify_block(database.blocks.path(meta.ulid))
-        database.head.truncate(END_MS + 1)
+        again = write_batch(new=[(one, [(END_MS + 60_000, 1.0)]) for one in labels])
+        database.push([again], END_MS)
         database.head.collect(1 << 40)
-        database.head.renumber()
+        assert database.head.renumber()
         database.close()
 
 
