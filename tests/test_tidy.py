@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,6 +74,15 @@ def test_every_kernel_is_known_to_a_test() -> None:
         if module not in THROUGH_TABLES and not any(known.search(text) for text in tests.values()):
             missing.append(f"{module}.{name}")
     assert not missing, "no test imports the module of these kernels or names them"
+
+
+def test_every_kernel_has_a_benchmark() -> None:
+    table = runpy.run_path(str(ROOT / "benchmarks" / "kernels" / "table.py"))["KERNELS"]
+    workloads = ast.parse((ROOT / "benchmarks" / "kernels" / "workloads.py").read_text(encoding="utf-8"))
+    functions = {node.name for node in workloads.body if isinstance(node, ast.FunctionDef)}
+    names = {".".join((*path.relative_to(PACKAGE).with_suffix("").parts, name)) for path, name in kernels()}
+    assert names == table.keys()
+    assert set(table.values()) <= functions
 
 
 def test_no_file_is_longer_than_a_reader_likes() -> None:

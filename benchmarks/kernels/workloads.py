@@ -12,27 +12,38 @@ from types import ModuleType
 import numpy as np
 
 from mimir_ray.clock import SystemClock
-from mimir_ray.model.labels import labels_of
+from mimir_ray.encoding.varint import encode_uvarint
+from mimir_ray.model.labels import LabelColumns, labels_of
 from mimir_ray.model.matchers import Matcher, MatchType
 from mimir_ray.model.selection import Selection, Shard
+from mimir_ray.model.series import STALE_NAN, SeriesBatch
 from mimir_ray.model.tenant import DEFAULT_TENANT
 from mimir_ray.model.write import WriteBatch
 from mimir_ray.promql.engine import Engine, EngineOptions
 from mimir_ray.promql.functions import RANGE_FUNCTIONS
 from mimir_ray.testing.writes import write_batch
+from mimir_ray.tsdb.block.decode import Samples, decode
+from mimir_ray.tsdb.block.encode import encode_runs
+from mimir_ray.tsdb.block.tombstones import Tombstones
 from mimir_ray.tsdb.block.verify import verify_block
+from mimir_ray.tsdb.chunks.xor import decode_chunk, encode_chunk
 from mimir_ray.tsdb.database import Database, DatabaseSettings
 from mimir_ray.tsdb.head.settings import HeadSettings, PushLimits
+from mimir_ray.tsdb.merge import merge_batches
 from mimir_ray.tsdb.wal.writer import WalSettings
+from mimir_ray.wire.exemplars import read_exemplars
 from mimir_ray.wire.otlp.translate import OtlpSettings, scan_otlp
+from mimir_ray.wire.pb.prompb.remote_pb2 import WriteRequest
+from mimir_ray.wire.pb.prompb.types_pb2 import Label, TimeSeries
 from mimir_ray.wire.query_json import query_response
+from mimir_ray.wire.remote_write import created_timestamps, scan_write_request
 
 FOLDER = Path(__file__).resolve().parents[1]
 INTERVAL_MS = 15_000
 END_MS = 1_700_000_000_000 // INTERVAL_MS * INTERVAL_MS
-SERIES, HOURS = 2_000, 1.0
+SERIES, HOURS = 5_000, 1.0
 SETTINGS = DatabaseSettings(
-    HeadSettings(), WalSettings(fsync="off"),
+    HeadSettings(dropped_series_min=100), WalSettings(fsync="off"),
 )  # fmt: skip
 
 
@@ -68,21 +79,22 @@ def queries() -> None:
         "quantile by (job) (0.5, {__name__=~'g.*'})", "count_values('v', round(g40))", "limit_ratio(0.5, g40)",
         "g40 / on (pod) g41", "g40 and on (pod) g41", "g40 or g41", "g40 unless on (pod) g41 > 100", "g40 > bool 100",
         "histogram_quantile(0.9, latency_seconds_bucket)", "histogram_fraction(0, 0.1, latency_seconds_bucket)",
-        "histogram_quantile(0.9, sum by (le) (rate(latency_seconds_bucket[5m])))", "g40 % 7", "g40 ^ 2", "g40 atan2 g40",
-        "clamp({__name__=~'g.*'}, 90, 110)", "ln(g40)", "log2(g40)", "log10(g40)", "hour(g40)", "day_of_month(g40)",
+        "histogram_quantile(0.9, sum by (le) (rate(latency_seconds_bucket[5m])))", "g40 % 7", "g40 ^ 2",
+        "clamp(g40, 90, 110)", "ln(g40)", "log2(g40)", "log10(g40)", "hour(g40)", "day_of_month(g40)",
         "max_of(g40, 5)", "min_of(g40, 5)", "label_replace(g40, 'x', '$1', 'pod', 'pod-(.*)')", "sort(g40)",
-        "rate(c12_total[5m] anchored)", "rate(c12_total[5m] smoothed)", "changes(c12_total[5m] anchored)", "g40 smoothed",
+        "rate(c12_total[5m] anchored)", "rate(c12_total[5m] smoothed)", "changes(c12_total[5m] anchored)",
+        "g40 smoothed",
         "{__name__=~'latency.*|g4.'}", "max_over_time(sum(rate(c12_total[5m]))[30m:1s])", "sum({__name__=~'g.*'})",
         "{__name__=~'g.*',pod!='pod-1',node=~'node-.*'}", "absent(nothing)", "sum without (pod) ({__name__=~'c1.*'})",
-        "-{__name__=~'g.*'} or {__name__=~'g.*'}", "label_replace({__name__=~'c1._total'}, '__name__', 'c', '', '') > 1e9",
+        "-g40 or g40",
     ]  # fmt: skip
     engine = Engine(EngineOptions())
     with tempfile.TemporaryDirectory() as folder:
         database = _loaded(folder)
+        source = benchmark("promql/bench_engine.py").Owner(database)
         for query in asked:
-            for stats in (False, True):
-                result = engine.range(query, database, END_MS - 1_800_000, END_MS, INTERVAL_MS, stats=stats)
-                query_response(result)
+            for one, stats in ((database, False), (source, True)):
+                query_response(engine.range(query, one, END_MS - 1_800_000, END_MS, INTERVAL_MS, stats=stats))
         for query in ("{__name__=~'c.*'}[10m]", "c12_total[10m] anchored"):
             engine.instant(query, database, END_MS)
         sharded = Selection((Matcher(MatchType.REGEX, "pod", "pod-.*"),), 0, END_MS, Shard(0, 2))
@@ -95,7 +107,7 @@ def queries() -> None:
 def database() -> None:
     """Series and samples of all sorts, in order and late; checkpoint, restart, blocks, series that go."""
     with tempfile.TemporaryDirectory() as folder:
-        database = _loaded(folder, hours=2.5)
+        database = _loaded(folder)
         limits = PushLimits(out_of_order_window_ms=7_200_000)
         everything = Selection((), 0, 1 << 60, start_timestamps=True)
         head = database.head
@@ -112,6 +124,13 @@ def database() -> None:
                 database.flush()
         for batch in database.select(everything):
             assert len(batch)
+        stale = WriteBatch(
+            DEFAULT_TENANT, head.incarnation, references, np.full(SERIES, END_MS + 1), np.full(SERIES, STALE_NAN)
+        )
+        database.push([stale], END_MS, limits)
+        engine = Engine(EngineOptions(use_start_timestamps=True, enable_delayed_name_removal=True))
+        for name in ("rate", "irate", "resets", "changes"):
+            engine.instant(f"sum({name}({{__name__=~'c.*'}}[1h]))", database, END_MS + 1)
         labels = [labels_of({"__name__": "c12_total", "pod": f"pod-{at}", "n": str(at)}) for at in range(500)]
         trace = labels_of({"trace_id": "0123456789abcdef"})
         more = write_batch(new=[(one, [(END_MS, 1.0)]) for one in labels],
@@ -120,14 +139,15 @@ def database() -> None:
         database.exemplars([(Matcher(MatchType.REGEX, "pod", ".+"),)], 0, 1 << 60)
         head.series_tokens(0, 1)
         head.active_series(0, ((Matcher(MatchType.EQUAL, "job", "api"),),))
+        database.label_values("pod", Selection((Matcher(MatchType.EQUAL, "job", "api"),), 0, 1 << 60))
         database.checkpoint()
         database.close()
         database = Database(Path(folder), SETTINGS, SystemClock())
-        for _ in range(3):
-            database.compact()
+        assert database.compact_whole()
         for meta in database.blocks.metas:
             verify_block(database.blocks.path(meta.ulid))
-        database.head.truncate(END_MS + 1)
+        again = write_batch(new=[(one, [(END_MS + 60_000, 1.0)]) for one in labels])
+        database.push([again], END_MS)
         database.head.collect(1 << 40)
         database.head.renumber()
         database.close()
@@ -151,6 +171,20 @@ def requests() -> None:
         for new in (False, True):
             module.pushes(sent, 5, 3, new, version)
     module.pushes(body, 1, 1, True, **module.all_rules())
+    request = WriteRequest.FromString(body)
+    twice, created = bytearray(), bytearray()
+    for at, series in enumerate(request.timeseries):
+        exemplar = series.exemplars.add(timestamp=at, value=1.0)
+        exemplar.labels.add(name="trace_id", value=f"{at:032x}")
+        raw = series.SerializeToString() + b"\x30\x01"  # created_timestamp = 6, which is Mimir's
+        created += b"\n" + encode_uvarint(len(raw)) + raw
+        # The labels of a series in two places of its message.
+        raw = series.SerializeToString() + TimeSeries(labels=[Label(name="zone", value="a")]).SerializeToString()
+        twice += b"\n" + encode_uvarint(len(raw)) + raw
+    scan = scan_write_request(request.SerializeToString(), module.KEY)
+    read_exemplars(scan, 128)
+    created_timestamps(scan_write_request(bytes(created), module.KEY))
+    scan_write_request(bytes(twice), module.KEY)
 
 
 def otlp() -> None:
@@ -161,11 +195,34 @@ def otlp() -> None:
         found.need_labels(np.arange(len(found)))
 
 
+def chunks() -> None:
+    """Chunks of one series and of many, with start timestamps; replicas that are merged; deletions."""
+    count, samples = 1_000, 240
+    times = np.tile(END_MS + np.arange(samples) * INTERVAL_MS, count)
+    offsets = np.arange(count + 1, dtype=np.int64) * samples
+    random = np.random.default_rng(1)
+    values = np.cumsum(random.integers(0, 30, count * samples)).astype(np.float64)
+    decode_chunk(encode_chunk(times[:240], values[:240]))
+    runs = Samples(offsets, times, values, start_timestamps=times - INTERVAL_MS)
+    table, data = encode_runs(runs)
+    decoded = decode([data], table.sources, table.starts, table.starts + table.lengths, table.encodings)
+    stones = Tombstones(np.arange(count), np.full(count, END_MS), np.full(count, END_MS + 600_000))
+    decoded.without_deleted(np.repeat(np.arange(count), 2), stones)
+    labels = LabelColumns.from_labels([labels_of({"__name__": "x", "n": str(at)}) for at in range(count)])
+    replicas = [[SeriesBatch(labels, offsets, times, values)], [SeriesBatch(labels, offsets, times, values)]]
+    assert list(merge_batches(replicas))
+
+
+def bucket() -> None:
+    """Blocks in a bucket, read by a store-gateway."""
+    benchmark("bucket/bench_store_gateway.py").main(500, 4, "", 2, INTERVAL_MS)
+
+
 def histograms() -> None:
     """Native histograms: pushed, queried."""
     benchmark("promql/bench_histograms.py").main()
 
 
 WORKLOADS: dict[str, Callable[[], None]] = {
-    one.__name__: one for one in (queries, database, blocks, compaction, requests, otlp, histograms)
+    one.__name__: one for one in (queries, database, blocks, compaction, requests, otlp, chunks, bucket, histograms)
 }

@@ -416,3 +416,22 @@ def test_an_answer_of_dense_steps_leaves_holes_out() -> None:
     assert value.offsets.tolist() == [0, 2, 5]
     assert value.timestamps.tolist() == [0, 2 * MINUTE, 0, MINUTE, 2 * MINUTE]
     np.testing.assert_array_equal(value.values, [1.0, 3.0, 1.0, 2.0, 3.0])
+
+
+def test_a_plan_is_made_once_where_it_does_not_speak_of_the_querys_times() -> None:
+    engine = Engine()
+    for query, same in (
+        ("sum(rate(x[5m]))", True),
+        ("x @ 10 + (x offset 5m)", True),
+        ("x @ start()", False),
+        ("max_over_time(x[10m:1m] @ end())", False),
+        ("vector(step())", False),
+        ("rate(x[step() * 2])", False),
+        ("x + on () vector(range())", False),
+    ):
+        roots = [engine.plan(query, at, 100_000, step).root for at, step in ((0, 1000), (90_000, 2000))]
+        assert (roots[0] is roots[1]) == same, query
+        assert (roots[0] == roots[1]) == (same or "end()" in query), query
+    assert engine.plan("x", 0, 60_000, 1000).steps != engine.plan("x", 0, 60_000, 2000).steps
+    assert engine.plan("x", 0, 0).root is not engine.plan("x", 0, 0, lookback_ms=1000).root
+    assert engine.plan("rate(x[5m])", 0, 0, fragments=True).root != engine.plan("rate(x[5m])", 0, 0).root

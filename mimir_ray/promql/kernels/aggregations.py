@@ -352,6 +352,48 @@ def select_extremes(
 
 
 @kernel
+def are_tied(values: F64x2, present: Bool2, starts: I64, rows: I64, keep: Bool2) -> bool:
+    """Whether what `select_extremes` kept, and in which order, may depend on the order of the rows.
+
+    So it is where a kept value is NaN or not the only one of its group and step.
+    """
+    steps = values.shape[1]
+    one = steps == 1
+    low, high = np.empty(steps, np.float64), np.empty(steps, np.float64)
+    for g in range(len(starts) - 1):
+        low[:] = math.inf
+        high[:] = -math.inf
+        kept = 0
+        for i in range(starts[g], starts[g + 1]):
+            for t in range(steps):
+                if keep[rows[i], t]:
+                    value = values[rows[i], t]
+                    if math.isnan(value):
+                        return True
+                    kept += 1
+                    low[t] = min(low[t], value)
+                    high[t] = max(high[t], value)
+        for i in range(starts[g], starts[g + 1]):
+            for t in range(steps):
+                if present[rows[i], t] and not keep[rows[i], t]:
+                    value = values[rows[i], t]
+                    if low[t] <= value <= high[t]:
+                        return True
+        if one and kept > 1:
+            best = np.empty(kept, np.float64)
+            at = 0
+            for i in range(starts[g], starts[g + 1]):
+                if keep[rows[i], 0]:
+                    best[at] = values[rows[i], 0]
+                    at += 1
+            best.sort()
+            for i in range(1, kept):
+                if best[i] == best[i - 1]:
+                    return True
+    return False
+
+
+@kernel
 def select_first(present: Bool2, starts: I64, rows: I64, ks: I64, keep: OutBool2) -> None:
     """limitk: the first `ks[t]` present rows of every group."""
     for g in range(len(starts) - 1):

@@ -41,8 +41,8 @@ def find_windows(  # type: ignore[no-untyped-def]
 ):
     """What the windows of one series look like.
 
-    Writes for each step: samples [first, last) counted from `start`; how many gaps are between them, 0 for a window with
-    fewer than two; the seconds between the outermost two, and from them to the edges.
+    Writes for each step: samples [first, last) counted from `start`; how many gaps are between them, 0 for a window
+    with fewer than two; the seconds between the outermost two, and from them to the edges.
     """
     low = start
     high = all_in_one(timestamps, start, stop, ends)

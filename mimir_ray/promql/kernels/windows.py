@@ -63,27 +63,6 @@ def longest_series(offsets):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def window_bounds(timestamps: I64, ends: I64, range_ms: int, first: OutI64, last: OutI64) -> None:
-    """Finds which samples of one series each step sees.
-
-    Args:
-        timestamps: int64[N], ms, ascending, one series.
-        ends: int64[T], ms, not descending.
-        range_ms: > 0.
-        first, last: int64[T], written; step t sees timestamps[first[t]:last[t]].
-
-    One pass, O(N + T).
-    """
-    low = 0
-    high = 0
-    for t in range(len(ends)):
-        high = advance(timestamps, high, len(timestamps), ends[t])
-        low = advance(timestamps, low, high, ends[t] - range_ms)
-        first[t] = low
-        last[t] = high
-
-
-@kernel
 def first_equal(bits: U64, wanted: int) -> int:
     """The index of the first element equal to `wanted` (read as unsigned), or -1."""
     pattern = np.uint64(wanted)

@@ -127,7 +127,7 @@ class Execution:
         reads = Reads()
         selection = Selection(
             node.matchers, mint, maxt, batch_series=wanted, start_timestamps=node.start_timestamps,
-            newest=isinstance(node, nodes.Select) and not node.smoothed and mint + node.lookback_ms - 1 == maxt,
+            newest=isinstance(node, nodes.Select) and node.reads_newest and mint + node.lookback_ms - 1 == maxt,
             labels=node.labels if self._prunes_labels else None,
         )  # fmt: skip
         for batch in self.source.select(selection):

@@ -1,7 +1,7 @@
 """topk, bottomk, limitk, limit_ratio: some series of each group, with their own labels.
 
-They need all series at once, and take them in the order of their labels: so ties and `limitk` come
-out the same however the series arrived, and as in Prometheus, whose storage sorts.
+They need all series at once, and where it matters take them in the order of their labels: so ties and `limitk`
+come out the same however the series arrived, and as in Prometheus, whose storage sorts.
 Upstream: promql/engine.go rangeEvalAgg, aggregationK.
 """
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mimir_ray.model.series import StepMatrix
 from mimir_ray.promql.annotations import go_float
-from mimir_ray.promql.kernels.aggregations import select_extremes, select_first
+from mimir_ray.promql.kernels.aggregations import are_tied, select_extremes, select_first
 from mimir_ray.promql.kernels.grouping import rows_by_group
 from mimir_ray.promql.kernels.label_hash import label_hashes
 from mimir_ray.promql.limits import EvaluationError
@@ -36,17 +36,29 @@ def rank(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> Ite
     ks = _checked_counts(counts)
     if ks is not None and len(gathered):
         whole = floats_only(node, gathered, execution)
-        starts, rows = _grouped(node, whole, execution)
-        heap = steps.count, max(1, min(int(np.diff(starts).max()), int(ks.max())))
-        keep = np.zeros(whole.present.shape, np.bool_)
-        ranked = np.empty(len(whole), np.int64)
-        listed = select_extremes(
-            whole.values, whole.present, starts, rows, ks, node.op == "bottomk",
-            np.empty(heap, np.float64), np.empty(heap, np.int64), np.empty(steps.count, np.int64), keep, ranked,
-        )  # fmt: skip
-        chosen = ranked[:listed] if steps.count == 1 else np.flatnonzero(keep.any(axis=1))
+        # Sorting by labels costs more than all the rest, and mostly it only says which of equal values are kept.
+        starts, rows = _grouped(node, whole, execution, np.arange(len(whole)))
+        keep, chosen = _extremes(whole, starts, rows, ks, node.op == "bottomk")
+        groups_are_listed = steps.count == 1 and len(starts) > 2
+        if groups_are_listed or are_tied(whole.values, whole.present, starts, rows, keep):
+            starts, rows = _grouped(node, whole, execution, label_order(whole.labels))
+            keep, chosen = _extremes(whole, starts, rows, ks, node.op == "bottomk")
         yield _kept(whole, keep, chosen)
     execution.release(gathered)
+
+
+def _extremes(
+    whole: StepMatrix, starts: NDArray[np.int64], rows: NDArray[np.int64], ks: NDArray[np.int64], bottom: bool
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """(which cells are kept, the rows with one); of a single step best first, group after group."""
+    heap = len(ks), max(1, min(int(np.diff(starts).max()), int(ks.max())))
+    keep = np.zeros(whole.present.shape, np.bool_)
+    ranked = np.empty(len(whole), np.int64)
+    listed = select_extremes(
+        whole.values, whole.present, starts, rows, ks, bottom,
+        np.empty(heap, np.float64), np.empty(heap, np.int64), np.empty(len(ks), np.int64), keep, ranked,
+    )  # fmt: skip
+    return keep, ranked[:listed] if len(ks) == 1 else np.flatnonzero(keep.any(axis=1))
 
 
 def limit(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
@@ -57,7 +69,7 @@ def limit(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> It
     if node.op == "limitk":
         ks = _checked_counts(param)
         if ks is not None and len(whole):
-            starts, rows = _grouped(node, whole, execution)
+            starts, rows = _grouped(node, whole, execution, label_order(whole.labels))
             keep = np.zeros(whole.present.shape, np.bool_)
             select_first(whole.present, starts, rows, ks, keep)
             yield _kept(whole, keep, np.flatnonzero(keep.any(axis=1)))
@@ -70,10 +82,9 @@ def limit(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> It
 
 
 def _grouped(
-    node: nodes.Aggregate, whole: StepMatrix, execution: Execution
+    node: nodes.Aggregate, whole: StepMatrix, execution: Execution, order: NDArray[np.intp]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(starts, rows) of the groups as `rows_by_group` has them, rows in the order of their labels."""
-    order = label_order(whole.labels)
+    """(starts, rows) of the groups as `rows_by_group` has them, rows in this order."""
     groups = groups_of(node.grouping, node.without, execution.table)
     of_row = groups.assign(whole.labels.take(order))
     starts = np.zeros(len(groups) + 1, np.int64)

@@ -157,6 +157,12 @@ class Select(PlanNode):
     counts_only: bool = False
     start_timestamps: bool = False
 
+    @property
+    def reads_newest(self) -> bool:
+        """Whether of the samples that a step sees only the newest counts: to counts of histograms it matters what was
+        before, for it tells whether they began anew."""
+        return not self.smoothed and not self.counts_only
+
     def ends(self, steps: Steps) -> NDArray[np.int64]:
         """int64[T]: where each step's window ends, in sample time."""
         return _ends(self, steps)

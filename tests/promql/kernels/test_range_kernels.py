@@ -15,7 +15,7 @@ from mimir_ray.model.labels import LabelColumns, StringTable
 from mimir_ray.model.series import STALE_NAN, SeriesBatch, is_stale
 from mimir_ray.promql.annotations import Annotations
 from mimir_ray.promql.functions import RANGE_FUNCTIONS, FunctionContext
-from mimir_ray.promql.kernels.windows import Window, window_bounds, without_stale
+from mimir_ray.promql.kernels.windows import Window, without_stale
 from mimir_ray.promql.syntax import ast
 from tests.promql.kernels import window_twins as twins
 
@@ -101,18 +101,6 @@ def same(got: float, expected: float, relative: float) -> bool:
     if got == expected:
         return math.copysign(1, got) == math.copysign(1, expected)
     return math.isfinite(got) and abs(got - expected) <= relative * abs(expected)
-
-
-@given(batches())
-def test_window_bounds_are_those_of_the_definition(case: tuple[SeriesBatch, Window]) -> None:
-    batch, window = case
-    for s in range(len(batch.offsets) - 1):
-        times = batch.timestamps[batch.offsets[s] : batch.offsets[s + 1]]
-        first, last = np.empty_like(window.ends), np.empty_like(window.ends)
-        window_bounds(times, window.ends, window.range_ms, first, last)
-        for t, end in enumerate(window.ends.tolist()):
-            seen = [time for time in times.tolist() if end - window.range_ms < time <= end]
-            assert times[first[t] : last[t]].tolist() == seen
 
 
 @given(batches())

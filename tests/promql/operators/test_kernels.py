@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as nps
 
 from mimir_ray.model.series import STALE_NAN
 from mimir_ray.promql.kernels import aggregations
-from mimir_ray.promql.kernels.aggregations import merge_rows, select_extremes, select_first
+from mimir_ray.promql.kernels.aggregations import are_tied, merge_rows, select_extremes, select_first
 from mimir_ray.promql.kernels.grouping import RowIndex, presence_by_group, rows_by_group
 from mimir_ray.promql.kernels.joins import first_clash
 from mimir_ray.promql.kernels.label_hash import xxhash64
@@ -280,6 +280,38 @@ def test_topk_and_bottomk_keep_what_upstreams_heap_keeps(case, ks, bottom) -> No
                 order += [value for value, _ in sorted(heap.items, key=lambda one: sort_key(one[0], bottom))]
     assert listed == len(order)
     np.testing.assert_array_equal(values[ranked[:listed], 2], order)
+
+
+def extremes_of(values, present, ks, bottom, order):  # type: ignore[no-untyped-def]
+    """(kept cells, kept rows of the last step) of one group whose rows come in this order."""
+    size, steps = values.shape
+    keep, ranked = np.zeros(present.shape, np.bool_), np.empty(size, np.int64)
+    listed = select_extremes(
+        values, present, np.array([0, size], np.int64), order, ks, bottom, np.empty((steps, size)),
+        np.empty((steps, size), np.int64), np.empty(steps, np.int64), keep, ranked,
+    )  # fmt: skip
+    return keep, ranked[:listed]
+
+
+@given(st.data(), st.integers(1, 6), st.integers(1, 2), st.booleans())
+def test_what_is_kept_depends_on_the_order_of_rows_only_where_values_are_tied(
+    data: st.DataObject, size: int, steps: int, bottom: bool
+) -> None:
+    few = st.one_of(st.integers(-9, 9).map(float), st.sampled_from([math.nan, math.inf, -0.0]))
+    values = data.draw(nps.arrays(np.float64, (size, steps), elements=few))
+    present = data.draw(nps.arrays(np.bool_, (size, steps)))
+    ks = data.draw(nps.arrays(np.int64, steps, elements=st.integers(0, 4)))
+    rows = np.arange(size)
+    keep, ranked = extremes_of(values, present, ks, bottom, rows)
+    tied = are_tied(values, present, np.array([0, size], np.int64), rows, keep)
+    other = np.array(data.draw(st.permutations(range(size))), np.int64)
+    keep_then, ranked_then = extremes_of(values, present, ks, bottom, other)
+    if not tied:
+        assert keep_then.tolist() == keep.tolist()
+        assert steps > 1 or ranked_then.tolist() == ranked.tolist()
+    seen = values[present]
+    distinct = not np.isnan(seen).any() and len(np.unique(seen)) == len(seen)
+    assert not (tied and distinct)
 
 
 def sort_key(value: float, bottom: bool) -> tuple[bool, float]:
