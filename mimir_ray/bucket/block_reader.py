@@ -34,7 +34,7 @@ from mimir_ray.tsdb.index.interning import stable_hashes
 from .index_header import IndexHeader, IndexHeaders
 from .layout import CHUNKS, INDEX, block_key
 from .ranges import PageCache, RangedObject, WholeObject
-from .store import Bucket
+from .store import Bucket, ObjectNotFound
 
 SERIES_BYTES_GUESS = 512
 """Upstream: pkg/storegateway/bucket.go EstimatedSeriesP99Size."""
@@ -211,6 +211,14 @@ class BucketBlock:
         caches = self._caches
         key = block_key(self.tenant, self.ulid, file)
         return RangedObject(self._bucket, key, cache, caches.executor, lambda size: caches.fetched(kind, size))
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether it is read from files of this machine."""
+        try:
+            return self._bucket.local_path(block_key(self.tenant, self.ulid, INDEX)) is not None
+        except ObjectNotFound:
+            return False
 
     def _index(self, header: IndexHeader, kind: str) -> RangedObject | WholeObject:
         return WholeObject(header.file.data) if header.is_whole else self._object(INDEX, self._caches.index, kind)

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from mimir_ray.bucket import index_header
 from mimir_ray.bucket.filesystem import FilesystemBucket
-from mimir_ray.bucket.index_header import HeaderEvents, HeadersBusy, IndexHeaders, first_not_before, list_ends, name_runs
+from mimir_ray.bucket.index_header import (
+    HeaderEvents,
+    HeadersBusy,
+    IndexHeaders,
+    first_not_before,
+    list_ends,
+    name_runs,
+)
 from mimir_ray.bucket.store import ObjectNotFound
 from mimir_ray.clock import ManualClock
 from mimir_ray.errors import Corruption
