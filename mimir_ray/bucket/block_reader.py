@@ -376,6 +376,18 @@ class BucketBlock:
 
     # Chunks
 
+    def has_chunks(self, references: NDArray[np.int64]) -> bool:
+        """Whether `chunks` reads nothing from a bucket far away, as far as that is known before."""
+        segments = references >> 32
+        for segment in sorted(set(segments.tolist())):
+            offsets = references[segments == segment] & 0xFFFFFFFF
+            source = self._segment(f"{CHUNKS}/{segment + 1:06d}")
+            if isinstance(source, RangedObject) and not source.is_cached(
+                offsets, np.full(len(offsets), CHUNK_BYTES_GUESS)
+            ):
+                return False
+        return True
+
     def chunks(self, references: NDArray[np.int64]) -> Iterator[Located]:
         """Where the data of these chunks is, a segment at a time, checksums looked at. Every row is in one of them."""
         segments = references >> 32

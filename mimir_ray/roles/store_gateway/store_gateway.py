@@ -263,7 +263,9 @@ class StoreGateway:
     ) -> Iterator[SeriesBatch]:
         cancellation = Cancellation(SELECT_TIMEOUT_S, self._clock.monotonic_s)
         counter = _Limited(self._limits(tenant), self._metrics)
-        batches = select_blocks(blocks, founds, selection, counter, cancellation.check)
+        # What is mapped is there at once.
+        pool = None if blocks and blocks[0].is_mapped else self._block_pool
+        batches = select_blocks(blocks, founds, selection, counter, cancellation.check, pool, self._workers)
         stage = self._metrics.stage_seconds.labels("read")
         while True:
             began = self._clock.monotonic_s()
