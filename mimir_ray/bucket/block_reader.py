@@ -34,7 +34,7 @@ from mimir_ray.tsdb.index.interning import stable_hashes
 from .index_header import IndexHeader, IndexHeaders
 from .layout import CHUNKS, INDEX, block_key
 from .ranges import PageCache, RangedObject, WholeObject
-from .store import Bucket
+from .store import Bucket, ObjectNotFound
 
 SERIES_BYTES_GUESS = 512
 """Upstream: pkg/storegateway/bucket.go EstimatedSeriesP99Size."""
@@ -212,6 +212,14 @@ class BucketBlock:
         key = block_key(self.tenant, self.ulid, file)
         return RangedObject(self._bucket, key, cache, caches.executor, lambda size: caches.fetched(kind, size))
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether it is read from files of this machine."""
+        try:
+            return self._bucket.local_path(block_key(self.tenant, self.ulid, INDEX)) is not None
+        except ObjectNotFound:
+            return False
+
     def _index(self, header: IndexHeader, kind: str) -> RangedObject | WholeObject:
         return WholeObject(header.file.data) if header.is_whole else self._object(INDEX, self._caches.index, kind)
 
@@ -367,6 +375,18 @@ class BucketBlock:
         return Found(columns, hashes, offsets, *chunks)
 
     # Chunks
+
+    def has_chunks(self, references: NDArray[np.int64]) -> bool:
+        """Whether `chunks` reads nothing from a bucket far away, as far as that is known before."""
+        segments = references >> 32
+        for segment in sorted(set(segments.tolist())):
+            offsets = references[segments == segment] & 0xFFFFFFFF
+            source = self._segment(f"{CHUNKS}/{segment + 1:06d}")
+            if isinstance(source, RangedObject) and not source.is_cached(
+                offsets, np.full(len(offsets), CHUNK_BYTES_GUESS)
+            ):
+                return False
+        return True
 
     def chunks(self, references: NDArray[np.int64]) -> Iterator[Located]:
         """Where the data of these chunks is, a segment at a time, checksums looked at. Every row is in one of them."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ from mimir_ray.tsdb.block.series_labels import gather, take_ranges
 
 from .block_reader import BucketBlock, Found, Located
 from .store import ObjectNotFound
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 CHUNKS_PER_BATCH = 32_768
 """About 4 M samples, 63 MB decoded."""
@@ -94,13 +98,19 @@ def find_all(
             with suppress(ObjectNotFound):
                 founds[at] = blocks[at].find(matchers)
 
-    if executor is None or len(missing) <= 1:
-        read(missing)
-    else:
-        # A task for each worker, not for each block: handing them over costs as much as a small block does.
-        for _ in executor.map(read, [missing[first::workers] for first in range(min(workers, len(missing)))]):
-            pass
+    for _ in _shared(read, missing, executor, workers):
+        pass
     return founds
+
+
+def _shared(
+    work: Callable[[Sequence[Item]], Answer], items: Sequence[Item], executor: Executor | None, workers: int
+) -> Iterator[Answer]:
+    """What `work` says of shares of the items. A task for each worker, not for each item: handing blocks over one by
+    one costs as much as a small block does."""
+    if executor is None or len(items) <= 1:
+        return iter((work(items),))
+    return executor.map(work, [items[first::workers] for first in range(min(workers, len(items)))])
 
 
 def estimate_samples(founds: Sequence[Found], selection: Selection) -> int:
@@ -117,9 +127,12 @@ def select_blocks(
     selection: Selection,
     counter: ReadCounter,
     check: Callable[[], None] = lambda: None,
+    executor: Executor | None = None,
+    workers: int = 1,
 ) -> Iterator[SeriesBatch]:
     """The selected series of these blocks; see SeriesSource.select. `check` is called between batches and may raise.
 
+    With an executor of so many workers, chunks of several blocks that are not cached are read side by side.
     Series without a sample in range are left out; for labels only, those without a chunk in it. Raises as
     `BucketBlock` does.
     """
@@ -140,7 +153,7 @@ def select_blocks(
             nothing = Samples(np.zeros(len(labels) + 1, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
             batch = _batch(labels, nothing, selection)
         else:
-            samples = _read(blocks, founds, joined, first, last, selection, counter)
+            samples = _read(blocks, founds, joined, first, last, selection, counter, executor, workers)
             held = np.flatnonzero(samples.offsets[1:] > samples.offsets[:-1])
             labels = joined.labels.take(held + first)
             samples.offsets = np.append(samples.offsets[held], samples.offsets[-1])
@@ -177,6 +190,8 @@ def _read(
     last: int,
     selection: Selection,
     counter: ReadCounter,
+    executor: Executor | None,
+    workers: int,
 ) -> Samples:
     """The samples in range of series first..last - 1."""
     mint, maxt = selection.mint, selection.maxt
@@ -200,7 +215,15 @@ def _read(
     overlapping = np.zeros(last - first, np.bool_)
     overlapping[groups[1:][(groups[1:] == groups[:-1]) & (mints[1:] <= maxts[:-1])]] = True
 
-    located = [(mine[one.rows], one) for at, mine in _by_number(where) for one in blocks[at].chunks(references[mine])]
+    def read(share: Sequence[tuple[int, NDArray[np.int64]]]) -> list[tuple[NDArray[np.int64], Located]]:
+        return [(mine[one.rows], one) for at, mine in share for one in blocks[at].chunks(references[mine])]
+
+    far, near = list(_by_number(where)), []
+    if executor is not None:
+        kept = [blocks[at].has_chunks(references[mine]) for at, mine in far]
+        near = [one for one, here in zip(far, kept, strict=True) if here]
+        far = [one for one, here in zip(far, kept, strict=True) if not here]
+    located = [*read(near), *(one for found in _shared(read, far, executor, workers) for one in found)]
     counter.read(sum(int((one.ends - one.starts).sum()) for _, one in located))
     return _decoded(located, len(groups)).trimmed(cuts, overlapping, mint, maxt)
 

@@ -56,6 +56,8 @@ class FilesystemBucket:
 
     def local_path(self, key: str) -> str | None:
         path = f"{self._root}/{check_key(key)}"
+        if TEMPORARY in key:
+            raise InvalidKey(key)
         if not os.path.isfile(path):
             raise ObjectNotFound(key)
         return path

@@ -55,6 +55,11 @@ class PageCache:
         self._observe(len(numbers), len(found))
         return found
 
+    def has(self, key: str, numbers: list[int]) -> bool:
+        """Whether all of the pages are here; no use of them."""
+        with self._lock:
+            return all((key, number) in self._pages for number in numbers)
+
     def add(self, key: str, pages: dict[int, bytes]) -> None:
         with self._lock:
             for number, page in pages.items():
@@ -114,6 +119,10 @@ class RangedObject:
         self._cache = cache
         self._executor = executor
         self._fetched = fetched
+
+    def is_cached(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> bool:
+        """Whether `gather` needs no request."""
+        return self._cache.has(self.key, _pages_of(starts, lengths).tolist())
 
     def gather(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Gathered:
         """The bytes of N > 0 pieces; fewer only where the object ends. Raises `BucketUnavailable`, `ObjectNotFound`."""

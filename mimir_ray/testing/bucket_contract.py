@@ -62,6 +62,21 @@ def ranges_are_exact_and_end_with_the_object(bucket: Bucket, folder: Path) -> No
     assert bucket.get_range("t/empty", 0, 10) == b""
 
 
+def an_object_that_is_a_file_here_can_be_mapped(bucket: Bucket, folder: Path) -> None:
+    bucket.put("t/x/k", b"some bytes")
+    path = bucket.local_path("t/x/k")
+    if path is not None:
+        assert Path(path).read_bytes() == b"some bytes"
+        for key in ("t/nothing", "t/x", "t/x/k/z"):
+            assert _raises(ObjectNotFound, lambda key=key: bucket.local_path(key)), key
+        for key in ("../k", "t//k", "/t"):
+            assert _raises(InvalidKey, lambda key=key: bucket.local_path(key)), key
+        bucket.put("t/x/k", b"others")
+        assert Path(path).read_bytes() == b"others"
+        bucket.delete("t/x/k")
+        assert _raises(ObjectNotFound, lambda: bucket.local_path("t/x/k"))
+
+
 def files_are_moved_whole(bucket: Bucket, folder: Path) -> None:
     for size in (0, 1, 70_000):
         source, target = folder / "source", folder / "new" / "target"
@@ -179,6 +194,7 @@ BUCKET_CHECKS: tuple[Check, ...] = (
     the_last_put_counts,
     what_is_not_there_is_not_found,
     ranges_are_exact_and_end_with_the_object,
+    an_object_that_is_a_file_here_can_be_mapped,
     files_are_moved_whole,
     listings_give_every_key_below_a_prefix_in_order,
     folders_are_listed_one_level_deep,

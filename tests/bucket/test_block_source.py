@@ -319,6 +319,13 @@ def test_many_blocks_answer_as_one_and_name_what_is_damaged(tmp_path: Path, kind
     selection = Selection((Matcher(MatchType.REGEX, "host", "h0000[01]"),), 5_000, 55_000)
     source = Source(tmp_path / "b", range(6))
     assert content(source, selection) == content(ListSource(series), selection)
+    with ThreadPoolExecutor(2) as pool:
+        founds = find_all(source.blocks, selection.matchers, pool, 2)
+        beside = select_blocks(source.blocks, founds, selection, source.counter, lambda: None, pool, 2)
+        one_by_one = select_blocks(source.blocks, founds, selection, source.counter)
+        for one, other in zip(beside, one_by_one, strict=True):
+            assert one.labels.to_labels() == other.labels.to_labels()
+            assert one.timestamps.tolist() == other.timestamps.tolist()
     path = tmp_path / "b" / TENANT / ulid_of(4) / "chunks" / "000001"
     raw = bytearray(path.read_bytes())
     # A sample count of 65,535 in the chunk, which its checksum agrees with.

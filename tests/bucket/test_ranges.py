@@ -92,3 +92,15 @@ def test_the_oldest_pages_go_first() -> None:
     cache.add("key", {4: bytes(32)})
     assert cache.bytes == 2 * 264 + 232
     assert len(cache) == 3
+
+
+def test_what_needs_no_request_is_known_before() -> None:
+    bucket = Bucket()
+    source = RangedObject(bucket, "key", PageCache(1 << 20))
+    starts, lengths = np.array([10, 1000], np.int64), np.array([5, 200], np.int64)
+    assert not source.is_cached(starts, lengths)
+    source.gather(starts, lengths)
+    assert source.is_cached(starts, lengths)
+    assert source.is_cached(starts[:1], lengths[:1])
+    assert not source.is_cached(np.array([3000], np.int64), np.array([1], np.int64))
+    assert not source.is_cached(np.array([1100], np.int64), np.array([2000], np.int64))

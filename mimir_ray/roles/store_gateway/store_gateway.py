@@ -36,6 +36,7 @@ from mimir_ray.roles.store_gateway.metrics import StoreGatewayMetrics
 log = structlog.get_logger(__name__)
 
 SELECT_TIMEOUT_S = 120.0
+MAPPED_WORKERS = 4
 PREPARE_SHUTDOWN_FILE = "shutdown-requested.txt"
 """In the sync folder, while the next stop is to be for good. Upstream: pkg/util/shutdownmarker."""
 
@@ -241,7 +242,9 @@ class StoreGateway:
         began = self._clock.monotonic_s()
         blocks = self._open(tenant, ulids)
         held, founds = [], []
-        for block, found in zip(blocks, find_all(blocks, matchers, self._block_pool, self._workers), strict=True):
+        for block, found in zip(
+            blocks, find_all(blocks, matchers, self._block_pool, self._workers_for(blocks)), strict=True
+        ):
             if found is None:
                 self._catalogue.forget(tenant, block.ulid)
             else:
@@ -251,12 +254,18 @@ class StoreGateway:
         self._metrics.get_all_seconds.observe(self._clock.monotonic_s() - began)
         return held, founds
 
+    def _workers_for(self, blocks: list[BucketBlock]) -> int:
+        """Waiting for a bucket is done by many threads side by side; work on mapped files is none the faster for it."""
+        return min(self._workers, MAPPED_WORKERS) if blocks and blocks[0].is_mapped else self._workers
+
     def _select(
         self, tenant: TenantId, blocks: list[BucketBlock], founds: list[Found], selection: Selection
     ) -> Iterator[SeriesBatch]:
         cancellation = Cancellation(SELECT_TIMEOUT_S, self._clock.monotonic_s)
         counter = _Limited(self._limits(tenant), self._metrics)
-        batches = select_blocks(blocks, founds, selection, counter, cancellation.check)
+        # What is mapped is there at once.
+        pool = None if blocks and blocks[0].is_mapped else self._block_pool
+        batches = select_blocks(blocks, founds, selection, counter, cancellation.check, pool, self._workers)
         stage = self._metrics.stage_seconds.labels("read")
         while True:
             began = self._clock.monotonic_s()
