@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 TESTS ?= tests
+JOBS ?= auto
 BENCH ?= benchmarks
 
 BIN := $(VENV)/bin
@@ -26,8 +27,8 @@ help: ## list these targets
 run: $(RUNTIME) ## install into .venv and serve on http://127.0.0.1:8080 (ARGS='-server.http-listen-port=9090')
 	$(BIN)/mimir-ray serve $(ARGS)
 
-test: $(TESTING) ## run all tests (TESTS=tests/promql ARGS='-x -k rate')
-	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+test: $(TESTING) ## run all tests (TESTS=tests/promql ARGS='-x -k rate'; JOBS=0 runs them in one process)
+	$(BIN)/python -m pytest --numprocesses=$(JOBS) --maxprocesses=4 --dist=loadfile $(TESTS) $(ARGS)
 
 fuzz: $(TESTING) ## fuzz all decoders, 1,000,000 inputs or 3 h (MIMIR_RAY_FUZZ_INPUTS, _SECONDS, _SEED, _TARGETS)
 	$(BIN)/python -m tests.fuzz

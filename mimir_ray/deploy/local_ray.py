@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,8 @@ from mimir_ray.errors import Unavailable
 LOOPBACK = "127.0.0.1"
 CONNECT_TIMEOUT_S = 2.0
 FOLDER_PREFIX = "mimir-ray-"
+START_TIMEOUT_S = 180.0
+"""Ray's own 30 s are not enough on a machine that is busy."""
 
 
 class NoRay(Unavailable):
@@ -98,6 +101,23 @@ def _without_agent(command: list[str]) -> list[str]:
     return [f"{agent}{shutil.which('cat') or 'cat'}" if one.startswith(agent) else one for one in command]
 
 
+_get_node = ray_services.get_node
+
+
+def _wait_for_node(gcs_address: str, node_id: str) -> dict[str, Any]:
+    """What Ray's own start asks for and gives up on too early: a node's entry in the GCS."""
+    end = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            return _get_node(gcs_address, node_id)
+        except RuntimeError as error:
+            if time.monotonic() > end:
+                raise NoRay(
+                    f"Ray did not start within {START_TIMEOUT_S:.0f} s: is the machine too busy, or out of memory? "
+                    f"Its logs are in {tempfile.gettempdir()}/{FOLDER_PREFIX}*/session_latest/logs ({error})"
+                ) from error
+
+
 class LocalRay:
     """Starts on entering, stops everything it started on leaving. The environment must be prepared (environment.py)."""
 
@@ -124,6 +144,7 @@ class LocalRay:
         # Sockets live in it, whose paths must stay below 108 bytes: so it is not below the data directory.
         self._folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
         ray_services.resolve_ip_for_localhost = lambda host: host
+        ray_services.get_node = _wait_for_node
         parameters: dict[str, Any] = {
             "node_ip_address": LOOPBACK,
             "num_cpus": self._cpus,

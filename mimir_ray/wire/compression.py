@@ -1,4 +1,4 @@
-"""Bodies of write requests as they travel: one snappy block, zstd, gzip, or as they are.
+"""Bodies of write requests as they travel: one snappy block, zstd, gzip, lz4, or as they are.
 
 No more memory is taken than the limit allows: a size that the body declares is checked before anything is
 decompressed, and what declares none is read in pieces until it is too much.
@@ -7,10 +7,11 @@ decompressed, and what declares none is read in pieces until it is too much.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
+import lz4.frame
 import snappy
 import zstandard
 
@@ -19,6 +20,9 @@ from mimir_ray.errors import ClientError, LimitExceeded
 _PIECE = 1 << 20
 _WINDOW_MAX = 1 << 27
 """What zstd's own tools refuse to go beyond unless told to."""
+
+REMOTE_WRITE = ("snappy", "zstd", "gzip", "x-gzip", "", "identity")
+OTLP = ("gzip", "lz4", "zstd", "", "identity")
 
 TooLarge = Callable[[int, int], LimitExceeded]
 """From the size that was seen and the limit to the error that says so."""
@@ -72,11 +76,19 @@ class UnsupportedEncoding(ClientError):
         return f'unsupported compression: "{self.encoding}". Supported compression types are snappy, zstd, gzip or none'
 
 
-def decompress(body: bytes, encoding: str, bytes_max: int, too_large: TooLarge = WriteMessageTooLarge) -> bytes:
+def decompress(
+    body: bytes,
+    encoding: str,
+    bytes_max: int,
+    too_large: TooLarge = WriteMessageTooLarge,
+    accepted: Collection[str] = REMOTE_WRITE,
+) -> bytes:
     """The content of a body with this Content-Encoding (lower case; empty: it is not compressed).
 
     Raises `too_large` for a body or content over `bytes_max`, `UnsupportedEncoding`, `CorruptSnappy`, `CorruptBody`.
     """
+    if encoding not in accepted:
+        raise UnsupportedEncoding(encoding)
     if len(body) > bytes_max:
         raise too_large(len(body), bytes_max)
     match encoding:
@@ -86,9 +98,9 @@ def decompress(body: bytes, encoding: str, bytes_max: int, too_large: TooLarge =
             return _decompress_zstd(body, bytes_max, too_large)
         case "gzip" | "x-gzip":
             return _decompress_gzip(body, bytes_max, too_large)
-        case "" | "identity":
-            return body
-    raise UnsupportedEncoding(encoding)
+        case "lz4":
+            return _decompress_lz4(body, bytes_max, too_large)
+    return body
 
 
 def decompress_snappy(body: bytes, bytes_max: int, too_large: TooLarge = WriteMessageTooLarge) -> bytes:
@@ -160,4 +172,27 @@ def _decompress_gzip(body: bytes, bytes_max: int, too_large: TooLarge) -> bytes:
                     raise CorruptBody("gzip")
     except zlib.error as error:
         raise CorruptBody("gzip") from error
+    return b"".join(pieces)
+
+
+def _decompress_lz4(body: bytes, bytes_max: int, too_large: TooLarge) -> bytes:
+    """Frames, one after the other, as of the `lz4` tool."""
+    pieces: list[bytes] = []
+    size = 0
+    rest = body
+    try:
+        while rest or not pieces:
+            stream = lz4.frame.LZ4FrameDecompressor()
+            while not stream.eof:
+                if stream.needs_input and not rest:
+                    raise CorruptBody("lz4")
+                piece = stream.decompress(rest, _PIECE)
+                rest = b""  # the stream keeps what it has not read
+                size += len(piece)
+                if size > bytes_max:
+                    raise too_large(size, bytes_max)
+                pieces.append(piece)
+            rest = stream.unused_data or b""
+    except RuntimeError as error:
+        raise CorruptBody("lz4") from error
     return b"".join(pieces)

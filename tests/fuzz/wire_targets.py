@@ -6,6 +6,7 @@ import gzip
 import random
 from collections.abc import Sequence
 
+import lz4.frame
 import numpy as np
 import snappy
 import zstandard
@@ -73,12 +74,13 @@ def _otlp_json(data: bytes) -> None:
     _otlp(protobuf_of_json(data))
 
 
-_ENCODINGS = ("snappy", "zstd", "gzip", "identity", "br")
+_ENCODINGS = ("snappy", "zstd", "gzip", "identity", "lz4")
 
 
 def _compressed(data: bytes) -> None:
     """The first byte says which encoding."""
-    content = decompress(data[1:], _ENCODINGS[(data[0] if data else 0) % len(_ENCODINGS)], CONTENT_MAX)
+    encoding = _ENCODINGS[(data[0] if data else 0) % len(_ENCODINGS)]
+    content = decompress(data[1:], encoding, CONTENT_MAX, accepted=_ENCODINGS)
     assert len(content) <= CONTENT_MAX
 
 
@@ -91,6 +93,8 @@ def _bodies() -> list[bytes]:
         *(b"\1" + zstandard.compress(one) for one in plain),
         *(b"\1" + unsized.compress(one) for one in plain),
         *(b"\2" + gzip.compress(one, mtime=0) for one in plain),
+        *(b"\4" + lz4.frame.compress(one) for one in plain),
+        b"\4" + lz4.frame.compress(b"one") * 2,
         b"\1" + several,
         b"\1\x50\x2a\x4d\x18\x04\x00\x00\x00abcd" + several,
         b"\2" + gzip.compress(b"one", mtime=0) * 2,

@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Iterator
 
+import lz4.frame
 import pytest
 import zstandard
 from google.protobuf import json_format
@@ -37,11 +38,11 @@ def push(gateway: Gateway, body: bytes | None = None, **headers: str) -> Answer:
     return gateway.ask(PATH, method="POST", body=body, **{"content_type": PROTOBUF, **headers})
 
 
-@pytest.mark.parametrize("encoding", ["", "gzip", "zstd"])
+@pytest.mark.parametrize("encoding", ["", "gzip", "lz4", "zstd"])
 @pytest.mark.parametrize("kind", [PROTOBUF, JSON])
 def test_each_encoding_is_the_same_request(gateway: Gateway, encoding: str, kind: str) -> None:
     plain = message().SerializeToString() if kind == PROTOBUF else json_format.MessageToJson(message()).encode()
-    compress = {"": bytes, "gzip": gzip.compress, "zstd": zstandard.compress}[encoding]
+    compress = {"": bytes, "gzip": gzip.compress, "lz4": lz4.frame.compress, "zstd": zstandard.compress}[encoding]
     headers = {"content_encoding": encoding} if encoding else {}
     answer = push(gateway, compress(plain), content_type=kind, **headers)
     assert (answer.status, answer.headers["content-type"]) == (200, kind)

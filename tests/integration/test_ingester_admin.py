@@ -82,8 +82,6 @@ def test_a_read_only_ingester_answers_but_gets_no_new_writes_until_it_is_set_bac
     push(deployment, "b")
     assert head_series(deployment) == {"ingester-0": before["ingester-0"] + 100, "ingester-1": before["ingester-1"]}
     assert_kept(deployment, "a", "b")
-    deployment.stop(timeout_s=60)
-    running_again(deployment)
     assert ask(deployment, "GET", f"{path}?instance=ingester-1").json == {"timestamp": since}
     assert ask(deployment, "DELETE", f"{path}?instance=ingester-1").json == {"timestamp": 0}
     wait_for("the gateway sees it", lambda: not ring(deployment)["ingester-1"]["read_only"])
@@ -94,12 +92,16 @@ def test_a_read_only_ingester_answers_but_gets_no_new_writes_until_it_is_set_bac
 
 def test_what_was_prepared_survives_a_power_cut_and_is_done_at_the_next_stop(deployment: Deployment) -> None:
     push(deployment, "d")
+    read_only = "prepare-instance-ring-downscale?instance=ingester-0"
+    since = ask(deployment, "POST", read_only).json
     assert ask(deployment, "POST", "prepare-shutdown?instance=ingester-1").status == 204
     assert ask(deployment, "GET", "prepare-shutdown?instance=ingester-1").text == "set\n"
     assert ask(deployment, "GET", "prepare-shutdown").text == "unset\n"
     deployment.kill()
     running_again(deployment)
     assert ask(deployment, "GET", "prepare-shutdown?instance=ingester-1").text == "set\n"
+    assert ask(deployment, "GET", read_only).json == since
+    assert ask(deployment, "DELETE", read_only).json == {"timestamp": 0}
     assert_kept(deployment, "d")
     assert not blocks_in_bucket(deployment)
     before = ring(deployment)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 
 from mimir_ray.cluster.ring.actor import RingActor
 from mimir_ray.cluster.ring.model import INGESTER, InstanceState
-from mimir_ray.cluster.transport.base import RING, Address, PeerTimeout
-from mimir_ray.cluster.transport.on_ray import RayTransport, actor_class
+from mimir_ray.cluster.transport.base import RING, Address, Client, PeerTimeout
+from mimir_ray.cluster.transport.on_ray import RayClient, RayTransport, actor_class
 from tests.cluster.transport_contract import Cluster, RingContract, Slow, TransportContract, described
+from tests.integration.deployment import wait_for
 
 NAMESPACE = "transport-contract"
 
@@ -37,9 +39,10 @@ class RayCluster:
         self._handles[address] = made.remote(*args)
 
     def kill(self, address: Address) -> None:
-        handle = self._handles[address]
-        pid = self._ray.get(handle.__ray_call__.remote(lambda _actor: os.getpid()))
-        os.kill(pid, signal.SIGKILL)
+        os.kill(self.pid(address), signal.SIGKILL)
+
+    def pid(self, address: Address) -> int:
+        return int(self._ray.get(self._handles[address].__ray_call__.remote(lambda _actor: os.getpid())))
 
     def remove(self, address: Address) -> None:
         self._ray.kill(self._handles.pop(address), no_restart=True)
@@ -50,8 +53,34 @@ def cluster(ray_session: ModuleType) -> Iterator[Cluster]:
     yield RayCluster(ray_session)
 
 
+class DirectCluster(RayCluster):
+    """All methods are in a thread group, so they are called over sockets."""
+
+    def serve(self, address: Address, cls: type, *args: Any) -> None:
+        methods = [name for name in dir(cls) if not name.startswith("_") and callable(getattr(cls, name))]
+        super().serve(address, type(cls.__name__, (cls,), {"concurrency_groups": dict.fromkeys(methods, "all")}), *args)
+
+    def remove(self, address: Address) -> None:
+        """Until a process is gone it answers, whatever Ray says of it."""
+        pid = self.pid(address)
+        super().remove(address)
+        wait_for("the process is gone", lambda: not Path(f"/proc/{pid}").exists(), 30)
+
+
 class TestTransportOnRay(TransportContract):
     pass
+
+
+class TestDirectCalls(TransportContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def cluster(cls, ray_session: ModuleType) -> Cluster:
+        return DirectCluster(ray_session)
+
+    def test_calls_go_over_sockets(self, cluster: Cluster, echo: Client) -> None:
+        echo.call("calls")
+        assert isinstance(echo, RayClient)
+        assert "calls" in echo.calls_directly
 
 
 class TestRingOnRay(RingContract):

@@ -7,6 +7,7 @@ import gzip
 import io
 from collections.abc import Callable
 
+import lz4.frame
 import pytest
 import snappy
 import zstandard
@@ -14,7 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimir_ray.errors import ClientError
-from mimir_ray.wire.compression import CorruptBody, UnsupportedEncoding, WriteMessageTooLarge, decompress
+from mimir_ray.wire.compression import (
+    OTLP,
+    REMOTE_WRITE,
+    CorruptBody,
+    UnsupportedEncoding,
+    WriteMessageTooLarge,
+    decompress,
+)
 
 
 def zstd_stream(body: bytes) -> bytes:
@@ -30,6 +38,7 @@ def two_of(compress: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
     return lambda body: compress(body[:5]) + compress(body[5:]) if body else compress(body)
 
 
+ALL = {*REMOTE_WRITE, *OTLP}
 WAYS: list[tuple[str, Callable[[bytes], bytes]]] = [
     ("snappy", snappy.compress),
     ("zstd", zstandard.compress),
@@ -37,6 +46,8 @@ WAYS: list[tuple[str, Callable[[bytes], bytes]]] = [
     ("zstd", two_of(zstd_stream)),
     ("gzip", gzip.compress),
     ("x-gzip", two_of(gzip.compress)),
+    ("lz4", lz4.frame.compress),
+    ("lz4", two_of(lz4.frame.compress)),
     ("identity", bytes),
     ("", bytes),
 ]
@@ -45,23 +56,26 @@ WAYS: list[tuple[str, Callable[[bytes], bytes]]] = [
 @pytest.mark.parametrize(("encoding", "compress"), WAYS)
 @pytest.mark.parametrize("body", [b"", b"abc" * 100, b"x" * 3_000_000])
 def test_what_was_compressed_comes_back(encoding: str, compress: Callable[[bytes], bytes], body: bytes) -> None:
-    assert decompress(compress(body), encoding, 4_000_000) == body
+    assert decompress(compress(body), encoding, 4_000_000, accepted=ALL) == body
 
 
 @pytest.mark.parametrize(("encoding", "compress"), WAYS)
 def test_what_would_be_too_large_is_refused(encoding: str, compress: Callable[[bytes], bytes]) -> None:
     bomb = compress(b"\0" * 20_000_000)
     with pytest.raises(WriteMessageTooLarge) as caught:
-        decompress(bomb, encoding, 1_000_000)
+        decompress(bomb, encoding, 1_000_000, accepted=ALL)
     # Streams are read a piece beyond the limit, no more.
     assert caught.value.actual <= 2 << 20 or caught.value.actual == 20_000_000
 
 
-@pytest.mark.parametrize("encoding", ["zstd", "gzip", "snappy"])
-@pytest.mark.parametrize("body", [b"", b"\xff" * 30, b"\x28\xb5\x2f\xfd", gzip.compress(b"abc", mtime=0)[:-3]])
+@pytest.mark.parametrize("encoding", ["zstd", "gzip", "snappy", "lz4"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\xff" * 30, b"\x28\xb5\x2f\xfd", gzip.compress(b"abc", mtime=0)[:-3], lz4.frame.compress(b"abc")[:-3]],
+)
 def test_what_is_corrupt_is_refused(encoding: str, body: bytes) -> None:
     with pytest.raises(ClientError, match="corrupt input"):
-        decompress(body, encoding, 1000)
+        decompress(body, encoding, 1000, accepted=ALL)
 
 
 def test_a_zstd_frame_is_followed_by_nothing() -> None:

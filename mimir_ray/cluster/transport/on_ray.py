@@ -28,9 +28,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -57,6 +60,9 @@ from mimir_ray.cluster.transport.base import (
     Retry,
     name_of,
 )
+from mimir_ray.cluster.transport.direct_client import DirectClient, DirectPending
+from mimir_ray.cluster.transport.direct_server import DirectServer, Endpoint
+from mimir_ray.cluster.transport.frames import Disconnected, TimedOut
 from mimir_ray.cluster.transport.packing import pack, unpack
 
 UNREACHED = (
@@ -66,8 +72,12 @@ UNREACHED = (
     PendingCallsLimitExceeded,
     RpcError,
     TaskCancelledError,
+    Disconnected,
 )
 
+
+_NOWHERE = Endpoint("", "", "", 0, b"", frozenset())
+"""Of actors whose methods are all called through Ray."""
 
 _PACKED = b"\x93mimir\0\0"
 """Before packed arguments and answers; eight bytes, so that arrays behind it stay aligned."""
@@ -91,7 +101,7 @@ class RayTransport:
         self._clients: dict[str, RayClient] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RayTransport, (self._namespace, self._timeout_s, self._retry)
+        return _shared_transport, (self._namespace, self._timeout_s, self._retry)
 
     def client(self, address: Address | str) -> RayClient:
         name = name_of(address)
@@ -107,6 +117,12 @@ class RayTransport:
             self._clients.pop(name_of(address), None)
 
 
+@functools.lru_cache(maxsize=8)
+def _shared_transport(namespace: str, timeout_s: float, retry: Retry) -> RayTransport:
+    """Of a process: the next task in a warm worker finds the connections of the last."""
+    return RayTransport(namespace, timeout_s, retry)
+
+
 class RayClient:
     """Calls one named actor. See `Client`; may be used from any thread and loop.
 
@@ -120,6 +136,7 @@ class RayClient:
         self._timeout_s = timeout_s
         self._retry = retry
         self._handle: ActorHandle | None = None
+        self._direct: DirectClient | None = None
 
     @property
     def peer(self) -> str:
@@ -129,11 +146,13 @@ class RayClient:
         deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         for attempt in range(self._retry.attempts_max):
             try:
+                if (direct := self._directly(method, deadline)) is not None:
+                    return direct.call(method, args, deadline)
                 ref = getattr(self._actor(), method).remote(*_arguments(args))
                 return _answer(ray.get(ref, timeout=max(0.0, deadline - time.monotonic())))
             except RayTaskError as error:
                 raise _cause(error) from None
-            except GetTimeoutError:
+            except (GetTimeoutError, TimedOut):
                 raise PeerTimeout(self._name, method, "time-out") from None
             except (_NoSuchActor, *UNREACHED) as error:
                 pause = self._pause_s(method, attempt, deadline, error)
@@ -142,32 +161,60 @@ class RayClient:
 
     def begin(self, method: str, *args: Any, timeout_s: float | None = None) -> RayPending:
         deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+        under_way: DirectPending | ray.ObjectRef | None = None
         try:
-            ref = getattr(self._actor(), method).remote(*_arguments(args))
-        except (_NoSuchActor, *UNREACHED):
-            ref = None  # `result` looks for the actor again
-        return RayPending(self, method, args, deadline, ref)
+            if (direct := self._directly(method, deadline)) is not None:
+                under_way = direct.begin(method, args, deadline)
+            else:
+                under_way = getattr(self._actor(), method).remote(*_arguments(args))
+        except (_NoSuchActor, GetTimeoutError, TimedOut, *UNREACHED):
+            self.look_up_again()  # as `result` does
+        return RayPending(self, method, args, deadline, under_way)
 
     async def acall(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
         deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         for attempt in range(self._retry.attempts_max):
             try:
                 # A look-up asks the GCS and blocks, so it must not run on the loop.
-                actor = self._handle or await asyncio.to_thread(self._actor)
-                answer = asyncio.wrap_future(getattr(actor, method).remote(*_arguments(args)).future())
+                direct = self._direct if self._handle else await asyncio.to_thread(self._directly, method, deadline)
+                if direct is not None and method in direct.methods:
+                    return await direct.acall(method, args, deadline)
+                answer = asyncio.wrap_future(getattr(self._actor(), method).remote(*_arguments(args)).future())
                 return _answer(await asyncio.wait_for(answer, max(0.0, deadline - time.monotonic())))
             except RayTaskError as error:
                 raise _cause(error) from None
-            except asyncio.TimeoutError:
+            except (GetTimeoutError, TimedOut, asyncio.TimeoutError):
                 raise PeerTimeout(self._name, method, "time-out") from None
             except (_NoSuchActor, *UNREACHED) as error:
                 pause = self._pause_s(method, attempt, deadline, error)
             await asyncio.sleep(pause)
         raise AssertionError("unreachable: the last attempt raises")
 
+    @property
+    def calls_directly(self) -> frozenset[str]:
+        """The methods that are called over sockets, as far as is known yet."""
+        return frozenset() if self._direct is None else self._direct.methods
+
     def look_up_again(self) -> None:
         """The handle in use belongs to an actor that died."""
         self._handle = None
+        self._forget_direct()
+
+    def _directly(self, method: str, deadline: float) -> DirectClient | None:
+        """How to call a method beside Ray; None where it goes through Ray. Blocks the first time."""
+        direct = self._direct
+        if direct is None:
+            describe = getattr(self._actor(), "direct_endpoint", None)
+            endpoint = _NOWHERE
+            if describe is not None:
+                endpoint = ray.get(describe.remote(), timeout=max(0.0, deadline - time.monotonic()))
+            direct = self._direct = DirectClient(endpoint, ray.get_runtime_context().get_node_id())
+        return direct if method in direct.methods else None
+
+    def _forget_direct(self) -> None:
+        direct, self._direct = self._direct, None
+        if direct is not None:
+            direct.close()
 
     def _actor(self) -> ActorHandle:
         handle = self._handle
@@ -184,6 +231,8 @@ class RayClient:
         """How long to wait before the next attempt; raises if there is none. Forgets a dead actor's handle."""
         if isinstance(error, ActorDiedError):
             self._handle = None
+        if isinstance(error, (ActorDiedError, Disconnected)):
+            self._forget_direct()
         pause = self._retry.pause_s(attempt)
         if attempt + 1 >= self._retry.attempts_max or time.monotonic() + pause >= deadline:
             reason = str(error).strip().split("\n", 1)[0]
@@ -199,29 +248,38 @@ class _NoSuchActor(Exception):
 class RayPending:
     """See `Pending`."""
 
-    __slots__ = ("_args", "_client", "_deadline", "_method", "_ref")
+    __slots__ = ("_args", "_client", "_deadline", "_method", "_under_way")
 
     def __init__(
-        self, client: RayClient, method: str, args: tuple[Any, ...], deadline: float, ref: ray.ObjectRef | None
+        self,
+        client: RayClient,
+        method: str,
+        args: tuple[Any, ...],
+        deadline: float,
+        under_way: DirectPending | ray.ObjectRef | None,
     ) -> None:
+        """`under_way` None: it could not be begun."""
         self._client = client
         self._method = method
         self._args = args
         self._deadline = deadline
-        self._ref = ref
+        self._under_way = under_way
 
     def result(self) -> Any:
-        if self._ref is not None:
-            try:
-                return _answer(ray.get(self._ref, timeout=max(0.0, self._deadline - time.monotonic())))
-            except RayTaskError as error:
-                raise _cause(error) from None
-            except GetTimeoutError:
-                raise PeerTimeout(self._client.peer, self._method, "time-out") from None
-            except ActorDiedError:
-                self._client.look_up_again()
-            except UNREACHED:
-                pass  # tried again below, where a failure is reported
+        under_way = self._under_way
+        try:
+            if isinstance(under_way, DirectPending):
+                return under_way.result()
+            if under_way is not None:
+                return _answer(ray.get(under_way, timeout=max(0.0, self._deadline - time.monotonic())))
+        except RayTaskError as error:
+            raise _cause(error) from None
+        except (GetTimeoutError, TimedOut):
+            raise PeerTimeout(self._client.peer, self._method, "time-out") from None
+        except (ActorDiedError, Disconnected):
+            self._client.look_up_again()
+        except UNREACHED:
+            pass  # tried again below, where a failure is reported
         left = max(0.0, self._deadline - time.monotonic())
         return self._client.call(self._method, *self._args, timeout_s=left)
 
@@ -238,8 +296,9 @@ def actor_class(cls: type, **options: Any) -> ActorClass:
     """`ray.remote(**options)(cls)` for a plain class, with what Ray wants to know about its methods.
 
     `cls.concurrency_groups` (method → group), if there, becomes the groups that calls run in; their sizes
-    are in the option `concurrency_groups`. Generator methods answer with a list. Public methods take packed
-    arguments from our clients, and plain ones from anybody.
+    are in the option `concurrency_groups`. These methods are what others call often: our clients call them over
+    sockets (`direct_server.py`), anybody else through Ray. Generator methods answer with a list. Public methods
+    take packed arguments from our clients, and plain ones from anybody.
     """
     groups: Mapping[str, str] = getattr(cls, "concurrency_groups", {})
     body: dict[str, Any] = {"__module__": cls.__module__, "__doc__": cls.__doc__}
@@ -248,6 +307,9 @@ def actor_class(cls: type, **options: Any) -> ActorClass:
             continue
         calling = _calling(method, list if inspect.isgeneratorfunction(method) else None)
         body[name] = ray.method(concurrency_group=groups[name])(calling) if name in groups else calling
+    if groups:
+        sizes = options.get("concurrency_groups", {})
+        body["direct_endpoint"] = ray.method(concurrency_group=next(iter(groups.values())))(_serving(groups, sizes))
     marked = type(cls.__name__, (cls,), body)
     return ray.remote(**options)(marked) if options else ray.remote(marked)
 
@@ -269,6 +331,37 @@ def _calling(method: Callable[..., Any], convert: Callable[[Any], Any] | None) -
 
     del calling.__wrapped__  # type: ignore[attr-defined]  # Ray looks through it, and would miss mark and conversion
     return calling
+
+
+_making_servers = threading.Lock()
+
+
+def _serving(groups: Mapping[str, str], sizes: Mapping[str, int]) -> Callable[[Any], Endpoint]:
+    def direct_endpoint(self: Any) -> Endpoint:
+        return _endpoint_of(self, groups, sizes)
+
+    return direct_endpoint
+
+
+def _endpoint_of(actor: Any, groups: Mapping[str, str], sizes: Mapping[str, int]) -> Endpoint:
+    """Where an actor's `DirectServer` is; starts it the first time."""
+    with _making_servers:
+        server: DirectServer | None = vars(actor).get("_direct_server")
+        if server is None:
+            methods = {name: getattr(actor, name) for name in groups}
+            context = ray.get_runtime_context()
+            is_open = os.environ.get("RAY_USE_TLS", "0").lower() in ("", "0", "false")
+            host = ray.util.get_node_ip_address() if is_open else ""
+            server = DirectServer(methods, groups, sizes, context.get_node_id(), _socket_folder(), host)
+            actor._direct_server = server
+    return server.endpoint
+
+
+def _socket_folder() -> Path:
+    """Of this Ray session, so that it goes with it, if a socket's path may be that long (107 bytes)."""
+    context = ray.get_runtime_context()
+    folder = Path(context.get_temp_dir()) / context.get_session_name()
+    return folder if len(str(folder)) < 80 and folder.is_dir() else Path(tempfile.gettempdir())
 
 
 def _arguments(args: tuple[Any, ...]) -> tuple[Any, ...]:

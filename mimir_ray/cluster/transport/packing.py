@@ -24,20 +24,24 @@ def pack(value: Any, bytes_max: int = UNLIMITED) -> bytes | None:
 
     Arrays must be contiguous to stay out of the pickle.
     """
+    pieces = sections(value)
+    return b"".join(pieces) if sum(map(len, pieces)) <= bytes_max else None
+
+
+def sections(value: Any) -> list[bytes | memoryview]:
+    """The same in pieces: views of the value's arrays are among them."""
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(value, 5, buffer_callback=buffers.append)
-    sections = [memoryview(head), *(buffer.raw() for buffer in buffers)]
-    if sum(section.nbytes for section in sections) > bytes_max:
-        return None
-    count = len(sections)
-    directory = struct.pack(f"<I{count}Q", count, *(section.nbytes for section in sections))
-    parts: list[bytes | memoryview] = [directory]
+    parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
+    directory = struct.pack(f"<I{len(parts)}Q", len(parts), *(part.nbytes for part in parts))
+    pieces: list[bytes | memoryview] = [directory]
     position = len(directory)
-    for section in sections:
-        padding = -position % ALIGNMENT
-        parts += [bytes(padding), section]
-        position += padding + section.nbytes
-    return b"".join(parts)
+    for part in parts:
+        if padding := -position % ALIGNMENT:
+            pieces.append(bytes(padding))
+        pieces.append(part)
+        position += padding + part.nbytes
+    return pieces
 
 
 def unpack(data: bytes | memoryview) -> Any:

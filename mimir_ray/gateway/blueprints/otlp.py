@@ -16,7 +16,7 @@ from mimir_ray.errors import ClientError, LimitExceeded, MimirRayError
 from mimir_ray.gateway.answers import JSON
 from mimir_ray.gateway.blueprints.push import failed, with_delay
 from mimir_ray.gateway.services import services_of
-from mimir_ray.wire.compression import UnsupportedEncoding, decompress
+from mimir_ray.wire.compression import OTLP, UnsupportedEncoding, decompress
 from mimir_ray.wire.otlp import answers
 from mimir_ray.wire.otlp.json_body import protobuf_of_json
 from mimir_ray.wire.otlp.names import Naming
@@ -26,7 +26,6 @@ from mimir_ray.wire.write_scan import HashKey
 PROTOBUF = "application/x-protobuf"
 PATH = "/otlp/v1/metrics"
 _RETRYABLE = (502, 503, 504)
-_ENCODINGS = ("", "identity", "gzip", "zstd")
 
 
 @dataclass(eq=False)
@@ -126,12 +125,11 @@ def _message(request: Request, as_json: bool, bytes_max: int) -> bytes:
     if kind not in (JSON, PROTOBUF):
         raise UnsupportedMedia(f"unsupported content type: {kind}, supported: [{JSON}, {PROTOBUF}]")
     encoding = request.headers.get("content-encoding", "").strip().lower()
-    if encoding not in _ENCODINGS:
-        raise UnsupportedMedia(f'unsupported compression: {encoding}. Only "gzip", "zstd", or no compression supported')
     try:
-        body = decompress(request.body, encoding, bytes_max, OtlpRequestTooLarge)
-    except UnsupportedEncoding as error:
-        raise UnsupportedMedia(str(error)) from None
+        body = decompress(request.body, encoding, bytes_max, OtlpRequestTooLarge, OTLP)
+    except UnsupportedEncoding:
+        wanted = 'Only "gzip", "lz4", "zstd", or no compression supported'
+        raise UnsupportedMedia(f"unsupported compression: {encoding}. {wanted}") from None
     return protobuf_of_json(body) if as_json else body
 
 
