@@ -146,10 +146,10 @@ def _replace(rule: Rule, utf8: bool) -> Step:
             return None
         return target, replacement_of(match)
 
-    written = _remembered(written)
+    known = _remembered(written)
 
     def step(labels: Labels) -> bool:
-        found = written(value(labels))
+        found = known(value(labels))
         if found is not None:
             _set(labels, *found)
         return True
