@@ -261,7 +261,9 @@ def load_imported() -> None:
         dispatcher.compile_now()
         for result in dispatcher.overloads.values():
             _pack_library(result.library)
+    # What is here now stays: full collections need not walk it again and again.
     gc.collect()
+    gc.freeze()
 
 
 def _pack_library(library: Any) -> None:

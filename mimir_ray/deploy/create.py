@@ -101,8 +101,8 @@ def wait_until_ready() -> str:
             return f"not ready after {READY_TIMEOUT_S:g} s: {'; '.join(reasons)}"
         tell(step="; ".join(reasons))
         time.sleep(0.2)
-    host, port = ray.get(gateway.address.remote(), timeout=ADDRESS_TIMEOUT_S)
-    tell(ready={"host": host, "port": port})
+    address: tuple[str, int] = ray.get(gateway.address.remote(), timeout=ADDRESS_TIMEOUT_S)
+    tell(ready={"host": address[0], "port": address[1]})
     return ""
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import ray
 import ray._private.services as ray_services
-import ray._raylet as ray_ports
+import ray._raylet
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
@@ -67,10 +67,11 @@ def _listens(host: str, port: int) -> bool:
     return True
 
 
+_raylet: Any = ray._raylet  # compiled, without types
 _AGENT_PORTS = (
-    ray_ports.DASHBOARD_AGENT_LISTEN_PORT_NAME,
-    ray_ports.METRICS_AGENT_PORT_NAME,
-    ray_ports.METRICS_EXPORT_PORT_NAME,
+    _raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME,
+    _raylet.METRICS_AGENT_PORT_NAME,
+    _raylet.METRICS_EXPORT_PORT_NAME,
 )
 
 
@@ -86,7 +87,7 @@ class _Head(Node):
             super().start_raylet(*args, **kwargs)
             return
         for name in _AGENT_PORTS:  # as the agent itself says that it offers nothing; the raylet waits for these files
-            ray_ports.persist_port(self._session_dir, self._node_id, name, -1)
+            _raylet.persist_port(self._session_dir, self._node_id, name, -1)
         start = ray_services.start_ray_process
         ray_services.start_ray_process = lambda command, *rest, **more: start(_without_agent(command), *rest, **more)
         try:

@@ -103,6 +103,21 @@ def _joined(rule: Rule) -> Callable[[Labels], str]:
     return lambda labels: separator.join([labels.get(name, "") for name in names])
 
 
+REMEMBERED_MAX = 4096
+REMEMBERED_LENGTH_MAX = 256
+
+
+def _remembered(function: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The function with a memory for some thousand short texts: names and most values come again and again."""
+    known = lru_cache(maxsize=REMEMBERED_MAX)(function)
+    return lambda text: known(text) if len(text) <= REMEMBERED_LENGTH_MAX else function(text)
+
+
+def _matching(regex: str) -> Callable[[str], bool]:
+    matches = compile_regex(regex)
+    return _remembered(lambda text: matches(text) is not None)
+
+
 def _set(labels: Labels, name: str, value: str) -> None:
     if value:
         labels[name] = value
@@ -111,8 +126,8 @@ def _set(labels: Labels, name: str, value: str) -> None:
 
 
 def _filter(rule: Rule, _utf8: bool) -> Step:
-    value, matches, wanted = _joined(rule), compile_regex(rule.regex), rule.action == "keep"
-    return lambda labels: (matches(value(labels)) is not None) == wanted
+    value, matches, wanted = _joined(rule), _matching(rule.regex), rule.action == "keep"
+    return lambda labels: matches(value(labels)) == wanted
 
 
 def _filter_equal(rule: Rule, _utf8: bool) -> Step:
@@ -124,12 +139,19 @@ def _replace(rule: Rule, utf8: bool) -> Step:
     value, matches = _joined(rule), compile_regex(rule.regex)
     target_of, replacement_of = _template(rule.target_label), _template(rule.replacement)
 
+    def written(text: str) -> tuple[str, str] | None:
+        """Which label a joined value leads to, and its value."""
+        match = matches(text)
+        if match is None or not _valid_name(target := target_of(match), utf8):
+            return None
+        return target, replacement_of(match)
+
+    known = _remembered(written)
+
     def step(labels: Labels) -> bool:
-        match = matches(value(labels))
-        if match is not None:
-            target = target_of(match)
-            if _valid_name(target, utf8):
-                _set(labels, target, replacement_of(match))
+        found = known(value(labels))
+        if found is not None:
+            _set(labels, *found)
         return True
 
     return step
@@ -191,10 +213,10 @@ def _labelmap(rule: Rule, _utf8: bool) -> Step:
 
 
 def _labelfilter(rule: Rule, _utf8: bool) -> Step:
-    matches, wanted = compile_regex(rule.regex), rule.action == "labelkeep"
+    matches, wanted = _matching(rule.regex), rule.action == "labelkeep"
 
     def step(labels: Labels) -> bool:
-        for name in [name for name in labels if (matches(name) is not None) != wanted]:
+        for name in [name for name in labels if matches(name) != wanted]:
             del labels[name]
         return True
 

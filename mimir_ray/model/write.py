@@ -31,7 +31,8 @@ _FORMAT_MIN = 5
 def _sent(column: NDArray[Any] | None, dtype: Any) -> PickleBuffer | bytes | None:
     if column is None:
         return None
-    return PickleBuffer(np.ascontiguousarray(column, dtype)) if len(column) else b""
+    contiguous: Any = np.ascontiguousarray(column, dtype)  # a buffer, which Python 3.10 has no type for
+    return PickleBuffer(contiguous) if len(column) else b""
 
 
 def _received(buffer: Any, dtype: Any) -> Any:
