@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import runpy
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -201,3 +202,24 @@ def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path: Path, monkeypatc
     root = door.cache_root()
     assert root.is_dir()
     assert root.parent == tmp_path / "temporary"
+
+
+def test_a_kernel_that_was_loaded_and_packed_can_still_be_a_part_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIMIR_RAY_KERNEL_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "parts.py"
+    path.write_text(
+        "from mimir_ray.kernel import I64, kernel\n\n"
+        "@kernel\ndef inner(values: I64) -> int:\n    return values[0] + 1\n\n"
+        "@kernel\ndef outer(values: I64) -> int:\n    return 2 * inner(values)\n"
+    )
+    values = np.array([20], np.int64)
+    assert runpy.run_path(str(path))["inner"](values) == 21  # compiled, and kept
+    again = runpy.run_path(str(path))
+    again["inner"].compile_now()
+    (result,) = again["inner"].overloads.values()
+    assert result.library._shared_module is not None
+    door._pack_library(result.library)
+    assert result.library._shared_module is None
+    assert again["outer"](values) == 42
