@@ -127,8 +127,8 @@ def sample_bounds(limits: Limits, now_ms: int) -> tuple[int, int]:
 
 
 def metric_name(labels: Sequence[RawLabel]) -> str:
-    """The value of `__name__`, or nothing."""
-    return next((_text(value) for name, value in labels if name == _METRIC_NAME), "")
+    """The first value of `__name__` that is not empty, or nothing: labels without a value are none."""
+    return next((_text(value) for name, value in labels if name == _METRIC_NAME and value), "")
 
 
 def sample_error(timestamp: int, labels: Sequence[RawLabel], too_new: bool) -> ClientError:

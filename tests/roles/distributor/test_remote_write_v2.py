@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mimir_ray.config.units import Duration
@@ -101,7 +101,7 @@ _values = st.sampled_from(["", "up", "x", "v" * 3000, "é"])
     ),
     st.sampled_from([(1, 1), (3, 1), (3, 3)]),
 )
-@settings(deadline=None, max_examples=60)
+@example([[([("__name__", ""), ("__name__", "up")], [(10_000_000, 0.0)], [])]], (1, 1))
 def test_both_versions_store_the_same(series: list[Any], shape: tuple[int, int]) -> None:
     requests = []
     for some in series:
