@@ -55,7 +55,7 @@ class Call:
 
 def size_of(arguments: tuple[Any, ...]) -> int:
     """Of the largest array: how many elements a kernel has to do with, more or less."""
-    return max((one.size for one in arguments if isinstance(one, np.ndarray)), default=1)
+    return max((one.size for one in arguments if isinstance(one, np.ndarray) and one.size), default=1)
 
 
 def every_kernel() -> tuple[tuple[str, Any], ...]:
