@@ -24,7 +24,6 @@ from record import Call, every_kernel, listening  # noqa: E402
 from table import KERNELS  # noqa: E402
 from workloads import WORKLOADS  # noqa: E402
 
-
 OF_ADDRESSES = ("tsdb.head.reading.read_series",)
 """Kernels that read memory which nobody keeps after their call: they are timed in it."""
 
