@@ -24,6 +24,8 @@ class Call:
     arguments: tuple[Any, ...]
     elements: int
     calls: int = 1
+    took_s: float = 0.0
+    """CPU seconds of the call itself."""
 
     @classmethod
     def of(cls, kernel: Any, arguments: tuple[Any, ...]) -> Call:
@@ -55,7 +57,7 @@ class Call:
 
 def size_of(arguments: tuple[Any, ...]) -> int:
     """Of the largest array: how many elements a kernel has to do with, more or less."""
-    return max((one.size for one in arguments if isinstance(one, np.ndarray)), default=1)
+    return max((one.size for one in arguments if isinstance(one, np.ndarray) and one.size), default=1)
 
 
 def every_kernel() -> tuple[tuple[str, Any], ...]:
@@ -82,7 +84,12 @@ class _Ear:
             self._heard[self._name].calls += before.calls if before else 0
         else:
             before.calls += 1
-        return self._kernel(*arguments)
+        began = time.thread_time()
+        result = self._kernel(*arguments)
+        heard = self._heard[self._name]
+        if heard is not before:
+            heard.took_s = time.thread_time() - began
+        return result
 
 
 @contextmanager
