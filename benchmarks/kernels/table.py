@@ -4,8 +4,9 @@ from __future__ import annotations
 
 _REACHED: dict[str, str] = {
     "bucket": """
-        bucket.block_reader: entry_lengths
-        bucket.index_header: name_runs
+        bucket.block_reader: decode_lists entry_lengths measure_lists
+        bucket.index_header: first_not_before list_ends name_runs
+        model.regex_automaton: run_automaton
     """,
     "requests": """
         encoding.hashing: _fnv1_32_all
