@@ -98,9 +98,17 @@ class FilesystemBucket:
         return ObjectInfo(key, found.st_size, found.st_mtime_ns // 1_000_000)
 
     def list_folders(self, prefix: str = "") -> list[str]:
+        """Folders without an object are none, as in object storage: what a dead writer left keeps nothing alive."""
         try:
             with os.scandir(self._folder(prefix)) as entries:
-                return sorted(one.name for one in entries if one.is_dir())
+                folders = [Path(one.path) for one in entries if one.is_dir()]
+            found = []
+            for one in folders:
+                if _has_object(one):
+                    found.append(one.name)
+                else:
+                    _remove_abandoned(one)
+            return sorted(found)
         except OSError as error:
             if error.errno in _GONE:
                 return []
@@ -196,6 +204,16 @@ def _remove_if_empty(folder: Path) -> bool:
         if error.errno != errno.ENOENT:
             raise
     return True
+
+
+def _has_object(folder: Path) -> bool:
+    return any(not name.startswith(TEMPORARY) for _, _, names in os.walk(folder) for name in names)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes a folder without an object, unless somebody may be about to write one."""
+    for one, _, _ in os.walk(folder, topdown=False):
+        _remove_if_empty(Path(one))
 
 
 def _failure(operation: str, key: str, error: OSError, source: Path | None = None) -> Exception:

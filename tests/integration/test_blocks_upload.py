@@ -70,9 +70,9 @@ def deployment(deploy: Callable[..., Deployment], limits: Path) -> Deployment:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three times the same samples of six hours, three days ago: 9 blocks."""
+    """Three times the same samples of six hours, three days ago: 9 blocks, all in one range of the largest size."""
     folder = tmp_path_factory.mktemp("made")
-    start = (int(time.time()) - 3 * 86_400) // 7200 * 7200
+    start = (int(time.time()) // 86_400 - 3) * 86_400
     lines = ["# TYPE up gauge"]
     for series in range(20):
         lines += [f'up{{instance="host-{series}"}} {series + at} {start + at}' for at in range(0, HOURS * 3600, 60)]
