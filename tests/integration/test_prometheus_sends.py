@@ -1,6 +1,6 @@
 """A real Prometheus scrapes, sends everything here by remote write, and both give the same answers afterwards.
 
-`MIMIR_RAY_SEND_SECONDS` says for how long it sends (60).
+`MIMIR_RAY_SEND_SECONDS` says for how long it sends (40).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 from tests.integration.deployment import TENANT, UNLIMITED, Deployment, free_port, peer, request, wait_for
 
 FLAGS = UNLIMITED
-SEND_SECONDS = float(os.environ.get("MIMIR_RAY_SEND_SECONDS", "60"))
+SEND_SECONDS = float(os.environ.get("MIMIR_RAY_SEND_SECONDS", "40"))
 UNDER_WAY_S = 4.0
 """Longer than a sample waits in Prometheus' queue, see `batch_send_deadline`."""
 TOLERANCE = 1e-9
