@@ -17,7 +17,7 @@ from mimir_ray.cluster.ring.actor import RingActor
 from mimir_ray.cluster.ring.model import INGESTER, InstanceState
 from mimir_ray.cluster.transport.base import RING, Address, Client, PeerTimeout
 from mimir_ray.cluster.transport.on_ray import RayClient, RayTransport, actor_class
-from tests.cluster.transport_contract import Cluster, RingContract, Slow, TransportContract, described
+from tests.cluster.transport_contract import ECHO, Cluster, RingContract, Slow, TransportContract, described
 from tests.integration.deployment import wait_for
 
 NAMESPACE = "transport-contract"
@@ -79,6 +79,13 @@ class TestDirectCalls(TransportContract):
 
     def test_calls_go_over_sockets(self, cluster: Cluster, echo: Client) -> None:
         echo.call("calls")
+        assert isinstance(echo, RayClient)
+        assert "calls" in echo.calls_directly
+
+    def test_after_a_death_awaited_calls_go_over_sockets_again(self, cluster: Cluster, echo: Client) -> None:
+        asyncio.run(echo.acall("give", 1))
+        cluster.kill(ECHO)
+        assert asyncio.run(echo.acall("calls", timeout_s=30)) == 0
         assert isinstance(echo, RayClient)
         assert "calls" in echo.calls_directly
 

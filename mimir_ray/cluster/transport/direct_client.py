@@ -1,6 +1,6 @@
 """`DirectClient`: the callers' side of `DirectServer`, for threads and for asyncio.
 
-Costs next to the same calls through Ray: see `on_ray.py`.
+What calls cost, next to the same ones through Ray: benchmarks/cluster/bench_transport.py.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class DirectClient:
         except asyncio.TimeoutError:
             stream.close()
             raise TimedOut from None
-        except BaseException:
+        except BaseException:  # cancelled, for one: an answer that may still come must not be another call's
             stream.close()
             raise
         if len(streams) < IDLE_MAX:
@@ -159,7 +159,7 @@ class DirectPending:
         except OSError as error:
             self._connection.close()
             raise Disconnected(str(error)) from error
-        except BaseException:
+        except BaseException:  # half a frame may have been read
             self._connection.close()
             raise
         self._client.keep(self._connection)

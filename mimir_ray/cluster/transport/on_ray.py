@@ -18,6 +18,9 @@ So several batches go in one call (8 of them: 0.36 ms of CPU each, alone 1.15 ms
 `ref.future()` and a callback of our own cost the same (within 5 %, less than the noise), so `acall` uses the public
 one that a time-out fits on.
 
+These are calls through Ray. Methods in a thread group are called over sockets instead (docs/decisions/0021), at about
+a tenth of that: benchmarks/cluster/bench_transport.py measures both.
+
 Ray pickles every argument by itself and in Python; a selection takes 0.15 ms each way. So arguments and small answers
 travel as one bytes object (`packing.py`): 0.65 instead of 0.89 ms for a selection there and back, 0.95 instead of
 1.22 ms for three batches of 2,000 samples.
@@ -177,8 +180,10 @@ class RayClient:
         deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         for attempt in range(self._retry.attempts_max):
             try:
-                # A look-up asks the GCS and blocks, so it must not run on the loop.
-                direct = self._direct if self._handle else await asyncio.to_thread(self._directly, method, deadline)
+                if self._direct is None:
+                    # A look-up asks the GCS and the actor and blocks, so it must not run on the loop.
+                    await asyncio.to_thread(self._directly, method, deadline)
+                direct = self._direct
                 if direct is not None and method in direct.methods:
                     return await direct.acall(method, args, deadline)
                 answer = asyncio.wrap_future(getattr(self._actor(), method).remote(*_arguments(args)).future())
