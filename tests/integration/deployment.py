@@ -239,6 +239,12 @@ class Deployment:
         assert answer.status == 200, answer.text
         return answer.json["data"]
 
+    def metric(self, name: str) -> float:
+        """The largest value of those series on /metrics that have all parts of `name`; 0 where there is none."""
+        parts = name.replace("}", "").split("{")
+        lines = (line for line in self.get("/metrics").text.splitlines() if not line.startswith("#"))
+        return max((float(line.split()[-1]) for line in lines if all(one in line for one in parts)), default=0.0)
+
     def push(
         self,
         series: Iterable[tuple[Labels, Sequence[tuple[int, float]]]],

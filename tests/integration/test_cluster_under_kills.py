@@ -202,21 +202,13 @@ def test_an_ingester_stalls_and_goes_on(cluster: ZonedDeployment, clients: tuple
     try:
         wait_for("writes go on", lambda: len(writer.acknowledged) >= before + 10)
         wait_for("queries too", lambda: reader.answers >= answers + 6, timeout_s=60)
-        wait_for("queries have found out", lambda: metric(cluster, 'instance_probes_total{outcome="no answer"}'))
-        assert 0 < metric(cluster, 'calls_inflight{ingester="ingester-2"}') <= 2
+        wait_for(
+            "queries have found out", lambda: cluster.deployment.metric('instance_probes_total{outcome="no answer"}')
+        )
+        assert 0 < cluster.deployment.metric('calls_inflight{ingester="ingester-2"}') <= 2
     finally:
         cluster.signal_actor("IngesterActor", "zone-c", signal.SIGCONT)
-    wait_for("it answers", lambda: metric(cluster, 'calls_inflight{ingester="ingester-2"}') == 0)
-
-
-def metric(cluster: ZonedDeployment, name: str) -> float:
-    """Of the first gateway, which all requests go to while it is there."""
-    values = [
-        float(line.rpartition(" ")[2])
-        for line in request(cluster.deployment.port, "GET", "/metrics").text.splitlines()
-        if all(part in line for part in name.replace("}", "").split("{"))
-    ]
-    return max(values, default=0.0)
+    wait_for("it answers", lambda: cluster.deployment.metric('calls_inflight{ingester="ingester-2"}') == 0)
 
 
 def of_pair(replica: str, pair: str = "pair") -> bytes:

@@ -90,6 +90,7 @@ KEEPING, DROPPING = "-blocks-storage.tsdb.retention-period=1h", "-blocks-storage
 """Ingesters keep what is in the bucket, or drop it. The latter begins when each index that is read then has all blocks:
 that compactors write one in time is nothing that a test on a slow machine may build on."""
 LIMITS = "limits.yaml"
+INDEX_LOADS = "cortex_bucket_index_load_duration_seconds_count"
 JSON = {"Accept": "application/json", "X-Scope-OrgID": TENANT}
 QUERIES = (
     "written[2h]",
@@ -358,6 +359,13 @@ def test_after_a_flush_everything_goes_into_the_bucket_and_leaves_the_ingesters(
         stage.check("while blocks leave")
         wait_for("blocks leave the ingesters", lambda: not local_blocks(deployment), PATIENCE_S)
     else:  # cheaper than a start: everything is older than what ingesters are asked for
+        # Queries go by the index as the gateway holds it: the second load from here began after the wait.
+        loads = deployment.metric(INDEX_LOADS)
+
+        def loaded() -> bool:
+            return bool(stage.ask("query", query="written")) and deployment.metric(INDEX_LOADS) >= loads + 2
+
+        wait_for("the gateway has the index", loaded, PATIENCE_S)
         (deployment.folder / LIMITS).write_text(f"overrides: {{{TENANT}: {{query_ingesters_within: 1m}}}}\n")
         wait_for("the limit is in effect", lambda: f"{TENANT}:" in deployment.get("/runtime_config").text, PATIENCE_S)
     stage.check("in the bucket alone")
