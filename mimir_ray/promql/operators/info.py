@@ -41,7 +41,10 @@ def info_join(node: nodes.InfoJoin, steps: nodes.Steps, execution: Execution) ->
     is_info = {code: all(each.accepts(strings[code]) for each in names) for code in np.unique(name_codes).tolist()}
     ignored = np.array([is_info[code] for code in name_codes.tolist()], np.bool_)
     infos = _info_series(node, names, data, base, ignored, steps, execution)
-    choice = _Choice(base.labels, infos, {matcher.name for matcher in data}, base.present.any(axis=0), execution)
+    asked = base.present.any(axis=0)
+    if infos.histograms is not None and (infos.histograms.here & asked).any():
+        raise EvaluationError("info sample should be float")
+    choice = _Choice(base.labels, infos, {matcher.name for matcher in data}, asked, execution)
     required = not all(matcher.accepts_empty for matcher in data)
     matrix = merge_same_labels(choice.enriched(base, ignored, required))
     execution.release(base)
@@ -76,8 +79,9 @@ def _info_series(
     if not identity:
         return execution.gather_batches(iter(()), steps.count)
     select = nodes.Select(
-        (*identity, *data, *names), node.lookback_ms, node.offset_ms, node.at_ms, sample_times=True, span=node.span
-    )
+        (*identity, *data, *names), node.lookback_ms, node.offset_ms, node.at_ms,
+        sample_times=True, marks_histograms=True, span=node.span,
+    )  # fmt: skip
     return execution.gather(select, steps)
 
 

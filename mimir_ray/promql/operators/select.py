@@ -30,7 +30,8 @@ def select(node: nodes.Select, steps: nodes.Steps, execution: Execution) -> Iter
         values = np.empty(shape, np.float64)
         present = np.empty(shape, np.bool_)
         samples = batch.values
-        picks = batch.histograms is not None and not (node.sample_times or node.start_timestamps)
+        as_floats = (node.sample_times and not node.marks_histograms) or node.start_timestamps
+        picks = batch.histograms is not None and not as_floats
         if picks:
             samples = np.arange(len(samples), dtype=np.float64)  # which sample, rather than what is in it
         elif node.start_timestamps:
@@ -38,13 +39,14 @@ def select(node: nodes.Select, steps: nodes.Steps, execution: Execution) -> Iter
             samples = np.zeros(batch.samples) if known is None else known / 1000.0
         found = newest_samples(
             batch.offsets, batch.timestamps, samples, batch.values.view(np.uint64), ends, node.lookback_ms,
-            node.sample_times, values, present,
+            node.sample_times and not picks, values, present,
         )  # fmt: skip
         if not found:
             continue
         histograms = None
         if picks:
-            values, histograms = _picked(batch, values, present)
+            read = batch.timestamps / 1000.0 if node.sample_times else batch.values
+            values, histograms = _picked(batch, read, values, present)
         if execution.tally is not None:
             weights = present if histograms is None else present * cell_weights(histograms)
             execution.tally.add(weights.sum(axis=0))
@@ -54,13 +56,13 @@ def select(node: nodes.Select, steps: nodes.Steps, execution: Execution) -> Iter
 
 
 def _picked(
-    batch: SeriesBatch, samples: NDArray[np.float64], present: NDArray[np.bool_]
+    batch: SeriesBatch, read: NDArray[np.float64], samples: NDArray[np.float64], present: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], HistogramPart | None]:
-    """The values and histograms of these samples, given by their numbers in the batch."""
+    """What is read of these samples, given by their numbers in the batch, and their histograms."""
     assert batch.histograms is not None
     numbers = samples[present].astype(np.int64)
     values = np.zeros(samples.shape)
-    values[present] = batch.values[numbers]
+    values[present] = read[numbers]
     which = np.full(samples.shape, -1, np.int32)
     which[present] = batch.histograms.which[numbers]
     return values, HistogramPart(which, batch.histograms.columns) if (which >= 0).any() else None

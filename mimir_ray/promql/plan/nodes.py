@@ -141,6 +141,7 @@ class Select(PlanNode):
     """An instant selector: at t the newest sample in (r - lookback_ms, r], r = (at_ms or t) - offset_ms.
 
     `sample_times`: the answer is the samples' own times in seconds, not their values (`timestamp(x)`).
+    `marks_histograms`: then too histograms are told from floats.
     `labels`: what anybody will read of the series' labels, so series may come out equal; None: all.
     `counts_only`: of histograms only counts and sums are read.
     `smoothed`: instead the value on the line between the samples around r, not further away than lookback_ms.
@@ -156,6 +157,7 @@ class Select(PlanNode):
     smoothed: bool = False
     counts_only: bool = False
     start_timestamps: bool = False
+    marks_histograms: bool = False
 
     @property
     def reads_newest(self) -> bool:
