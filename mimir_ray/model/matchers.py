@@ -61,9 +61,9 @@ def _regex_options() -> Any:
 
 
 @lru_cache(maxsize=512)
-def _compile_for_bytes(pattern: str) -> Callable[[bytes], Any]:
-    """As `compile_regex`, of a pattern that it accepts; takes UTF-8, twice as fast."""
-    return re2.compile(pattern.encode(), _regex_options()).fullmatch  # type: ignore[no-any-return]
+def compile_for_bytes(pattern: str) -> Any:
+    """RE2's object for a pattern that `compile_regex` accepts; takes UTF-8, several times faster than text."""
+    return re2.compile(pattern.encode(), _regex_options())
 
 
 def invalid_regex(error: Exception, pattern: str) -> InvalidRegex:
@@ -161,7 +161,7 @@ class Matcher:
             automaton = automaton_of(self.value)
             if automaton is not None:
                 return automaton.accepts(data, starts, ends)
-        fullmatch = _compile_for_bytes(self.value)
+        fullmatch = compile_for_bytes(self.value).fullmatch
         values = (data[start:end].tobytes() for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
         accepted = (fullmatch(value) is not None and _decodes(value) for value in values)
         return np.fromiter(accepted, np.bool_, len(starts))

@@ -231,7 +231,7 @@ def label_bytes(name_bytes: Any, value_bytes: Any) -> Any:
 
 
 @device
-def _write_label(data: Any, name: Any, name_end: Any, value: Any, value_end: Any, out: Any, to: Any) -> Any:
+def write_label(data: Any, name: Any, name_end: Any, value: Any, value_end: Any, out: Any, to: Any) -> Any:
     """Writes one `Label labels = 1`; the position after it."""
     name_bytes = name_end - name
     value_bytes = value_end - value
@@ -285,7 +285,7 @@ def write_sections(
                     name = symbol
                 else:
                     if writes:
-                        to = _write_label(
+                        to = write_label(
                             data,
                             symbol_starts[name],
                             symbol_ends[name],

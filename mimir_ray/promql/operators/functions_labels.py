@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from mimir_ray.model.labels import METRIC_NAME, LabelColumns, is_utf8, labels_of
 from mimir_ray.model.matchers import MatchType
+from mimir_ray.model.regex_template import template_parts
 from mimir_ray.model.series import StepMatrix
 from mimir_ray.promql.syntax import ast
 
@@ -78,51 +78,15 @@ def _label_replace(matrix: StepMatrix, params: tuple[ScalarSteps | str, ...], co
     return _relabelled(matrix, target, codes, changed)
 
 
-_LITERAL_UNTIL_DOLLAR = re.compile(r"[^$]+")
-
-
 def expander(template: str, names: dict[str, int], groups: int) -> Callable[[Any], str]:
-    """A function from a match to the template with `$1`, `$name` and `${name}` filled in.
-
-    A name is the longest run of letters, digits and `_`; what is no group or did not match is empty; `$$` is
-    a dollar, and a `$` that starts nothing stands for itself. Upstream: Go's regexp.Expand.
-    """
-    parts: list[str | int] = []
-    at = 0
-    while at < len(template):
-        if literal := _LITERAL_UNTIL_DOLLAR.match(template, at):
-            parts.append(literal.group())
-            at = literal.end()
-            continue
-        at += 1
-        if template.startswith("$", at):
-            parts.append("$")
-            at += 1
-            continue
-        brace = template.startswith("{", at)
-        start = end = at + brace
-        while end < len(template) and _is_name_char(template[end]):
-            end += 1
-        if end == start or (brace and not template.startswith("}", end)):
-            parts.append("$")
-            continue
-        name = template[start:end]
-        at = end + brace
-        group = names.get(name)
-        if re.fullmatch(r"0|[1-9][0-9]{0,8}", name):
-            group = int(name) if int(name) <= groups else None
-        if group is not None:
-            parts.append(group)
+    """A function from a match to the template with `$1`, `$name` and `${name}` filled in; a group that did not match is
+    empty."""
+    parts = template_parts(template, names, groups)
 
     def expand(match: Any) -> str:
         return "".join(part if isinstance(part, str) else match.group(part) or "" for part in parts)
 
     return expand
-
-
-def _is_name_char(char: str) -> bool:
-    category = unicodedata.category(char)
-    return char == "_" or category[0] == "L" or category == "Nd"
 
 
 def _label_join(matrix: StepMatrix, params: tuple[ScalarSteps | str, ...], context: FunctionContext) -> StepMatrix:

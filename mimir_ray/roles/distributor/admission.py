@@ -39,6 +39,8 @@ Refused = dict[tuple[int, int], str]
 REFUSED_MAX = 10_000
 PAUSE_AFTER = 256
 """Series without a kernel's blessing are judged in Python; after so many, others get their turn."""
+REWRITTEN_AT_ONCE = 2048
+"""Series whose labels rules change; after so many, likewise."""
 
 
 @dataclass(slots=True)
@@ -200,11 +202,11 @@ class Admission:
             if self.refused:
                 low, high = scan.hash_low[rest].tolist(), scan.hash_high[rest].tolist()
                 rest = rest[[key not in self.refused for key in zip(low, high, strict=True)]]
-            for first in range(0, len(rest), PAUSE_AFTER):
-                part = rest[first : first + PAUSE_AFTER]
-                sections, offsets = self.rules.rewrite(scan.data, scan.label_start[part], scan.label_end[part])
-                verdicts.dropped[part] = offsets[1:] == offsets[:-1]
-                kept.append(self._take_sections(part, np.frombuffer(sections, np.uint8), offsets[:-1], offsets[1:]))
+            for first in range(0, len(rest), REWRITTEN_AT_ONCE):
+                part = rest[first : first + REWRITTEN_AT_ONCE]
+                sections = self.rules.rewrite(scan.data, scan.label_start[part], scan.label_end[part])
+                verdicts.dropped[part] = sections[1] == sections[2]
+                kept.append(self._take_sections(part, *sections))
                 yield
         rest = rows[~(verdicts.good[rows] | verdicts.dropped[rows])]
         for count, row in enumerate(rest.tolist(), 1):

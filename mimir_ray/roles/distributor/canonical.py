@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.encoding.bits import copy_bytes
-from mimir_ray.encoding.varint import write_uvarint
 from mimir_ray.kernel import I64, U8, OutI64, OutU8, device, kernel
 from mimir_ray.wire.protobuf import RawLabel, parse_labels, read_length
+from mimir_ray.wire.write_scan import write_label
 
 LABELS_MAX = 64
 
@@ -69,16 +68,7 @@ def _greater(data: Any, one: Any, one_end: Any, other: Any, other_end: Any) -> A
 
 
 @device
-def _length_bytes(length: Any) -> Any:
-    size = np.int64(1)
-    while length >= 128:
-        length >>= 7
-        size += 1
-    return size
-
-
-@device
-def _read_label(data: Any, at: Any, end: Any) -> Any:
+def read_label(data: Any, at: Any, end: Any) -> Any:
     """(name, its end, value, its end) of a label that begins at data[at] and is plain; value end -1 otherwise."""
     bad = np.int64(-1)
     if data[at] != 0x0A:
@@ -128,7 +118,7 @@ def _split_sections(data: U8, starts: I64, ends: I64, counts: OutI64, spans: Out
         first = filled
         counts[row] = 0
         while at < end:
-            name, name_end, value, stop = _read_label(data, at, end)
+            name, name_end, value, stop = read_label(data, at, end)
             if stop < 0:
                 counts[row] = -1
                 filled = first
@@ -166,7 +156,7 @@ def _sort_sections(
         count = np.int64(0)
         plain = True
         while at < end:
-            name, name_end, value, stop = _read_label(data, at, end)
+            name, name_end, value, stop = read_label(data, at, end)
             if stop < 0 or count == LABELS_MAX:
                 plain = False
                 break
@@ -188,17 +178,6 @@ def _sort_sections(
             continue
         to = offsets[row]
         for place in range(count):
-            name, name_size = scratch[4 * place], scratch[4 * place + 1] - scratch[4 * place]
-            value, value_size = scratch[4 * place + 2], scratch[4 * place + 3] - scratch[4 * place + 2]
-            inner = 2 + _length_bytes(name_size) + name_size + _length_bytes(value_size) + value_size
-            out[to] = 0x0A
-            to = write_uvarint(out, to + 1, np.uint64(inner))
-            out[to] = 0x0A
-            to = write_uvarint(out, to + 1, np.uint64(name_size))
-            copy_bytes(out, to, data, name, name_size)
-            to += name_size
-            out[to] = 0x12
-            to = write_uvarint(out, to + 1, np.uint64(value_size))
-            copy_bytes(out, to, data, value, value_size)
-            to += value_size
+            at = 4 * place
+            to = write_label(data, scratch[at], scratch[at + 1], scratch[at + 2], scratch[at + 3], out, to)
         out_ends[row] = to

@@ -20,14 +20,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.config.limits import Limits
+from mimir_ray.model.label_rows import LabelRows
 from mimir_ray.model.relabel import Relabelling, relabelling
+from mimir_ray.model.relabel_columns import labels_added, relabel_rows
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.distributor.canonical import sort_sections, split_sections
+from mimir_ray.roles.distributor.section_rows import read_rows, write_sections
 from mimir_ray.roles.distributor.validation import judge_sections, validate_labels
 from mimir_ray.wire.protobuf import RawLabel, encode_labels
 
 META_TENANT = "__meta_tenant_id"
 """There while rules are applied. Upstream: metaLabelTenantID."""
+META = META_TENANT.encode()
+
+COLUMNS_MIN = 16
+"""So many series are rewritten together; fewer cost less one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,7 @@ class LabelRules:
         if limits.metric_relabel_configs and limits.metric_relabeling_enabled:
             utf8 = limits.name_validation_scheme == "utf8"
             self._relabelling = relabelling(limits.metric_relabel_configs, utf8)
+        self._added = 1 + labels_added(self._relabelling) if self._relabelling is not None else 0
         self.only_removes = self._relabelling is None and limits.label_value_length_over_limit_strategy == "error"
         """Whether labels are only ever sorted and taken off: `sort` does all there is to do."""
         self._removed = self._dropped + ((self._replica,) if self._replica else ())
@@ -107,15 +115,48 @@ class LabelRules:
 
     def rewrite(
         self, data: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]
-    ) -> tuple[bytes, NDArray[np.int64]]:
-        """(sections back to back, int64[M + 1] offsets): `canonical` for many sections; empty ones are dropped.
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+        """(bytes, int64[M] starts, int64[M] ends): `canonical` for many sections; empty ones are dropped.
 
         Raises `MalformedProtobuf`.
         """
+        if len(starts) < COLUMNS_MIN:
+            return self._rewrite_each(data, starts, ends)
+        rows, odd = read_rows(
+            np.frombuffer(data, np.uint8), starts, ends, self._added, merged=self._relabelling is not None
+        )
+        self._change(rows)
+        sections, offsets = write_sections(rows, (META, *self._dropped) if self._relabelling else self._dropped)
+        if not odd.any():
+            return sections, offsets[:-1], offsets[1:]
+        others, other_starts, other_ends = self._rewrite_each(data, starts[odd], ends[odd])
+        new_starts, new_ends = offsets[:-1].copy(), offsets[1:].copy()
+        new_starts[odd], new_ends[odd] = other_starts + len(sections), other_ends + len(sections)
+        return np.concatenate((sections, others)), new_starts, new_ends
+
+    def _rewrite_each(
+        self, data: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
         pieces = [encode_labels(self.canonical(raw) or ()) for raw in split_sections(data, starts, ends)]
         offsets = np.zeros(len(pieces) + 1, np.int64)
         np.cumsum([len(one) for one in pieces], out=offsets[1:])
-        return b"".join(pieces), offsets
+        return np.frombuffer(b"".join(pieces), np.uint8), offsets[:-1], offsets[1:]
+
+    def _change(self, rows: LabelRows) -> None:
+        """What `canonical` does but for taking off META and `drop_labels`, and for sorting."""
+        if self._replica and (code := rows.find(self._replica)) >= 0:
+            rows.take_off(np.arange(len(rows.names)) == code)
+        if self._relabelling is not None:
+            rows.write_all(META, self._tenant.encode())
+            relabel_rows(self._relabelling, rows)
+        strategy, longest = self.limits.label_value_length_over_limit_strategy, self.limits.max_label_value_length
+        if strategy == "error":
+            return
+        long = np.flatnonzero(rows.ends - rows.starts > longest)
+        spans = zip(rows.starts[long].tolist(), rows.ends[long].tolist(), strict=True)
+        values = [_hashed(rows.text.data[start:end].tobytes(), longest, strategy) for start, end in spans]
+        places = rows.text.append(values)
+        rows.starts[long], rows.ends[long] = places[:-1], places[1:]
 
     def sort(
         self, data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]

@@ -94,9 +94,9 @@ class PreparedWrite:
             size += len(sections)
         rows = rows[~self.canonical[rows]]
         if len(rows):
-            rewritten, offsets = self.rules.rewrite(self.data, self.starts[rows], self.ends[rows])
-            pieces.append(rewritten)
-            self.starts[rows], self.ends[rows] = offsets[:-1] + size, offsets[1:] + size
+            rewritten, starts, ends = self.rules.rewrite(self.data, self.starts[rows], self.ends[rows])
+            pieces.append(rewritten.tobytes())
+            self.starts[rows], self.ends[rows] = starts + size, ends + size
             self.canonical[rows] = True
         self.data = b"".join(pieces)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mimir_ray.config.limits import Limits
 from mimir_ray.encoding.hashing import fnv1_32, fnv1_32_of
+from mimir_ray.encoding.utf8 import is_utf8
 from mimir_ray.errors import ClientError
 from mimir_ray.kernel import I64, U8, OutBool, OutU32, device, kernel, u32
 from mimir_ray.model.labels import METRIC_NAME, is_legacy_label_name, is_legacy_metric_name
@@ -172,41 +173,6 @@ def _name_is_plain(data: Any, start: Any, end: Any, colon: Any) -> Any:
 
 
 @device
-def _is_utf8_text(data: Any, start: Any, end: Any) -> Any:
-    """Whether data[start:end] is UTF-8 (RFC 3629, section 4)."""
-    at = start
-    while at < end:
-        byte = data[at]
-        at += 1
-        if byte < 0x80:
-            continue
-        low, high = np.uint8(0x80), np.uint8(0xBF)
-        if 0xC2 <= byte <= 0xDF:
-            more = 1
-        elif 0xE0 <= byte <= 0xEF:
-            more = 2
-            if byte == 0xE0:
-                low = np.uint8(0xA0)
-            elif byte == 0xED:
-                high = np.uint8(0x9F)
-        elif 0xF0 <= byte <= 0xF4:
-            more = 3
-            if byte == 0xF0:
-                low = np.uint8(0x90)
-            elif byte == 0xF4:
-                high = np.uint8(0x8F)
-        else:
-            return False
-        if end - at < more or data[at] < low or data[at] > high:
-            return False
-        for place in range(at + 1, at + more):
-            if data[place] < 0x80 or data[place] > 0xBF:
-                return False
-        at += more
-    return True
-
-
-@device
 def _judge_section(data: Any, start: Any, end: Any, seed: Any, names_max: Any, name_max: Any, value_max: Any) -> Any:
     """(True, token) for a canonical section within all limits; (False, 0) for anything else, malformed included."""
     at = start
@@ -251,7 +217,7 @@ def _judge_section(data: Any, start: Any, end: Any, seed: Any, names_max: Any, n
                 named = True
                 if not _name_is_plain(data, value, stop, True):
                     return False, np.uint32(0)
-        if not _is_utf8_text(data, value, stop):
+        if not is_utf8(data, value, stop):
             return False, np.uint32(0)
         state = fnv1_32(data, name, name_stop, state)
         state = fnv1_32(data, value, stop, state)
