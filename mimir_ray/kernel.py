@@ -191,10 +191,28 @@ def _one_process_at_a_time(folder: Path, name: str) -> Iterator[None]:
         yield  # closing the file gives the lock back
 
 
+_ALLOCATING = frozenset(
+    ("append", "arange", "argsort", "array", "concatenate", "copy", "empty", "full", "ones", "repeat", "sort", "unique")
+    + ("empty_like", "full_like", "ones_like", "zeros", "zeros_like")
+)
+"""What makes arrays, by name."""
+
+
+def _jit(function: Callable[..., Any], **options: Any) -> Any:
+    """numba's dispatcher of a function.
+
+    Where no array is made, none is counted either: at every call of a part numba would take and give back a reference
+    to each array, atomic operations that cost ten times as much as reading a label. Who calls a kernel holds its
+    arrays. numba refuses to compile a function that makes arrays in a way that is not known here.
+    """
+    counts = not _ALLOCATING.isdisjoint(function.__code__.co_names)
+    return numba.njit(nogil=True, error_model="numpy", _nrt=counts, **options)(function)
+
+
 def kernel(function: Function) -> Function:
     """Compiles `function` for the signature its annotations give. Releases the GIL; no fast-math."""
     signature = _signature(function)
-    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    dispatcher = _jit(function)
     dispatcher._cache = _Cache(function)
 
     def compile_declared(*args: Any, **kwargs: Any) -> Any:
@@ -239,7 +257,7 @@ def kernel(function: Function) -> Function:
 
 def device(function: Function) -> Function:
     """A part of kernels: called by kernels only, typed where it is called."""
-    return numba.njit(nogil=True, error_model="numpy", inline="never")(function)  # type: ignore[no-any-return]
+    return _jit(function, inline="never")  # type: ignore[no-any-return]
 
 
 def kernel_modules() -> Iterator[str]:

@@ -45,6 +45,21 @@ def mixed(small: i32, large: u64, yes: bool) -> u64:
     return large + np.uint64(small) if yes else large
 
 
+@device
+def total_of(values: np.ndarray) -> float:
+    total = 0.0
+    for value in values:
+        total += value
+    return total
+
+
+@kernel
+def middle_of(values: F64) -> float:
+    ordered = values.copy()
+    ordered.sort()
+    return ordered[len(ordered) // 2] + total_of(ordered[:0])
+
+
 def read_only(array: np.ndarray) -> np.ndarray:
     array.flags.writeable = False
     return array
@@ -56,6 +71,23 @@ def test_a_kernel_computes_what_its_python_does() -> None:
     double_all(values, out)
     assert out.tolist() == (2 * values).tolist()
     assert sum_of(np.array([1, 2, 3]), 10) == sum_of.py_func(np.array([1, 2, 3]), 10) == 16  # type: ignore[attr-defined]
+
+
+def test_references_to_arrays_are_counted_only_where_arrays_are_made() -> None:
+    double_all(np.zeros(1), np.zeros(1))
+    assert middle_of(np.array([3.0, 1.0, 2.0])) == 2.0
+    for compiled, counts in ((double_all, False), (middle_of, True)):
+        (code,) = compiled.inspect_llvm().values()  # type: ignore[attr-defined]
+        assert ("NRT_decref" in code) == counts
+
+
+def test_arrays_that_are_made_where_none_is_known_to_be_are_an_error() -> None:
+    @kernel
+    def difference(values: F64) -> float:
+        return (values - values)[0]  # type: ignore[no-any-return]
+
+    with pytest.raises(Exception, match="NRT required"):
+        difference(np.zeros(1))
 
 
 def test_arrays_that_are_read_may_be_read_only_or_not_and_run_the_same_code() -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.encoding.bits import copy_bytes
+from mimir_ray.encoding.bits import copy_bytes, equal_bytes
 from mimir_ray.encoding.hashing import hash64, hash_seeds
 from mimir_ray.kernel import I32, I64, U8, Bool, OutI32, OutI64, OutU8, kernel, u64
 
@@ -242,14 +242,8 @@ def group_rows(
             for at in range(0, width, 2):
                 start, other = spans[mine + at], spans[theirs + at]
                 length = spans[mine + at + 1] - start
-                if spans[theirs + at + 1] - other != length:
+                if spans[theirs + at + 1] - other != length or not equal_bytes(text, start, text, other, length):
                     same = False
-                elif start != other:
-                    for byte in range(length):
-                        if text[start + byte] != text[other + byte]:
-                            same = False
-                            break
-                if not same:
                     break
             if same:
                 break

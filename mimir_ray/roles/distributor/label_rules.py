@@ -33,7 +33,7 @@ META_TENANT = "__meta_tenant_id"
 """There while rules are applied. Upstream: metaLabelTenantID."""
 META = META_TENANT.encode()
 
-COLUMNS_MIN = 16
+COLUMNS_MIN = 10
 """So many series are rewritten together; fewer cost less one by one."""
 
 

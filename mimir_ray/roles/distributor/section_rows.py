@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.encoding.bits import copy_bytes
+from mimir_ray.encoding.bits import copy_bytes, equal_bytes
 from mimir_ray.encoding.hashing import hash64, hash_seeds
 from mimir_ray.encoding.utf8 import is_ascii, is_utf8
 from mimir_ray.kernel import I32, I64, U8, Bool, OutBool, OutI32, OutI64, OutU8, kernel, u64
@@ -109,6 +109,7 @@ def _read_rows(
     known = np.int64(0)
     base = np.int64(0)
     filled = np.int64(0)
+    before, before_end = np.int64(0), np.int64(0)
     for row in range(len(starts)):
         size = ends[row] - starts[row]
         copy_bytes(text, base, data, starts[row], size)
@@ -117,7 +118,7 @@ def _read_rows(
         plain = is_ascii(text, at, end)
         first = filled
         seen = np.int64(0)
-        is_odd = False
+        is_odd, follows = False, True
         while at < end and not is_odd:
             name, name_end, value, stop = read_label(text, at, end)
             if stop < 0 or seen == LABELS_MAX:
@@ -130,17 +131,22 @@ def _read_rows(
             seen += 1
             if value == stop:
                 continue
-            slot = hash64(text, name, name_end, seed, other_seed) & mask
             length = name_end - name
+            if follows:
+                # Series have mostly the names of the one before.
+                follows = filled - first < before_end - before
+                if follows:
+                    code = codes[before + filled - first]
+                    other = name_starts[code]
+                    follows = name_ends[code] - other == length and equal_bytes(text, name, text, other, length)
+                if follows:
+                    codes[filled], value_starts[filled], value_ends[filled] = code, value, stop
+                    filled += 1
+                    continue
+            slot = hash64(text, name, name_end, seed, other_seed) & mask
             while slots[slot] >= 0:
                 other = name_starts[slots[slot]]
-                same = name_ends[slots[slot]] - other == length
-                if same:
-                    for byte in range(length):
-                        if text[name + byte] != text[other + byte]:
-                            same = False
-                            break
-                if same:
+                if name_ends[slots[slot]] - other == length and equal_bytes(text, name, text, other, length):
                     break
                 slot = (slot + np.uint64(1)) & mask
             if slots[slot] < 0:
@@ -163,6 +169,7 @@ def _read_rows(
         if is_odd:
             filled = first
         else:
+            before, before_end = first, filled
             for place in range(filled, filled + added):
                 codes[place], value_starts[place], value_ends[place] = -1, 0, 0
             filled += added
