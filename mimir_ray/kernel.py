@@ -191,10 +191,10 @@ def _one_process_at_a_time(folder: Path, name: str) -> Iterator[None]:
         yield  # closing the file gives the lock back
 
 
-_ALLOCATING = frozenset(
-    ("append", "arange", "argsort", "array", "concatenate", "copy", "empty", "full", "ones", "repeat", "sort", "unique")
-    + ("empty_like", "full_like", "ones_like", "zeros", "zeros_like")
-)
+_ALLOCATING = frozenset((
+    "append", "arange", "argsort", "array", "concatenate", "copy", "empty", "empty_like", "full", "full_like", "ones",
+    "ones_like", "repeat", "sort", "unique", "zeros", "zeros_like",
+))  # fmt: skip
 """What makes arrays, by name."""
 
 

@@ -10,8 +10,10 @@ _REACHED: dict[str, str] = {
     """,
     "requests": """
         encoding.hashing: _fnv1_32_all
+        model.label_rows: copy_rows group_rows join_spans write_rows
         roles.distributor.canonical: _sort_sections _split_sections
         roles.distributor.request: _deal gather_sections
+        roles.distributor.section_rows: _read_rows _write_rows
         roles.distributor.series_cache: _add _fill_slots _find
         roles.distributor.validation: _judge
         wire.exemplars: gather_label_fields judge_exemplars read_exemplar_numbers

@@ -21,6 +21,7 @@ from mimir_ray.model.tenant import DEFAULT_TENANT
 from mimir_ray.model.write import WriteBatch
 from mimir_ray.promql.engine import Engine, EngineOptions
 from mimir_ray.promql.functions import RANGE_FUNCTIONS
+from mimir_ray.roles.distributor.canonical import split_sections
 from mimir_ray.testing.writes import write_batch
 from mimir_ray.tsdb.block.decode import Samples, decode
 from mimir_ray.tsdb.block.encode import encode_runs
@@ -172,6 +173,7 @@ def requests() -> None:
         for new in (False, True):
             module.pushes(sent, 5, 3, new, version)
     module.pushes(body, 1, 1, True, **module.all_rules())
+    benchmark("roles/bench_new_series.py").main(module.SERIES)
     request = WriteRequest.FromString(body)
     twice, created = bytearray(), bytearray()
     for at, series in enumerate(request.timeseries):
@@ -184,6 +186,7 @@ def requests() -> None:
         twice += b"\n" + encode_uvarint(len(raw)) + raw
     scan = scan_write_request(request.SerializeToString(), module.KEY)
     read_exemplars(scan, 128)
+    split_sections(scan.data, scan.label_start, scan.label_end)
     created_timestamps(scan_write_request(bytes(created), module.KEY))
     scan_write_request(bytes(twice), module.KEY)
 

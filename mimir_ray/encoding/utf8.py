@@ -11,8 +11,24 @@ from mimir_ray.kernel import device
 
 
 @device
+def is_ascii(data: Any, start: Any, end: Any) -> Any:
+    """Whether no byte of data[start:end] is 0x80 or more."""
+    found = np.uint64(0)
+    at = start
+    while end - at >= 8:
+        found |= load64_le(data, at)
+        at += 8
+    while at < end:
+        found |= np.uint64(data[at])
+        at += 1
+    return found & np.uint64(0x8080808080808080) == 0
+
+
+@device
 def is_utf8(data: Any, start: Any, end: Any) -> Any:
     """Whether data[start:end] is UTF-8 (RFC 3629, section 4)."""
+    if is_ascii(data, start, end):
+        return True
     at = start
     while at < end:
         byte = data[at]
@@ -43,17 +59,3 @@ def is_utf8(data: Any, start: Any, end: Any) -> Any:
                 return False
         at += more
     return True
-
-
-@device
-def is_ascii(data: Any, start: Any, end: Any) -> Any:
-    """Whether no byte of data[start:end] is 0x80 or more."""
-    found = np.uint64(0)
-    at = start
-    while end - at >= 8:
-        found |= load64_le(data, at)
-        at += 8
-    while at < end:
-        found |= np.uint64(data[at])
-        at += 1
-    return found & np.uint64(0x8080808080808080) == 0

@@ -11,7 +11,7 @@ place.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -168,11 +168,17 @@ class LabelRows:
         groups = np.zeros(len(self), np.int32)
         self.write(groups, np.array([self.code(name)], np.int32), places[:1], places[1:])
 
-    def take_off(self, names: NDArray[np.bool_]) -> None:
-        """Takes labels with these names (bool[len(names)]) off every series."""
-        if names.any():
-            gone = np.append(names, False)[self.codes]  # the last one answers for NO_NAME
-            self.ends[gone] = self.starts[gone]
+    def take_off(self, gone: NDArray[np.bool_]) -> None:
+        """Takes labels off every series: those with a name that is to go (bool[len(names)])."""
+        if gone.any():
+            places = np.append(gone, False)[self.codes]  # the last one answers for NO_NAME
+            self.ends[places] = self.starts[places]
+
+    def take_off_named(self, names: Iterable[bytes]) -> None:
+        """The same by the names themselves."""
+        gone = np.zeros(len(self.names), np.bool_)
+        gone[[code for name in names if (code := self.find(name)) >= 0]] = True
+        self.take_off(gone)
 
     def copy_names(self, other: NDArray[np.int32]) -> None:
         """Gives labels named i a second name `other[i]` (int32, `NO_NAME`: none) in the series that are alive.

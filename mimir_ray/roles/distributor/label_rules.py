@@ -144,8 +144,8 @@ class LabelRules:
 
     def _change(self, rows: LabelRows) -> None:
         """What `canonical` does but for taking off META and `drop_labels`, and for sorting."""
-        if self._replica and (code := rows.find(self._replica)) >= 0:
-            rows.take_off(np.arange(len(rows.names)) == code)
+        if self._replica:
+            rows.take_off_named((self._replica,))
         if self._relabelling is not None:
             rows.write_all(META, self._tenant.encode())
             relabel_rows(self._relabelling, rows)

@@ -61,9 +61,7 @@ def write_sections(rows: LabelRows, removed: Iterable[bytes]) -> tuple[NDArray[n
 
     Labels with a `removed` name are left out.
     """
-    for name in removed:
-        if (code := rows.find(name)) >= 0:
-            rows.take_off(np.arange(len(rows.names)) == code)
+    rows.take_off_named(removed)
     name_offsets = rows.text.append(rows.names)
     lengths = rows.ends - rows.starts
     name_lengths = np.append(np.diff(name_offsets), 0)
