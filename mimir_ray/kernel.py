@@ -256,7 +256,10 @@ def kernel(function: Function) -> Function:
 
 
 def device(function: Function) -> Function:
-    """A part of kernels: called by kernels only, typed where it is called."""
+    """A part of kernels: called by kernels only, typed where it is called.
+
+    Gives back numbers, or arrays that nobody counts the references of (encoding.bits.bytes_at): never one that it got.
+    """
     return _jit(function, inline="never")  # type: ignore[no-any-return]
 
 
