@@ -192,8 +192,8 @@ def _one_process_at_a_time(folder: Path, name: str) -> Iterator[None]:
 
 
 _ALLOCATING = frozenset((
-    "append", "arange", "argsort", "array", "concatenate", "copy", "empty", "empty_like", "full", "full_like", "ones",
-    "ones_like", "repeat", "sort", "unique", "zeros", "zeros_like",
+    "append", "arange", "argsort", "array", "array_at", "concatenate", "copy", "empty", "empty_like", "full",
+    "full_like", "ones", "ones_like", "repeat", "sort", "unique", "zeros", "zeros_like",
 ))  # fmt: skip
 """What makes arrays, by name."""
 
@@ -258,7 +258,7 @@ def kernel(function: Function) -> Function:
 def device(function: Function) -> Function:
     """A part of kernels: called by kernels only, typed where it is called.
 
-    Gives back numbers, or arrays that nobody counts the references of (encoding.bits.bytes_at): never one that it got.
+    Gives back numbers; an array only where it is nobody's (encoding.bits.bytes_at).
     """
     return _jit(function, inline="never")  # type: ignore[no-any-return]
 
