@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mimir_ray.config.tenant_rules import RelabelConfig
-from mimir_ray.model.matchers import InvalidRegex
+from mimir_ray.model.matchers import InvalidRegex, compile_regex
 from mimir_ray.model.relabel import Relabelling, relabelling, rule_problem
 
 LABELS = {"a": "foo", "b": "bar", "c": "baz"}
@@ -85,6 +85,35 @@ def test_case_is_changed() -> None:
     upper = {"action": "uppercase", "source_labels": ("a",), "target_label": "u"}
     lower = {"action": "lowercase", "source_labels": ("u",), "target_label": "a"}
     assert applied({"a": "FoO"}, upper, lower) == {"a": "foo", "u": "FOO"}
+
+
+@pytest.mark.parametrize(
+    ("text", "lower", "upper"),
+    [("İß", "iß", "İß"), ("ΑΣ", "ασ", "ΑΣ"), ("ᾳǆŉ", "ᾳǆŉ", "ᾼǄŉ"), ("aé\n", "aé\n", "AÉ\n")],
+)
+def test_case_changes_character_by_character(text: str, lower: str, upper: str) -> None:
+    """As Go's unicode.ToLower and ToUpper: one character stays one."""
+    for action, wanted in (("lowercase", lower), ("uppercase", upper)):
+        rule = {"action": action, "source_labels": ("a",), "target_label": "a"}
+        assert applied({"a": text}, rule) == {"a": wanted}
+
+
+@pytest.mark.parametrize(
+    ("replacement", "value"), [("$01", ""), ("$1é", ""), ("${1}é", "fé"), ("${1", "${1"), ("$-$1", "$-f"), ("$999", "")]
+)
+def test_names_in_replacements_are_those_of_go(replacement: str, value: str) -> None:
+    rule = {"source_labels": ("a",), "regex": "(.)oo", "target_label": "b", "replacement": replacement}
+    assert (applied(LABELS, rule) or {}).get("b", "") == value
+
+
+@given(st.text("ab\n", max_size=2), st.sampled_from(["(.*)", "(.+)"]), st.text("abé", max_size=2), st.text("abé\n"))
+def test_a_pattern_between_literals_is_matched_as_by_the_regex_engine(
+    before: str, wild: str, after: str, text: str
+) -> None:
+    regex = before + wild + after
+    rule = {"source_labels": ("a",), "regex": regex, "target_label": "b", "replacement": "<$0|$1>"}
+    match = compile_regex(regex)(text)
+    assert (applied({"a": text}, rule) or {}).get("b") == (f"<{match.group(0)}|{match.group(1)}>" if match else None)
 
 
 @pytest.mark.parametrize(
