@@ -120,21 +120,6 @@ def copy_bytes(typing_context: Any, to: Any, to_start: Any, source: Any, source_
     return types.void(to, types.int64, source, types.int64, types.int64), generate
 
 
-@device
-def equal_bytes(left: Any, left_start: Any, right: Any, right_start: Any, count: Any) -> Any:
-    """Whether left[left_start:left_start + count] is right[right_start:right_start + count]."""
-    at = np.int64(0)
-    while count - at >= 8:
-        if load64_le(left, left_start + at) != load64_le(right, right_start + at):
-            return False
-        at += 8
-    while at < count:
-        if left[left_start + at] != right[right_start + at]:
-            return False
-        at += 1
-    return True
-
-
 @_instruction
 def _pointer(typing_context: Any, address: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -147,6 +132,21 @@ def _pointer(typing_context: Any, address: Any) -> Any:
 def bytes_at(address: Any, length: Any) -> Any:
     """The uint8 array of this length at an address, which somebody else keeps alive."""
     return array_at(_pointer(address), (length,), np.uint8)
+
+
+@device
+def equal_bytes(left: Any, left_start: Any, right: Any, right_start: Any, count: Any) -> Any:
+    """Whether left[left_start:left_start + count] are the same bytes as those of `right`."""
+    at = np.int64(0)
+    while count - at >= 8:
+        if load64_le(left, left_start + at) != load64_le(right, right_start + at):
+            return False
+        at += 8
+    while at < count:
+        if left[left_start + at] != right[right_start + at]:
+            return False
+        at += 1
+    return True
 
 
 @_instruction
