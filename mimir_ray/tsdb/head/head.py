@@ -644,6 +644,12 @@ class Head:
 
     def replay(self, kind: int, payload: bytes) -> None:
         """Applies one record of the write-ahead log. Raises `InvalidRecord`."""
+        try:
+            self._replay(kind, payload)
+        except ClientError as error:  # of a sender, it would be its mistake
+            raise wal_records.InvalidRecord(kind, error.describe()) from error
+
+    def _replay(self, kind: int, payload: bytes) -> None:
         with self._lock:
             if kind == wal_records.SERIES:
                 series = wal_records.decode_series(payload)
@@ -678,6 +684,7 @@ class Head:
                 exemplars = wal_records.decode_exemplars(payload)
                 if int(exemplars[0].max(initial=-1)) >= len(self._index):
                     raise wal_records.InvalidRecord(kind, "a reference that does not exist")
+                SeriesIndex().intern(exemplars[3], exemplars[4])  # raises where labels are malformed
                 self._exemplars.add(*exemplars)
             elif kind == wal_records.DROPPED:
                 references = wal_records.decode_dropped(payload)
