@@ -73,6 +73,7 @@ _REACHED: dict[str, str] = {
         tsdb.head.reading: read_series
         tsdb.head.sample_log: sort_runs
         tsdb.head.start_timestamps: link_changes note_changes starts_of_samples
+        tsdb.head.zero_samples: mark_zeros
         tsdb.index.columns: collect_pairs fill_codes mark_names
         tsdb.index.compaction: chain_pairs copy_rows copy_strings
         tsdb.index.interning: drop_series find_pairs find_symbol gather_strings rebuild_pair_table

@@ -125,6 +125,11 @@ def database() -> None:
                 database.flush()
         for batch in database.select(everything):
             assert len(batch)
+        began = WriteBatch(
+            DEFAULT_TENANT, head.incarnation, references, np.full(SERIES, END_MS), np.ones(SERIES),
+            start_timestamps=np.full(SERIES, END_MS - 1), zeros_within_ms=60_000,
+        )  # fmt: skip
+        database.push([began], END_MS, limits)
         stale = WriteBatch(
             DEFAULT_TENANT, head.incarnation, references, np.full(SERIES, END_MS + 1), np.full(SERIES, STALE_NAN)
         )

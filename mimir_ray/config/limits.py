@@ -17,6 +17,8 @@ from mimir_ray.config.setting import setting
 from mimir_ray.config.tenant_rules import BlockedQuery, BlockedRequest, LimitedQuery, RelabelConfig
 from mimir_ray.config.units import Bytes, Duration, duration, size
 
+HASHED_VALUE_BYTES = len("(hash:)") + 64
+"""What a label value that is too long may be replaced by."""
 OtelTranslation = Literal[
     "", "UnderscoreEscapingWithSuffixes", "UnderscoreEscapingWithoutSuffixes", "NoUTF8EscapingWithSuffixes",
     "NoTranslation",
@@ -454,6 +456,21 @@ class Limits:
                 "ha_tracker_failover_timeout",
                 f"must be at least the update timeout, its jitter and one second: {Duration(shortest)}",
             )
-        utf8 = self.name_validation_scheme == "utf8"
-        if not utf8 and self.otel_translation_strategy in ("NoUTF8EscapingWithSuffixes", "NoTranslation"):
-            yield "otel_translation_strategy", f"{self.otel_translation_strategy} needs name_validation_scheme utf8"
+        if self.label_value_length_over_limit_strategy != "error" and self.max_label_value_length < HASHED_VALUE_BYTES:
+            yield (
+                "label_value_length_over_limit_strategy",
+                f"{self.label_value_length_over_limit_strategy} puts a hash in place of a value, for which "
+                f"max_label_value_length must be at least {HASHED_VALUE_BYTES}",
+            )
+        if self.otel_translation_strategy:
+            yield from self._contradictions(self.otel_translation_strategy)
+
+    def _contradictions(self, strategy: str) -> Iterator[tuple[str, str]]:
+        """The strategy says again what two other limits say, and must agree with them."""
+        scheme = "legacy" if strategy.startswith("Underscore") else "utf8"
+        if self.name_validation_scheme != scheme:
+            yield "otel_translation_strategy", f"{strategy} needs name_validation_scheme {scheme}"
+        suffixes = strategy.endswith("WithSuffixes")
+        if self.otel_metric_suffixes_enabled != suffixes:
+            wanted = str(suffixes).lower()
+            yield "otel_translation_strategy", f"{strategy} needs otel_metric_suffixes_enabled {wanted}"

@@ -109,6 +109,8 @@ def read_fields(data: bytes, depth: int = 0) -> list[Field] | None:
 
 
 def _uvarint(data: bytes, at: int) -> tuple[int, int]:
+    if at < len(data) and data[at] < 0x80:
+        return data[at], at + 1
     value = 0
     for place in range(10):
         if at + place >= len(data):
@@ -123,15 +125,22 @@ def _uvarint(data: bytes, at: int) -> tuple[int, int]:
 def write_fields(fields: Sequence[Field]) -> bytes:
     out = bytearray()
     for field in fields:
-        out += encode_uvarint(field.tag)
+        _write_uvarint(out, field.tag)
         if isinstance(field.value, int):
-            out += encode_uvarint(field.value)
+            _write_uvarint(out, field.value)
             continue
         raw = write_fields(field.value) if isinstance(field.value, list) else field.value
         if field.tag & 7 == 2:
-            out += encode_uvarint(len(raw))
+            _write_uvarint(out, len(raw))
         out += raw
     return bytes(out)
+
+
+def _write_uvarint(out: bytearray, value: int) -> None:
+    if value < 0x80:
+        out.append(value)
+    else:
+        out += encode_uvarint(value)
 
 
 def of_protobuf(rng: random.Random, data: bytes, others: Sequence[bytes]) -> bytes:
