@@ -16,7 +16,9 @@ _REACHED: dict[str, str] = {
         roles.distributor.validation: _judge
         wire.exemplars: gather_label_fields judge_exemplars read_exemplar_numbers
         wire.remote_write: _scan hash_sections read_created
-        wire.remote_write_v2: _scan find_symbols hash_symbols
+        wire.remote_write_v2: _scan
+        wire.remote_write_v2_plain: hash_plain read_plain
+        wire.remote_write_v2_symbols: find_symbols hash_symbols
         wire.write_scan: write_sections
     """,
     "compaction": """

@@ -37,6 +37,7 @@ from mimir_ray.wire.pb.prompb.remote_pb2 import WriteRequest
 from mimir_ray.wire.pb.prompb.types_pb2 import Label, TimeSeries
 from mimir_ray.wire.query_json import query_response
 from mimir_ray.wire.remote_write import created_timestamps, scan_write_request
+from mimir_ray.wire.remote_write_v2 import scan_write_request_v2
 
 FOLDER = Path(__file__).resolve().parents[1]
 INTERVAL_MS = 15_000
@@ -177,6 +178,10 @@ def requests() -> None:
         for new in (False, True):
             module.pushes(sent, 5, 3, new, version)
     module.pushes(body, 1, 1, True, **module.all_rules())
+    several = module.v2.Request.FromString(body_2)
+    for one in several.timeseries:
+        one.samples.add(timestamp=module.NOW_MS + 1, value=1.0)
+    scan_write_request_v2(several.SerializeToString(), module.KEY)
     request = WriteRequest.FromString(body)
     twice, created = bytearray(), bytearray()
     for at, series in enumerate(request.timeseries):
