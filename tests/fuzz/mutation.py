@@ -207,7 +207,7 @@ def of_json(rng: random.Random, data: bytes, others: Sequence[bytes]) -> bytes:
         return rng.choice((b"[", b'{"a":')) * 20_000 + data
     try:
         tree = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return of_bytes(rng, data, others)
     if rng.random() < 0.2 or not isinstance(tree, dict | list) or not tree:
         return of_bytes(rng, data, others)

@@ -482,6 +482,7 @@ class Head:
                 created=self._created,
                 removed=self._removed,
                 symbol_bytes=self._index.symbol_bytes,
+                selections=self._selected.stats,
             )
 
     def active_since(self, time_ms: int) -> int:
@@ -583,7 +584,7 @@ class Head:
         self._activity.renumber(kept)
         self._index = without_dropped(self._index)
         self._postings = Postings(self._index)
-        self._selected = SelectedSeries(self._index, self._postings)
+        self._selected = SelectedSeries(self._index, self._postings, self._selected.stats)
         self.incarnation = secrets.randbits(63)
 
     def _drop(self, references: NDArray[np.int32]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mimir_ray.telemetry.caches import CacheStats
+
 
 @dataclass(frozen=True, slots=True)
 class HeadStats:
@@ -27,3 +29,5 @@ class HeadStats:
     removed: int
     symbol_bytes: int
     """Memory of the strings of labels."""
+    selections: CacheStats
+    """Matchers whose series are remembered."""

@@ -203,13 +203,13 @@ class Translation:
 
 
 @lru_cache(maxsize=1 << 15)
-def _encoded_label(label: tuple[str, str]) -> bytes:
+def encoded_label(label: tuple[str, str]) -> bytes:
     return encode_labels([(label[0].encode(), label[1].encode())])
 
 
 def _encoded(labels: dict[str, str]) -> bytes:
     """The label section. Characters sort as their bytes in UTF-8 do."""
-    return b"".join(map(_encoded_label, sorted(pair for pair in labels.items() if pair[1])))
+    return b"".join(map(encoded_label, sorted(pair for pair in labels.items() if pair[1])))
 
 
 def _present(labels: dict[str, str], **more: str) -> dict[str, str]:
