@@ -3,6 +3,8 @@
 Labels are numbers of symbols. A symbol is hashed once a request and a series by the hashes of its symbols, so a
 series that was seen before costs a few instructions a label and its strings are never looked at; labels of others
 are written as sections when somebody asks (write_scan.py). Metadata beside the series is told apart by a hash too.
+Runs of series in the form that nearly all have are read by two small kernels (remote_write_v2_plain.py), others by the
+one below, by turns.
 
 Specification: https://prometheus.io/docs/specs/prw/remote_write_spec_2_0/. Start timestamps are those of the samples
 (field 3) or, from senders of its first versions, of the series (field 6, `created_timestamp`).
