@@ -37,7 +37,7 @@ from mimir_ray.tsdb.exemplars import ExemplarStore
 from mimir_ray.tsdb.family_metadata import FamilyMetadata
 from mimir_ray.tsdb.index.columns import IndexView, strings_of
 from mimir_ray.tsdb.index.compaction import without_dropped
-from mimir_ray.tsdb.index.interning import shard_filter
+from mimir_ray.tsdb.index.interning import check_labels, shard_filter
 from mimir_ray.tsdb.index.postings import Postings, walk_pairs
 from mimir_ray.tsdb.index.series_index import SeriesIndex
 from mimir_ray.tsdb.index.tokens import series_tokens
@@ -674,7 +674,8 @@ class Head:
                 exemplars = wal_records.decode_exemplars(payload)
                 if int(exemplars[0].max(initial=-1)) >= len(self._index):
                     raise wal_records.InvalidRecord(kind, "a reference that does not exist")
-                SeriesIndex().intern(exemplars[3], exemplars[4])  # raises where labels are malformed
+                if check_labels(np.frombuffer(exemplars[3], np.uint8), exemplars[4]) < 0:
+                    raise wal_records.InvalidRecord(kind, "malformed labels")
                 self._exemplars.add(*exemplars)
             elif kind == wal_records.DROPPED:
                 references = wal_records.decode_dropped(payload)
