@@ -213,7 +213,7 @@ def _elections(data: bytes) -> None:
 
 
 TARGETS = (
-    Target("wal", _wal, lambda: list(_files()[:2]), _wal_mutate, (Corruption,), bytes_more=16 << 20),
+    Target("wal", _wal, lambda: list(_files()[:2]), _wal_mutate, (Corruption,), bytes_more=16 << 20, share=0.5),
     Target("checkpoint", _checkpoint, lambda: [_files()[2]], _checkpoint_mutate, (Corruption,), share=0.5),
     Target("ring", _ring, _ring_seeds, of_json, (Corruption,), share=0.25),
     Target("elections", _elections, _election_seeds, of_json, (Corruption,), share=0.25),
