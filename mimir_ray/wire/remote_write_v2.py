@@ -183,6 +183,8 @@ def _read_series(
             room.label_end, room.timestamps, room.starts, room.created, room.hash_low, room.hash_high,
             room.family_keys, room.entries, room.counts,
         )  # fmt: skip
+        if plain == series:
+            break
         # Where hardly any is plain, it is not worth looking.
         others = _OTHERS_MIN if plain - done > _OTHERS_MIN else 2 * others
         done = min(plain + others, series)
