@@ -29,4 +29,7 @@ FINDS: tuple[tuple[str, bytes], ...] = (
             "300000006ce876000101000000000000000000000000000000000000000000000010000000000000000a0e0a085f5f6e616d655f5f120275702e000000fb82a8ed090100000000000000000000000000000002000000000000000000000000000000000000000000000000000000ffff"
         ),
     ),
+    # An anchor that contains an alias of itself.
+    ("overrides", b"overrides:\n  team-a: &a\n    b: *a\n  team-c:\n    <<: *a\n"),
+    ("configuration", b"limits: &a\n  drop_labels: [*a]\n"),
 )
