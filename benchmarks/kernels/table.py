@@ -22,7 +22,9 @@ _REACHED: dict[str, str] = {
         roles.distributor.validation: _judge
         wire.exemplars: gather_label_fields judge_exemplars read_exemplar_numbers
         wire.remote_write: _scan hash_sections read_created
-        wire.remote_write_v2: _scan find_symbols hash_symbols
+        wire.remote_write_v2: _scan
+        wire.remote_write_v2_plain: hash_plain read_plain
+        wire.remote_write_v2_symbols: find_symbols hash_symbols
         wire.write_scan: write_sections
     """,
     "compaction": """
@@ -79,6 +81,7 @@ _REACHED: dict[str, str] = {
         tsdb.head.reading: read_series
         tsdb.head.sample_log: sort_runs
         tsdb.head.start_timestamps: link_changes note_changes starts_of_samples
+        tsdb.head.zero_samples: mark_zeros
         tsdb.index.columns: collect_pairs fill_codes mark_names
         tsdb.index.compaction: chain_pairs copy_rows copy_strings
         tsdb.index.interning: drop_series find_pairs find_symbol gather_strings rebuild_pair_table

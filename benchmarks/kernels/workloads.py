@@ -38,6 +38,7 @@ from mimir_ray.wire.pb.prompb.remote_pb2 import WriteRequest
 from mimir_ray.wire.pb.prompb.types_pb2 import Label, TimeSeries
 from mimir_ray.wire.query_json import query_response
 from mimir_ray.wire.remote_write import created_timestamps, scan_write_request
+from mimir_ray.wire.remote_write_v2 import scan_write_request_v2
 
 FOLDER = Path(__file__).resolve().parents[1]
 INTERVAL_MS = 15_000
@@ -126,6 +127,11 @@ def database() -> None:
                 database.flush()
         for batch in database.select(everything):
             assert len(batch)
+        began = WriteBatch(
+            DEFAULT_TENANT, head.incarnation, references, np.full(SERIES, END_MS), np.ones(SERIES),
+            start_timestamps=np.full(SERIES, END_MS - 1), zeros_within_ms=60_000,
+        )  # fmt: skip
+        database.push([began], END_MS, limits)
         stale = WriteBatch(
             DEFAULT_TENANT, head.incarnation, references, np.full(SERIES, END_MS + 1), np.full(SERIES, STALE_NAN)
         )
@@ -174,6 +180,10 @@ def requests() -> None:
             module.pushes(sent, 5, 3, new, version)
     module.pushes(body, 1, 1, True, **module.all_rules())
     benchmark("roles/bench_new_series.py").main(module.SERIES)
+    several = module.v2.Request.FromString(body_2)
+    for one in several.timeseries:
+        one.samples.add(timestamp=module.NOW_MS + 1, value=1.0)
+    scan_write_request_v2(several.SerializeToString(), module.KEY)
     request = WriteRequest.FromString(body)
     twice, created = bytearray(), bytearray()
     for at, series in enumerate(request.timeseries):

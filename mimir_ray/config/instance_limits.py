@@ -19,6 +19,7 @@ class DistributorInstanceLimits:
         category="advanced",
         minimum=0,
         help="Items a second that one distributor takes; 0 allows any number.",
+        enforced_by=("roles/distributor/distributor.py",),
     )
     max_inflight_push_requests: int = setting(
         2000,
@@ -26,6 +27,7 @@ class DistributorInstanceLimits:
         category="advanced",
         minimum=0,
         help="Push requests under way in one distributor; 0 allows any number.",
+        enforced_by=("roles/distributor/distributor.py",),
     )
     max_inflight_push_requests_bytes: Bytes = setting(
         Bytes(0),
@@ -33,6 +35,7 @@ class DistributorInstanceLimits:
         category="advanced",
         minimum=0,
         help="Bytes of the push requests under way in one distributor; 0 allows any number.",
+        enforced_by=("roles/distributor/distributor.py",),
     )
 
 
@@ -47,6 +50,7 @@ class IngesterInstanceLimits:
         category="advanced",
         minimum=0,
         help="Samples a second that one ingester takes; 0 allows any number.",
+        enforced_by=("roles/ingester/instance_limits.py",),
     )
     max_tenants: int = setting(
         0,
@@ -54,6 +58,7 @@ class IngesterInstanceLimits:
         category="advanced",
         minimum=0,
         help="Tenants in one ingester; 0 allows any number.",
+        enforced_by=("roles/ingester/ingester.py",),
     )
     max_series: int = setting(
         0,
@@ -61,6 +66,7 @@ class IngesterInstanceLimits:
         category="advanced",
         minimum=0,
         help="Series in memory of one ingester; 0 allows any number.",
+        enforced_by=("roles/ingester/ingester.py",),
     )
     max_inflight_push_requests: int = setting(
         30_000,
@@ -68,6 +74,7 @@ class IngesterInstanceLimits:
         category="advanced",
         minimum=0,
         help="Push requests under way in one ingester; 0 allows any number.",
+        enforced_by=("roles/ingester/instance_limits.py",),
     )
     max_inflight_push_requests_bytes: Bytes = setting(
         Bytes(0),
@@ -75,4 +82,5 @@ class IngesterInstanceLimits:
         category="advanced",
         minimum=0,
         help="Bytes of the push requests under way in one ingester; 0 allows any number.",
+        enforced_by=("roles/ingester/instance_limits.py",),
     )

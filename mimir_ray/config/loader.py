@@ -188,12 +188,34 @@ class _StrictLoader(yaml.SafeLoader):
 def parse_yaml(text: str, source: str = "") -> Any:
     """The document in `text`; ConfigError with line and column if it is none."""
     try:
-        return yaml.load(text, Loader=_StrictLoader) or {}  # noqa: S506  (a SafeLoader)
+        document = yaml.load(text, Loader=_StrictLoader) or {}  # noqa: S506  (a SafeLoader)
+        if _contains_itself(document):
+            raise ValueError("an anchor contains an alias of itself")
+        return document
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # also what its scalars cannot be
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem: Problem = ("", f"not valid YAML: {where}{getattr(error, 'problem', None) or error}")
         raise ConfigError((problem,), source) from error
+
+
+def _contains_itself(document: Any) -> bool:
+    """Whether a list or map is inside itself; what stands in several places is looked at once."""
+    done: set[int] = set()
+    above: set[int] = set()
+    waiting = [(document, False)]
+    while waiting:
+        value, left = waiting.pop()
+        if left:
+            above.discard(id(value))
+            done.add(id(value))
+        elif isinstance(value, list | dict) and id(value) not in done:
+            if id(value) in above:
+                return True
+            above.add(id(value))
+            waiting.append((value, True))
+            waiting += [(one, False) for one in (value.values() if isinstance(value, dict) else value)]
+    return False
 
 
 def read_config(path: str, read: Callable[[str], str] = read_text) -> str:

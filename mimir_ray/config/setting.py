@@ -43,6 +43,7 @@ class Declaration:
     category: Category = "basic"
     minimum: float | None = None
     maximum: float | None = None
+    enforced_by: tuple[str, ...] = ()
     is_block: bool = False
     prefix: str = ""
     inline: bool = False
@@ -79,6 +80,7 @@ def setting(
     category: Category = "basic",
     minimum: float | None = None,
     maximum: float | None = None,
+    enforced_by: tuple[str, ...] = (),
 ) -> Any:
     """A field with a default, its meaning, and how it is spelt outside.
 
@@ -91,8 +93,10 @@ def setting(
         yaml: the YAML key, where it is not the field's name.
         secret: shown as `********`.
         minimum, maximum: what numbers are allowed, ends included.
+        enforced_by: of a limit, the modules (below the package) that read it and act on it; none: nothing does yet.
+            tests/config/test_enforcement.py compares it to what they read.
     """
-    declaration = Declaration(help, unit, flag, yaml, secret, category, minimum, maximum)
+    declaration = Declaration(help, unit, flag, yaml, secret, category, minimum, maximum, enforced_by)
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata={_KEY: declaration})
     if isinstance(default, list):

@@ -1,25 +1,18 @@
 """The page of all limits: settings, defaults, what is answered where one is hit, and which module sees to it.
 
-Defaults come from the declarations, modules from the sources, so neither can go stale unnoticed; which error belongs to
-which setting is written down here, and tests/gateway/test_limits_over_http.py triggers every one of them.
+Defaults and modules come from the declarations; tests/config/test_enforcement.py compares the modules to the sources.
+Which error belongs to which setting is written down here; tests/gateway/test_limits_over_http.py triggers every one.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from mimir_ray.config import values
-from mimir_ray.config.instance_limits import IngesterInstanceLimits
 from mimir_ray.config.setting import Setting, walk
 from mimir_ray.deploy.settings import Settings
-
-_PACKAGE = Path(__file__).resolve().parents[1]
-_DECLARATIONS = ("config/", "deploy/limits_reference.py")
 
 _INTRODUCTION = """\
 # Limits
@@ -102,6 +95,13 @@ HITS: Mapping[str, tuple[Hit, ...]] = {
     "distributor.instance_limits.max_inflight_push_requests_bytes": (
         Hit("distributor-max-inflight-push-requests-bytes", 500),
     ),
+    "ingester.instance_limits.max_ingestion_rate": (Hit("ingester-max-ingestion-rate", 500),),
+    "ingester.instance_limits.max_tenants": (Hit("ingester-max-tenants", 500),),
+    "ingester.instance_limits.max_series": (Hit("ingester-max-series", 500),),
+    "ingester.instance_limits.max_inflight_push_requests": (Hit("ingester-max-inflight-push-requests", 500),),
+    "ingester.instance_limits.max_inflight_push_requests_bytes": (
+        Hit("ingester-max-inflight-push-requests-bytes", 500),
+    ),
     "distributor.max_recv_msg_size": (Hit("distributor-max-write-message-size", 400),),
     "distributor.max_otlp_request_size": (Hit("distributor-max-otlp-request-size", 413),),
     "distributor.max_influx_request_size": (Hit("distributor-max-influx-request-size", 413),),
@@ -134,6 +134,7 @@ FIXED: tuple[tuple[str, Hit, str], ...] = (
         Hit("exemplar-labels-too-long", 400),
         "roles/distributor/exemplars.py",
     ),
+    ("The series of an exemplar is there.", Hit("exemplar-series-missing", 400), "tsdb/head/exemplar_push.py"),
     (
         "A sample with the time of another one has its value.",
         Hit("sample-duplicate-timestamp", 400),
@@ -145,10 +146,10 @@ FIXED: tuple[tuple[str, Hit, str], ...] = (
 def page(default: Settings) -> str:
     """The page, as it stands in docs/."""
     parts = [_INTRODUCTION]
-    for title, below, settings in _sections(default):
+    for title, settings in sections(default):
         parts.append(f"## {title}\n")
         rows = ["| setting | flag | default | error id | status | enforced by |", "|---|---|---|---|---|---|"]
-        parts.append("\n".join(rows + [_row(one, below) for one in settings]) + "\n")
+        parts.append("\n".join(rows + [_row(one) for one in settings]) + "\n")
     parts.append("## Rules that no setting changes\n")
     rows = ["| rule | error id | status | enforced by |", "|---|---|---|---|"]
     rows += [f"| {what} | `{hit.error}` | {hit.status} | `{where}` |" for what, hit, where in FIXED]
@@ -156,19 +157,19 @@ def page(default: Settings) -> str:
     return "\n".join(parts)
 
 
-def _sections(default: Settings) -> Iterator[tuple[str, str, list[Setting]]]:
-    """(title, the part of the package that may enforce them, settings)."""
+def sections(default: Settings) -> Iterator[tuple[str, list[Setting]]]:
+    """(title, settings) of each part of the page that is about settings."""
     everything = list(walk(default))
 
     def of(*prefixes: str) -> list[Setting]:
         return [one for one in everything if one.name.startswith(prefixes)]
 
-    yield "Of a tenant", "", of("limits.")
-    yield "Of one distributor", "", of("distributor.instance_limits.", "distributor.max_")
-    yield "Of one ingester", "roles/ingester/", list(walk(IngesterInstanceLimits()))
+    yield "Of a tenant", of("limits.")
+    yield "Of one distributor", of("distributor.instance_limits.", "distributor.max_")
+    yield "Of one ingester", of("ingester.instance_limits.")
 
 
-def _row(one: Setting, below: str) -> str:
+def _row(one: Setting) -> str:
     hits = HITS.get(one.name, ())
     errors = ", ".join(
         " ".join(filter(None, (f"`{hit.error}`" if hit.error else "", f"({hit.aside})" if hit.aside else "")))
@@ -180,37 +181,17 @@ def _row(one: Setting, below: str) -> str:
         f"`{_plain(one.default)}`" if _plain(one.default) else "",
         errors,
         ", ".join(dict.fromkeys(str(hit.status) for hit in hits)),
-        enforced_by(one.path[-1], below),
+        _enforced_by(one),
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def enforced_by(name: str, below: str = "") -> str:
-    """The modules (below a folder of the package) that read a limit, or which part of Mimir is still missing."""
-    found = [path for path in modules_reading(name) if path.startswith(below)]
-    if found:
-        return ", ".join(f"`{path}`" for path in found)
-    part = next((part for prefix, part in _PARTS.items() if name.startswith(prefix)), "")
+def _enforced_by(one: Setting) -> str:
+    """The modules that see to a limit, or which part of Mimir is still missing."""
+    if one.declaration.enforced_by:
+        return ", ".join(f"`{path}`" for path in one.declaration.enforced_by)
+    part = next((part for prefix, part in _PARTS.items() if one.path[-1].startswith(prefix)), "")
     return f"not built yet: {part}" if part else "not enforced yet"
-
-
-def modules_reading(name: str) -> list[str]:
-    """Modules (paths below the package) that read an attribute of this name from limits, declarations left out."""
-    return [path for path, attributes in _attributes().items() if name in attributes]
-
-
-@lru_cache(maxsize=1)
-def _attributes() -> dict[str, frozenset[str]]:
-    """Module → what it reads of something that is called limits."""
-    found = {}
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        short = path.relative_to(_PACKAGE).as_posix()
-        if not short.startswith(_DECLARATIONS):
-            text = path.read_text(encoding="utf-8")
-            found[short] = frozenset(
-                re.findall(r"(?:limits|bounds|distributor|config)(?:\([^()]*\))?(?:\.now)?\.(?=(\w+))", text)
-            )
-    return found
 
 
 def _plain(value: Any) -> str:

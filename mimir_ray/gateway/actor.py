@@ -43,6 +43,7 @@ from mimir_ray.gateway.metrics import GatewayMetrics
 from mimir_ray.gateway.server import GatewayServer
 from mimir_ray.gateway.services import GatewayServices
 from mimir_ray.model.tenant import TenantId
+from mimir_ray.promql.caches import shared_caches
 from mimir_ray.promql.engine import Engine, EngineOptions
 from mimir_ray.roles.api import WriteBatch, WriteResult
 from mimir_ray.roles.compactor.actor import ring_options as compactor_ring_options
@@ -60,8 +61,10 @@ from mimir_ray.roles.query_frontend.metrics import QueryFrontendMetrics
 from mimir_ray.roles.query_frontend.query_frontend import QueryFrontend
 from mimir_ray.roles.scraper.scraper import Scraper, Target
 from mimir_ray.roles.store_gateway.actor import ring_options as store_gateway_ring_options
+from mimir_ray.telemetry.caches import show_caches
 from mimir_ray.telemetry.federation import merge
 from mimir_ray.telemetry.metrics import expose, process_registry
+from mimir_ray.wire.otlp.caches import otlp_caches
 
 log = structlog.get_logger(__name__)
 
@@ -148,8 +151,10 @@ class GatewayActor:
             ha_tracker=self._ha_tracker(),
         )
         ingesters = self._ingesters(settings)
+        engine = Engine(spec.engine)
+        show_caches(self._registry, {**engine.caches(), **shared_caches(), **otlp_caches()})
         frontend = QueryFrontend(
-            Engine(spec.engine),
+            engine,
             Querier(ingesters, settings.querier, shard_tasks, self._older_samples(settings)),
             self._runtime.limits,
             self._clock,

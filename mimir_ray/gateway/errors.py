@@ -6,6 +6,7 @@ Mimir: pkg/api/error/error.go, pkg/querier/error_translate_queryable.go, pkg/dis
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import orjson
@@ -72,9 +73,15 @@ _TEXT_STATUSES: tuple[tuple[type[BaseException], int], ...] = (
 )
 
 
+_SURROGATES_OF_JSON = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
+
 def _printable(message: str) -> str:
-    """The message with bytes that are no UTF-8 (surrogates, in strings of queries) replaced, as Go's JSON has them."""
-    return message.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """The message with bytes that are no UTF-8 (surrogates, in strings of queries) replaced, as Go's JSON has them.
+
+    So are surrogates that stand for no byte, which JSON can spell.
+    """
+    return _SURROGATES_OF_JSON.sub("\ufffd", message).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def text(message: str, status: int) -> HTTPResponse:

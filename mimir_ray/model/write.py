@@ -43,10 +43,10 @@ def _batch(tenant: TenantId, incarnation: int, columns: tuple[Any, ...], label_b
     references, timestamps, values, offsets, series, new_timestamps, new_values, starts, new_starts = (
         _received(one, dtype) for one, dtype in zip(columns, _BATCH_COLUMNS, strict=True)
     )
-    metadata, histograms, exemplars = rest
+    metadata, histograms, exemplars, zeros_within_ms = rest
     return WriteBatch(
         tenant, incarnation, references, timestamps, values, label_bytes, offsets, series, new_timestamps, new_values,
-        metadata, histograms, starts, new_starts, exemplars,
+        metadata, histograms, starts, new_starts, exemplars, zeros_within_ms,
     )  # fmt: skip
 
 
@@ -66,6 +66,8 @@ class WriteBatch:
     with `new_timestamps` int64[M], `new_values` float64[M]. `histograms`: those that boxed values
     (model/boxed.py) are the rows of, or None where all samples are floats. `start_timestamps` int64[N],
     `new_start_timestamps` int64[M]: since when each sample counts (ms; 0: not known), or None where none is known.
+    `zeros_within_ms`: where a series that counts since at most this long before its sample has none that is as new, it
+    gets one of value 0 at that time; 0: none does.
     `exemplars`: of series that are in the ingester once the samples are; looked at only where no known sample is
     refused for its reference, since the batch comes again then.
     """
@@ -85,6 +87,7 @@ class WriteBatch:
     start_timestamps: NDArray[np.int64] | None = None
     new_start_timestamps: NDArray[np.int64] | None = None
     exemplars: ExemplarColumns | None = None
+    zeros_within_ms: int = 0
 
     def __reduce_ex__(self, version: SupportsIndex) -> Any:
         if int(version) < _FORMAT_MIN:
@@ -94,7 +97,7 @@ class WriteBatch:
             self.new_values, self.start_timestamps, self.new_start_timestamps,
         )  # fmt: skip
         sent = tuple(_sent(one, dtype) for one, dtype in zip(columns, _BATCH_COLUMNS, strict=True))
-        rest = self.metadata, self.histograms, self.exemplars
+        rest = self.metadata, self.histograms, self.exemplars, self.zeros_within_ms
         return _batch, (self.tenant, self.incarnation, sent, self.label_bytes, *rest)
 
 

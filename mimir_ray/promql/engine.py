@@ -17,6 +17,7 @@ from mimir_ray.model.histogram import HistogramPart
 from mimir_ray.model.labels import LabelColumns
 from mimir_ray.model.result import Matrix, QueryResult, QueryStats, SampleCounts, Scalar, String, Timings, Value, Vector
 from mimir_ray.model.series import SeriesBatch, StepMatrix
+from mimir_ray.telemetry.caches import CacheSource
 
 from .kernels.extended import extended_window
 from .kernels.steps import select_window
@@ -79,6 +80,10 @@ class Engine:
         self._parsed: Remembered[ast.Node] = Remembered(self.options.parsed_queries)
         self._planned: Remembered[tuple[nodes.PlanNode | None]] = Remembered(self.options.parsed_queries)
         self._monotonic_s = monotonic_s
+
+    def caches(self) -> dict[str, CacheSource]:
+        """What it remembers, by name."""
+        return {"parsed-queries": lambda: self._parsed.stats, "plans": lambda: self._planned.stats}
 
     def parse(self, query: str) -> ast.Node:
         """The syntax tree; raises what the parser raises. Remembered."""

@@ -37,9 +37,10 @@ from .block.chunk_files import SEGMENT_BYTES
 from .block.from_head import block_from_head
 from .block.meta import OUT_OF_ORDER_HINT, BlockMeta, make_ulid
 from .chunks.files import ChunkFiles
-from .head.head import Head, HeadStats
+from .head.head import Head
 from .head.pick import HeadPart, HeadPick
 from .head.settings import NO_LIMITS, HeadSettings, PushLimits
+from .head.stats import HeadStats
 from .joined import INTERVAL_GUESS_MS, BlockHolder, HeadHolder, Holder, join
 from .local_blocks import Lease, LoadedIndexes, LocalBlocks
 from .wal.checkpoint import drop_checkpoints_before, latest_checkpoint, write_checkpoint

@@ -3,6 +3,8 @@
 Labels are numbers of symbols. A symbol is hashed once a request and a series by the hashes of its symbols, so a
 series that was seen before costs a few instructions a label and its strings are never looked at; labels of others
 are written as sections when somebody asks (write_scan.py). Metadata beside the series is told apart by a hash too.
+Runs of series in the form that nearly all have are read by two small kernels (remote_write_v2_plain.py), others by the
+one below, by turns.
 
 Specification: https://prometheus.io/docs/specs/prw/remote_write_spec_2_0/. Start timestamps are those of the samples
 (field 3) or, from senders of its first versions, of the series (field 6, `created_timestamp`).
@@ -18,17 +20,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.encoding.bits import bits_to_float, load64_le
-from mimir_ray.encoding.hashing import chain128, chain128_end, chain128_pair, hash128
+from mimir_ray.encoding.hashing import chain128_end, chain128_pair
 from mimir_ray.encoding.varint import read_uvarint, word_uvarint
-from mimir_ray.kernel import I64, U8, U64, OutF64, OutI32, OutI64, OutI64x2, OutU64, device, kernel, u64
+from mimir_ray.kernel import U8, U64, OutF64, OutI32, OutI64, OutI64x2, OutU64, device, kernel, u64
 from mimir_ray.wire.compression import WriteMessageTooLarge
 from mimir_ray.wire.protobuf import MalformedProtobuf, read_length, read_tag, skip_field
+from mimir_ray.wire.remote_write_v2_plain import PLAIN, hash_plain, read_plain
+from mimir_ray.wire.remote_write_v2_symbols import (
+    AT,
+    COUNTS,
+    EARLIEST,
+    ERROR,
+    ERROR_AT,
+    EXEMPLARS,
+    FAMILIES,
+    HISTOGRAMS,
+    LABEL_BYTES,
+    LATELY,
+    LATEST,
+    REF_BYTES,
+    REPEATED,
+    SAMPLES,
+    SERIES,
+    STARTED,
+    SYMBOLS,
+    WORDS,
+    family_key,
+    find_symbols,
+    hash_symbols,
+    read_metadata,
+    short,
+)
 from mimir_ray.wire.write_scan import REMOTE_WRITE_2, Families, HashKey, Symbols, WriteScan
-
-# Where `_scan` puts what it counted.
-_SERIES, _SAMPLES, _SYMBOLS, _FAMILIES, _EXEMPLARS, _HISTOGRAMS, _REPEATED, _STARTED = range(8)
-_EARLIEST, _LATEST, _LABEL_BYTES, _ERROR, _ERROR_AT, _FIRST_AT = range(8, 14)
-_COUNTS = 14
 
 _PROBLEMS = (
     "",
@@ -46,14 +69,10 @@ _PROBLEMS = (
     "invalid help reference",
     "invalid unit reference",
 )
-_WORDS = 4
-"""Of each symbol, side by side: both halves of its hash, its bytes; one to spare, so that they share a cache line."""
-_REF_BYTES = 4
-"""What a name or value adds in a label section beside its bytes, about."""
-_LATELY = 1024
+_OTHERS_MIN = 16
+"""Series that are read by the kernel for all forms, before others are looked for."""
 _ROOM_KEPT_MAX = 1 << 18
 """Entries of all arrays; about 12 MB. What larger requests need is let go of."""
-_NAME = np.uint64(int.from_bytes(b"__name__", "little"))
 
 
 class _Room:
@@ -63,8 +82,8 @@ class _Room:
     def __init__(self, series: int, samples: int, symbols: int, families: int) -> None:
         self.sizes = series, samples, symbols, families
         self.symbol_start, self.symbol_end = np.empty((2, symbols), np.int64)
-        self.words = np.empty(_WORDS * symbols, np.uint64)
-        self.lately = np.empty(_LATELY, np.uint64)
+        self.words = np.empty(WORDS * symbols, np.uint64)
+        self.lately = np.empty(LATELY, np.uint64)
         self.label_start, self.label_end, self.created = np.empty((3, series), np.int64)
         self.hash_low, self.hash_high = np.empty((2, series), np.uint64)
         self.offsets = np.empty(series + 1, np.int64)
@@ -73,7 +92,8 @@ class _Room:
         self.values = np.empty(samples, np.float64)
         self.family_keys = np.empty(families, np.uint64)
         self.entries = np.empty((families, 4), np.int64)
-        self.counts = np.empty(_COUNTS, np.int64)
+        self.counts = np.empty(COUNTS, np.int64)
+        self.plain = np.empty(PLAIN * series, np.int64)
 
     def fits(self, *wanted: int) -> bool:
         return all(size >= one for size, one in zip(self.sizes, wanted, strict=True))
@@ -108,26 +128,21 @@ def scan_write_request_v2(body: bytes, key: HashKey, label_bytes_max: int = 100 
     while True:
         room = _room(*wanted)
         find_symbols(data, room.symbol_start, room.symbol_end, room.counts)
-        series, symbols = int(room.counts[_SERIES]), int(room.counts[_SYMBOLS])
+        series, symbols = int(room.counts[SERIES]), int(room.counts[SYMBOLS])
         _raise_problem(room.counts)
         if not room.fits(series, 0, symbols, 0):
             wanted = (max(series, wanted[0]), wanted[1], max(symbols, wanted[2]), wanted[3])
             continue
         name_symbol = hash_symbols(data, *seeds, room.symbol_start[:symbols], room.symbol_end, room.words)
         room.lately[:] = 0
-        _scan(
-            data, *seeds, room.words, symbols, name_symbol, room.lately,
-            room.label_start, room.label_end, room.created, room.hash_low, room.hash_high, room.offsets,
-            room.owners, room.timestamps, room.starts, room.values, room.family_keys, room.entries, room.counts,
-        )  # fmt: skip
-        _raise_problem(room.counts)
+        _read_series(data, seeds, room, symbols, name_symbol, series)
         found = room.counts.tolist()
-        samples, families = found[_SAMPLES], found[_FAMILIES]
+        samples, families = found[SAMPLES], found[FAMILIES]
         if room.fits(series, samples, symbols, families):
             break
         wanted = (series, samples, symbols, families)
-    if found[_LABEL_BYTES] > label_bytes_max:
-        raise WriteMessageTooLarge(found[_LABEL_BYTES], label_bytes_max)
+    if found[LABEL_BYTES] > label_bytes_max:
+        raise WriteMessageTooLarge(found[LABEL_BYTES], label_bytes_max)
     return WriteScan(
         body,
         room.label_start[:series].copy(),
@@ -139,42 +154,61 @@ def scan_write_request_v2(body: bytes, key: HashKey, label_bytes_max: int = 100 
         room.timestamps[:samples].copy(),
         room.values[:samples].copy(),
         (),
-        found[_EARLIEST],
-        found[_LATEST],
-        found[_REPEATED],
-        found[_EXEMPLARS],
-        found[_HISTOGRAMS],
+        found[EARLIEST] if samples else 0,
+        found[LATEST] if samples else 0,
+        found[REPEATED],
+        found[EXEMPLARS],
+        found[HISTOGRAMS],
         len(body),
         layout=REMOTE_WRITE_2,
         symbols=Symbols(room.symbol_start[:symbols].copy(), room.symbol_end[:symbols].copy()),
         families=_different(room.family_keys[:families], room.entries[:families]) if families else None,
-        start_timestamps=room.starts[:samples].copy() if found[_STARTED] else None,
-        created=room.created[:series].copy() if found[_STARTED] else None,
+        start_timestamps=room.starts[:samples].copy() if found[STARTED] else None,
+        created=room.created[:series].copy() if found[STARTED] else None,
     )
 
 
+def _read_series(
+    data: NDArray[np.uint8], seeds: tuple[np.uint64, ...], room: _Room, symbols: int, name_symbol: int, series: int
+) -> None:
+    """Reads all series, plain ones and others by turns, into the room; as many samples and families as fit."""
+    done, others = 0, _OTHERS_MIN
+    while done < series:
+        plain = read_plain(
+            data, symbols, done, room.label_start, room.label_end, room.offsets, room.owners, room.timestamps,
+            room.starts, room.values, room.plain, room.counts,
+        )  # fmt: skip
+        plain = hash_plain(
+            data, *seeds, room.words, symbols, name_symbol, room.lately, room.plain, done, plain,
+            room.label_end, room.timestamps, room.starts, room.created, room.hash_low, room.hash_high,
+            room.family_keys, room.entries, room.counts,
+        )  # fmt: skip
+        if plain == series:
+            break
+        # Where hardly any is plain, it is not worth looking.
+        others = _OTHERS_MIN if plain - done > _OTHERS_MIN else 2 * others
+        done = min(plain + others, series)
+        _scan(
+            data, *seeds, room.words, symbols, name_symbol, room.lately, plain, done,
+            room.label_start, room.label_end, room.created, room.hash_low, room.hash_high, room.offsets,
+            room.owners, room.timestamps, room.starts, room.values, room.family_keys, room.entries, room.counts,
+        )  # fmt: skip
+        _raise_problem(room.counts)
+    room.offsets[series] = room.counts[SAMPLES]
+
+
 def _raise_problem(counts: NDArray[np.int64]) -> None:
-    if counts[_ERROR]:
-        raise MalformedProtobuf("Remote Write 2.0", _PROBLEMS[counts[_ERROR]], int(counts[_ERROR_AT]))
+    if counts[ERROR]:
+        raise MalformedProtobuf("Remote Write 2.0", _PROBLEMS[counts[ERROR]], int(counts[ERROR_AT]))
 
 
 def _different(keys: NDArray[np.uint64], entries: NDArray[np.int64]) -> Families:
     """Each once; the parts of a histogram or summary take turns in a request."""
-    _, first = np.unique(keys, return_index=True)
-    first.sort()
+    found: dict[int, int] = {}
+    for at, key in enumerate(keys.tolist()):
+        found.setdefault(key, at)
+    first = np.fromiter(found.values(), np.int64, len(found))
     return Families(keys[first], entries[first])
-
-
-@device
-def _short(word: Any) -> Any:
-    """(number, its bytes) of a varint at the low end of a word; no bytes: it has more than three."""
-    if word & np.uint64(0x80) == np.uint64(0):
-        return word & np.uint64(0x7F), np.int64(1)
-    number = (word & np.uint64(0x7F)) | ((word >> np.uint64(1)) & np.uint64(0x3F80))
-    if word & np.uint64(0x8000) == np.uint64(0):
-        return number, np.int64(2)
-    number |= (word >> np.uint64(2)) & np.uint64(0x1FC000)
-    return number, np.int64(3) if word & np.uint64(0x800000) == np.uint64(0) else np.int64(0)
 
 
 @device
@@ -241,175 +275,53 @@ def _check_exemplar(data: Any, at: Any, stop: Any, words: Any, known: Any) -> An
                 return np.int64(-4)
             if ref >= np.uint64(known):
                 return np.int64(-11)
-            total += np.int64(words[np.int64(ref) * _WORDS + 2]) + _REF_BYTES
+            total += np.int64(words[np.int64(ref) * WORDS + 2]) + REF_BYTES
             refs += 1
             if tag == 0x08:
                 break
     return np.int64(-10) if refs & 1 else total
 
 
-@device
-def _read_metadata(data: Any, at: Any, stop: Any) -> Any:
-    """(type, help, unit, whether it is sound) of a Metadata message."""
-    kind = np.int64(0)
-    help_ref = np.int64(0)
-    unit_ref = np.int64(0)
-    if 4 <= stop - at < 8 and at >= 8:
-        # Type and help, each in its shortest form, and nothing else.
-        word = load64_le(data, stop - 8) >> np.uint64(8 * (8 - (stop - at)))
-        number, size = word_uvarint(word >> np.uint64(24))
-        if word & np.uint64(0xFF80FF) == np.uint64(0x180008) and size == stop - at - 3:
-            return np.int64(word >> np.uint64(8)) & 0x7F, np.int64(number), unit_ref, True
-    while at < stop:
-        tag, at = read_tag(data, at, stop)
-        if tag == 0x08 or tag == 0x18 or tag == 0x20:
-            number, at, code = read_uvarint(data, at, stop)
-            if code != 0:
-                return kind, help_ref, unit_ref, False
-            small = np.int64(min(number, np.uint64(0x7FFFFFFF)))
-            if tag == 0x08:
-                kind = small
-            elif tag == 0x18:
-                help_ref = small
-            else:
-                unit_ref = small
-        else:
-            field = tag >> 3
-            if tag < 0 or field == 1 or field == 3 or field == 4:
-                return kind, help_ref, unit_ref, False
-            at = skip_field(data, at, stop, tag & 7)
-            if at < 0:
-                return kind, help_ref, unit_ref, False
-    return kind, help_ref, unit_ref, True
-
-
-@kernel
-def find_symbols(data: U8, symbol_start: OutI64, symbol_end: OutI64, counts: OutI64) -> None:
-    """Finds the symbols of a request and how many series it has: a look at its own fields, not into series.
-
-    Args:
-        symbol_start, symbol_end: at most so many symbols are written, all are counted.
-        counts: int64[_COUNTS]; _SYMBOLS, _SERIES, _ERROR, _ERROR_AT and _FIRST_AT, where the first series may be, are
-            written.
-    """
-    size = np.int64(len(data))
-    symbols_max = np.int64(len(symbol_start))
-    symbols = np.int64(0)
-    series = np.int64(0)
-    at = np.int64(0)
-    first_at = np.int64(0)
-    error = 0
-    while at < size:
-        begin = at
-        if size - at >= 8:  # nearly always one of these two, and short
-            word = load64_le(data, at)
-            length = np.int64(word >> np.uint64(8)) & 0xFF
-            end = at + 2 + length
-            if word & np.uint64(0x80FF) == np.uint64(0x22) and 0 < symbols < symbols_max and end <= size:
-                symbol_start[symbols] = at + 2
-                symbol_end[symbols] = end
-                symbols += 1
-                at = end
-                first_at = at if series == 0 else first_at
-                continue
-            if word & np.uint64(0x80FF) == np.uint64(0x2A) and end <= size:
-                series += 1
-                at = end
-                continue
-        tag, at = read_tag(data, at, size)
-        field = tag >> 3
-        if tag == 0x22 or tag == 0x2A:
-            length, at = read_length(data, at, size)
-            if length < 0:
-                error = 2
-            elif tag == 0x2A:
-                series += 1
-            else:
-                if symbols == 0 and length > 0:
-                    error = 7
-                if symbols < symbols_max:
-                    symbol_start[symbols] = at
-                    symbol_end[symbols] = at + length
-                symbols += 1
-            at += length
-        elif tag < 0:
-            error = 1
-        elif field == 1 or field == 3:
-            error = 6
-        elif field == 4 or field == 5:
-            error = 3
-        else:
-            at = skip_field(data, at, size, tag & 7)
-            if at < 0:
-                error = 4
-        if error != 0:
-            at = begin
-            break
-    counts[_SYMBOLS] = symbols
-    counts[_SERIES] = series
-    counts[_FIRST_AT] = first_at
-    counts[_ERROR] = error
-    counts[_ERROR_AT] = at
-
-
-@kernel
-def hash_symbols(
-    data: U8, seed0: u64, seed1: u64, seed2: u64, seed3: u64, starts: I64, ends: I64, words: OutU64
-) -> int:
-    """Writes the _WORDS of each symbol; returns which one is `__name__`, or -1."""
-    found = np.int64(-1)
-    for y in range(len(starts)):
-        first, last = starts[y], ends[y]
-        low, high = hash128(data, first, last, seed0, seed1, seed2, seed3)
-        words[_WORDS * y] = low
-        words[_WORDS * y + 1] = high
-        words[_WORDS * y + 2] = np.uint64(last - first)
-        if last - first == 8 and load64_le(data, first) == _NAME:
-            found = y
-    return found
-
-
 @kernel
 def _scan(
     data: U8, seed0: u64, seed1: u64, seed2: u64, seed3: u64,
-    words: U64, symbols: int, name_symbol: int, lately: OutU64,
+    words: U64, symbols: int, name_symbol: int, lately: OutU64, first: int, series_end: int,
     label_start: OutI64, label_end: OutI64, created: OutI64, hash_low: OutU64, hash_high: OutU64,
     sample_offsets: OutI64, sample_series: OutI32, timestamps: OutI64, starts: OutI64, values: OutF64,
     family_keys: OutU64, entries: OutI64x2, counts: OutI64,
 ) -> None:  # fmt: skip
-    """Reads the series of a Request whose own fields are sound (`find_symbols`).
+    """Reads series `first` to `series_end` - 1 of a Request whose own fields are sound (`find_symbols`).
 
     Args:
         words, symbols, name_symbol: what `hash_symbols` wrote, of how many, and which one is `__name__`.
-        lately: uint64[_LATELY], zeros: metadata that was seen, by its key; another one may take its place.
+        lately: uint64[LATELY], zeros: metadata that was seen, by its key; another one may take its place.
         label_start, label_end: of the message of each series, as in `WriteScan`; `created`: its field of that name.
             There is room for all series.
         hash_low, hash_high: of each series, from the hashes of its symbols in their order.
-        sample_offsets: one longer than label_start.
+        sample_offsets: where the samples of each series begin.
         sample_series, timestamps, starts, values: at most so many samples are written, all are counted.
         family_keys, entries: metadata that differs from that of the series before; as in `Families`.
-        counts: int64[_COUNTS]; _FIRST_AT is read; nothing else counts if counts[_ERROR] is not zero.
+        counts: int64[COUNTS], continued; nothing else counts if counts[ERROR] is not zero.
     """
     size = np.int64(len(data))
     samples_max = np.int64(len(timestamps))
     families_max = np.int64(len(family_keys))
-    samples = np.int64(0)
-    families = np.int64(0)
-    exemplars = np.int64(0)
-    histograms = np.int64(0)
-    repeated = np.int64(0)
-    started = np.int64(0)
-    in_labels = np.int64(0)
-    earliest = np.int64(0x7FFFFFFFFFFFFFFF)
-    latest = np.int64(-0x7FFFFFFFFFFFFFFF - 1)
+    samples = counts[SAMPLES]
+    families = counts[FAMILIES]
+    exemplars = counts[EXEMPLARS]
+    histograms = counts[HISTOGRAMS]
+    repeated = counts[REPEATED]
+    started = counts[STARTED]
+    in_labels = counts[LABEL_BYTES]
+    earliest, latest = counts[EARLIEST], counts[LATEST]
     error = np.int64(0)
-    at = counts[_FIRST_AT]
-    series = np.int64(0)
+    at = counts[AT]
+    series = np.int64(first)
     known = np.uint64(symbols)
     unit, two = np.uint64(1), np.uint64(2)  # numba asks of signed places whether they are below zero
     # Of the metadata before.
     last_name, last_kind, last_help, last_unit = np.int64(-1), np.int64(0), np.int64(0), np.int64(0)
-    while at < size:
+    while series < series_end and at < size:
         tag, at = read_tag(data, at, size)
         if tag != 0x2A:
             at = skip_field(data, at, size, tag & 7)
@@ -460,12 +372,12 @@ def _scan(
                     if refs & 1 == 0 and until - at >= 8:
                         # A name and a value, in a word.
                         packed = load64_le(data, at)
-                        ref, taken = _short(packed)
-                        value, more = _short(packed >> np.uint64(8 * taken))
+                        ref, taken = short(packed)
+                        value, more = short(packed >> np.uint64(8 * taken))
                         if taken > 0 and more > 0 and ref < known and value < known:
                             at += taken + more
-                            one, other = ref * np.uint64(_WORDS), value * np.uint64(_WORDS)
-                            in_labels += np.int64(words[one + two] + words[other + two]) + 2 * _REF_BYTES
+                            one, other = ref * np.uint64(WORDS), value * np.uint64(WORDS)
+                            in_labels += np.int64(words[one + two] + words[other + two]) + 2 * REF_BYTES
                             a, b = chain128_pair(
                                 a, b, words[one], words[one + unit], words[other], words[other + unit], seed2, seed3
                             )
@@ -485,8 +397,8 @@ def _scan(
                         error = 9
                         break
                     symbol = np.int64(ref)
-                    word = symbol * _WORDS
-                    in_labels += np.int64(words[word + 2]) + _REF_BYTES
+                    word = symbol * WORDS
+                    in_labels += np.int64(words[word + 2]) + REF_BYTES
                     if refs & 1 == 0:
                         name = symbol
                         low, high = words[word], words[word + 1]
@@ -552,7 +464,7 @@ def _scan(
                 in_labels += taken
                 exemplars += 1
             else:
-                kind, help_ref, unit_ref, sound = _read_metadata(data, at, end)
+                kind, help_ref, unit_ref, sound = read_metadata(data, at, end)
                 if not sound:
                     error = 4
                     break
@@ -576,11 +488,8 @@ def _scan(
         if (kind != 0 or help_ref != 0 or unit_ref != 0) and metric >= 0:  # noqa: SIM102  (told apart by meaning)
             if metric != last_name or kind != last_kind or help_ref != last_help or unit_ref != last_unit:
                 last_name, last_kind, last_help, last_unit = metric, kind, help_ref, unit_ref
-                one, other, third = metric * _WORDS, help_ref * _WORDS, unit_ref * _WORDS
-                low, high = chain128(words[one], words[one + 1], words[other], words[other + 1], seed2, seed3)
-                low, high = chain128(low, high, words[third], words[third + 1], seed2, seed3)
-                low, high = chain128_end(low, high, kind, seed0, seed1, seed2, seed3)
-                place = np.int64(low & np.uint64(_LATELY - 1))
+                low, high = family_key(words, metric, help_ref, unit_ref, kind, (seed0, seed1, seed2, seed3))
+                place = np.int64(low & np.uint64(LATELY - 1))
                 if lately[place] != high:
                     lately[place] = high
                     if families < families_max:
@@ -596,16 +505,15 @@ def _scan(
         label_start[series] = -1 - message
         label_end[series] = stop
         series += 1
-    if error == 0:
-        sample_offsets[series] = samples
-    counts[_SAMPLES] = samples
-    counts[_FAMILIES] = families
-    counts[_EXEMPLARS] = exemplars
-    counts[_HISTOGRAMS] = histograms
-    counts[_REPEATED] = repeated
-    counts[_STARTED] = started
-    counts[_EARLIEST] = earliest if samples > 0 else 0
-    counts[_LATEST] = latest if samples > 0 else 0
-    counts[_LABEL_BYTES] = in_labels
-    counts[_ERROR] = error
-    counts[_ERROR_AT] = at
+    counts[SAMPLES] = samples
+    counts[FAMILIES] = families
+    counts[EXEMPLARS] = exemplars
+    counts[HISTOGRAMS] = histograms
+    counts[REPEATED] = repeated
+    counts[STARTED] = started
+    counts[EARLIEST] = earliest
+    counts[LATEST] = latest
+    counts[LABEL_BYTES] = in_labels
+    counts[ERROR] = error
+    counts[ERROR_AT] = at
+    counts[AT] = at

@@ -83,7 +83,8 @@ class WriteScan:
     `label_start[s]` is negative while the section is not written (`section_writer`); where there are symbols,
     `-1 - label_start[s]` to `label_end[s]` is then the message that names those of the series.
     `start_timestamps`: int64[N], since when each sample counts (ms; 0: not known), or None where none is known;
-    `created` int64[S] is what is said of a series as a whole, for its histograms too.
+    `created` int64[S] is what is said of a series as a whole, for its histograms too. `zeros_within_ms`: see
+    model/write.py.
 
     `histograms`: how many there are; once somebody has read them (remote_write_histograms.py), `columns` holds them,
     and samples that are histograms have values that say which. `request_bytes`: where the request ends in `data`.
@@ -114,6 +115,7 @@ class WriteScan:
     families: Families | None = None
     start_timestamps: NDArray[np.int64] | None = None
     created: NDArray[np.int64] | None = None
+    zeros_within_ms: int = 0
 
     def __len__(self) -> int:
         return len(self.label_start)

@@ -69,6 +69,19 @@ def test_limits_without_a_flag_in_mimir_have_none() -> None:
         ("ingestion_burst_factor: 0.5", "ingestion_burst_factor"),
         ("ha_tracker_failover_timeout: 20s", "ha_tracker_failover_timeout"),
         ("otel_translation_strategy: NoTranslation", "otel_translation_strategy"),
+        ("otel_translation_strategy: UnderscoreEscapingWithSuffixes", "otel_translation_strategy"),
+        (
+            "{name_validation_scheme: utf8, otel_translation_strategy: UnderscoreEscapingWithoutSuffixes}",
+            "otel_translation_strategy",
+        ),
+        (
+            "{name_validation_scheme: utf8, otel_translation_strategy: NoUTF8EscapingWithSuffixes}",
+            "otel_translation_strategy",
+        ),
+        (
+            "{label_value_length_over_limit_strategy: drop, max_label_value_length: 70}",
+            "label_value_length_over_limit_strategy",
+        ),
         ("max_global_series_per_user: -1", "max_global_series_per_user"),
         ("metric_relabel_configs: [{action: hashmod, target_label: x}]", "metric_relabel_configs[0]"),
         ("metric_relabel_configs: [{action: replace}]", "metric_relabel_configs[0]"),
@@ -78,6 +91,26 @@ def test_limits_without_a_flag_in_mimir_have_none() -> None:
 def test_limits_that_contradict_each_other_are_refused(text: str, path: str) -> None:
     _, problems = tree.build(Limits(), yaml.safe_load(text))
     assert [where for where, _ in problems] == [path]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "scheme", "suffixes"),
+    [
+        ("UnderscoreEscapingWithSuffixes", "legacy", True),
+        ("UnderscoreEscapingWithoutSuffixes", "legacy", False),
+        ("NoUTF8EscapingWithSuffixes", "utf8", True),
+        ("NoTranslation", "utf8", False),
+    ],
+)
+def test_a_strategy_of_translation_may_say_again_what_other_limits_say(
+    strategy: str, scheme: str, suffixes: bool
+) -> None:
+    text = (
+        f"{{otel_translation_strategy: {strategy}, name_validation_scheme: {scheme}, "
+        f"otel_metric_suffixes_enabled: {str(suffixes).lower()}}}"
+    )
+    _, problems = tree.build(Limits(), yaml.safe_load(text))
+    assert not problems
 
 
 def test_a_tenant_starts_from_the_defaults_of_the_main_configuration() -> None:

@@ -42,6 +42,7 @@ from mimir_ray.tsdb.block.encode import encode_runs
 from mimir_ray.tsdb.block.index_reader import IndexFile
 from mimir_ray.tsdb.block.meta import BlockMeta
 from mimir_ray.tsdb.block.tombstones import Tombstones, read_tombstones, tombstones_bytes
+from mimir_ray.tsdb.block.verify import verify_block
 from tests.fuzz.mutation import NUMBERS, Mutator, of_bytes, of_json
 from tests.fuzz.target import Target
 
@@ -164,6 +165,20 @@ def _index(data: bytes) -> None:
     table = file.postings_table()
     for offset in table.offsets.tolist():
         file.postings(offset)
+
+
+def _verified(name: str) -> Any:
+    """A whole block, of which the input is one file; as checked after an upload."""
+
+    def decode(data: bytes) -> None:
+        with tempfile.TemporaryDirectory(prefix="mray-fuzz-") as folder:
+            root = Path(folder, ULID)
+            (root / "chunks").mkdir(parents=True)
+            for other, content in _block().items():
+                (root / other).write_bytes(data if other == name else content)
+            verify_block(root)
+
+    return decode
 
 
 def _header(data: bytes) -> None:
@@ -308,6 +323,14 @@ TARGETS = (
         bytes_per_byte=2000,
         share=0.5,
     ),
+    Target(
+        "block-verify-index", _verified("index"), lambda: [_block()["index"]], _index_mutate, DAMAGE,
+        bytes_per_byte=2000, share=0.5,
+    ),
+    Target(
+        "block-verify-chunks", _verified("chunks/000001"), lambda: [_block()["chunks/000001"]], _segment_mutate, DAMAGE,
+        bytes_per_byte=2000, share=0.5,
+    ),
     Target("block-chunk", _chunk, _chunk_seeds, of_bytes, DAMAGE, bytes_per_byte=4000),
     Target("block-tombstones", _tombstones, _tombstone_seeds, of_bytes, DAMAGE, share=0.25),
-)
+)  # fmt: skip

@@ -109,6 +109,8 @@ def read_fields(data: bytes, depth: int = 0) -> list[Field] | None:
 
 
 def _uvarint(data: bytes, at: int) -> tuple[int, int]:
+    if at < len(data) and data[at] < 0x80:
+        return data[at], at + 1
     value = 0
     for place in range(10):
         if at + place >= len(data):
@@ -123,15 +125,22 @@ def _uvarint(data: bytes, at: int) -> tuple[int, int]:
 def write_fields(fields: Sequence[Field]) -> bytes:
     out = bytearray()
     for field in fields:
-        out += encode_uvarint(field.tag)
+        _write_uvarint(out, field.tag)
         if isinstance(field.value, int):
-            out += encode_uvarint(field.value)
+            _write_uvarint(out, field.value)
             continue
         raw = write_fields(field.value) if isinstance(field.value, list) else field.value
         if field.tag & 7 == 2:
-            out += encode_uvarint(len(raw))
+            _write_uvarint(out, len(raw))
         out += raw
     return bytes(out)
+
+
+def _write_uvarint(out: bytearray, value: int) -> None:
+    if value < 0x80:
+        out.append(value)
+    else:
+        out += encode_uvarint(value)
 
 
 def of_protobuf(rng: random.Random, data: bytes, others: Sequence[bytes]) -> bytes:
@@ -186,17 +195,19 @@ def _some_message(rng: random.Random, fields: list[Field]) -> list[Field]:
 
 JSON_VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1.5, 1e308, -1e-300, 1 << 63, 1 << 64, -(1 << 63), 1 << 400, "", "a"),
-    *("1", "-1", "NaN"),
+    *("1", "-1", "NaN", "\ud800", float("inf"), float("nan")),
     *("Infinity", "18446744073709551616", "\u0000", "😀", "AAAA", "=", [], {}, [None], [[]]),
     *({"": None}, {"a": {"a": {}}}),
 )  # fmt: skip
 
 
 def of_json(rng: random.Random, data: bytes, others: Sequence[bytes]) -> bytes:
-    """One change to a value somewhere, or to the text."""
+    """One change to a value somewhere, or to the text; once in a while nesting that no parser can follow."""
+    if rng.random() < 0.002:
+        return rng.choice((b"[", b'{"a":')) * 20_000 + data
     try:
         tree = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return of_bytes(rng, data, others)
     if rng.random() < 0.2 or not isinstance(tree, dict | list) or not tree:
         return of_bytes(rng, data, others)

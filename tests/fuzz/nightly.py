@@ -27,8 +27,9 @@ from tests.fuzz.targets import BY_NAME, TARGETS
 INPUT_MAX = 1 << 17
 MEMORY_MAX = 8 << 30
 """Bytes of address space of a process; an array that somebody's number made huge is then a MemoryError."""
-BATCH = 2000
+BATCH = 250
 STUCK_S = 120
+"""Of a batch; a machine with much else to do may take half a minute."""
 
 
 def work(name: str, count: int, seed: str, deadline: float, path: Path, results: Connection) -> None:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from mimir_ray.config.loader import load, parse_yaml
 from mimir_ray.config.overrides import RuntimeDefaults, parse
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.errors import ClientError
-from mimir_ray.gateway.parameters import BadParameter
+from mimir_ray.gateway.parameters import BadParameter, parse_duration_ms, parse_time_ms
 from mimir_ray.model.durations import parse_duration
-from mimir_ray.model.matchers import Matcher, MatchType
+from mimir_ray.model.matchers import Matcher, MatchType, compile_regex
+from mimir_ray.model.regex_automaton import automaton_of
 from mimir_ray.model.rules import parse_rule_file
 from mimir_ray.promql.engine import Engine
 from mimir_ray.promql.limits import EvaluationError
 from mimir_ray.promql.syntax.parser import parse as parse_promql
 from mimir_ray.promql.syntax.parser import parse_metric, parse_selector
 from mimir_ray.promql.syntax.printer import format_expr, pretty
+from mimir_ray.roles.ruler.sample import Sample
+from mimir_ray.roles.ruler.templates import AlertData, alert_functions, check_template, expand
 from mimir_ray.testing.sources import ListSource
 from tests.fuzz.mutation import of_text
 from tests.fuzz.target import Target
@@ -110,6 +115,23 @@ def _matchers(data: bytes) -> None:
         str(matcher)
 
 
+_VALUES = ("", "a", "ab", "abc", "A", "é", "\n", "a\nb", "b" * 50, "0", "zz zz", "\u4e2d\U0001f600", "a|b", ".*")
+_VALUE_BYTES = [value.encode() for value in _VALUES]
+_CUTS = np.concatenate(([0], np.cumsum([len(value) for value in _VALUE_BYTES]))).astype(np.int64)
+
+
+def _regex_tables(data: bytes) -> None:
+    """A pattern as tables says what RE2 says."""
+    pattern = data.decode("utf-8", "replace")
+    regex = compile_regex(pattern)
+    automaton = automaton_of(pattern)
+    if automaton is None:
+        return
+    values = np.frombuffer(b"".join(_VALUE_BYTES), np.uint8)
+    fits = automaton.accepts(values, _CUTS[:-1].copy(), _CUTS[1:].copy()).tolist()
+    assert fits == [regex(value) is not None for value in _VALUES], (pattern, fits)
+
+
 def _tell_surrogates(error: ClientError) -> None:
     str(error).encode("utf-8", "surrogateescape")
 
@@ -119,6 +141,66 @@ def _durations(data: bytes) -> None:
         assert isinstance(parse_duration(data.decode("utf-8", "replace")), int)
     except ValueError as error:  # what calls it says which parameter it was
         raise BadParameter("step", str(error)) from error
+
+
+_TIMES = ("1700000000.123", "2023-11-14T22:13:20.5Z", "2023-11-14T22:13:20+01:00", "1h30m", "5", "-292273086-05-16")
+_TIME_WORDS = (
+    "-",
+    "T",
+    "Z",
+    ":",
+    ".",
+    "+99:99",
+    "1e999",
+    "0x",
+    "e9",
+    "_",
+    "9999-12-31T23:59:60Z",
+    "\u0663",
+    "1y",
+    "ms",
+)
+
+
+def _times(data: bytes) -> None:
+    """As HTTP parameters."""
+    text = data.decode("utf-8", "replace")
+    found = None
+    for read in (parse_time_ms, parse_duration_ms):
+        try:
+            found = read(text)
+        except ValueError as error:
+            problem = error
+        else:
+            assert isinstance(found, int)
+    if found is None:
+        raise BadParameter("time", str(problem))
+
+
+_TEMPLATES = (
+    '{{ $labels.job }} {{ humanize $value }} {{ .ExternalURL }} {{ printf "%5.2f %q %v" 1.5 "a" .Labels }}',
+    '{{ range query "up" }}{{ .Labels.job }}={{ .Value | humanizePercentage }};{{ else }}none{{ end }}',
+    '{{ define "a" }}{{ . }}{{ end }}{{ template "a" .Value }}{{ if and (gt .Value 1.0) (not false) }}x{{ end -}} y',
+    '{{ with $x := first (query "up") }}{{ $x.Value }}{{ end }}{{ reReplaceAll "(.*)" "$1$1" "ab" | toUpper | title }}',
+    '{{ len .Labels }} {{ index .Labels "job" }} {{ slice "abc" 1 2 }} {{ html "<a>" }} {{ humanizeDuration 3600 }}',
+)
+_TEMPLATE_WORDS = (
+    *("{{", "}}", "{{-", "-}}", "{{/*", "*/}}", "range", "end", "else", "if", "with", "define", "template", "block"),
+    *("$", "$x :=", "$labels", "$value", ".", ".Labels", ".Value", "|", "(", ")", '"', "`", "'a'", "0x1F", "1e999"),
+    *("printf", '"%999999999d"', '"%*d"', '"%[3]*.[2]*[1]f"', "%v", "len", "index", "slice", "call", "and", "or"),
+    *("query", "first", "value", "strvalue", "sortByLabel", "reReplaceAll", "humanize1024", "toTime", "parseDuration"),
+    *("args", "tmpl", "safeHtml", "match", "title", "stripPort", "break", "continue", "nil", "true", "é", "\n"),
+)  # fmt: skip
+
+
+def _template(data: bytes) -> None:
+    """Of a rule's annotation: checked when rules are uploaded, carried out when the alert fires."""
+    text = data.decode("utf-8", "replace")
+    labels = (("__name__", "up"), ("job", "a"))
+    functions = alert_functions(lambda expression, time_ms: [Sample(labels, time_ms, 1.5)], 1000, "http://a/b")
+    made = expand("Down", text, AlertData(labels, {"cluster": "c"}, "http://x", 2.5), functions)
+    made.encode()
+    check_template("Down", text)
 
 
 _RULES = (
@@ -206,6 +288,24 @@ TARGETS = (
         lambda: _seeds("1h30m", "5ms", "1y2w3d", "0", "1.5"),
         of_text("1h", "m", "s", "ms", "y", "w", "d", "0", "-1", "9999999999", ".", "e", "é"),
         share=0.25,
+    ),
+    Target("times", _times, lambda: _seeds(*_TIMES), of_text(*_TIME_WORDS), share=0.25),
+    Target(
+        "regex-tables",
+        _regex_tables,
+        lambda: _seeds("a|b|c.*", "a.+", "(?i)ab?[c-e]{1,3}", "(a|b)*a(a|b){3}", "\\d+|[^a-c]{2}|(?s:.)", "z*\\z|^$"),
+        of_text(*_REGEX_WORDS),
+        bytes_per_byte=4000,
+        bytes_more=16 << 20,
+    ),
+    Target(
+        "templates",
+        _template,
+        lambda: _seeds(*_TEMPLATES),
+        of_text(*_TEMPLATE_WORDS),
+        bytes_per_byte=20_000,
+        bytes_more=32 << 20,
+        share=0.5,
     ),
     Target(
         "rules", _rules, lambda: _RULES, of_text(*_YAML_WORDS, *_PROMQL_WORDS[:30]), bytes_per_byte=20_000, share=0.3

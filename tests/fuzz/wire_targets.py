@@ -33,7 +33,7 @@ CONTENT_MAX = 1 << 20
 """Bytes that compressed bodies, and labels that are written out, may be."""
 SETTINGS = (
     OtlpSettings(),
-    OtlpSettings(Naming(suffixes=True), ("host", "a.b"), True, True, True, True),
+    OtlpSettings(Naming(suffixes=True), ("host", "a.b"), True, True, True, True, True),
     OtlpSettings(Naming(suffixes=True, utf8=True), convert_histograms_to_nhcb=True),
 )
 

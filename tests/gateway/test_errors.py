@@ -74,3 +74,8 @@ def test_other_routes_answer_plain_text(error: Exception, status: int) -> None:
 @pytest.mark.parametrize("error", [NoTenant(), InvalidTenant("x"), TooManyTenants(2, 1)])
 def test_who_is_not_let_in_gets_text_from_query_apis_too(error: Exception) -> None:
     assert as_api(error, REQUEST).content_type == "text/plain; charset=utf-8"
+
+
+def test_surrogates_of_any_kind_become_replacement_characters() -> None:
+    answer = as_text(InvalidArgument("bytes \udcff, JSON \ud800"), REQUEST)
+    assert (answer.body or b"").decode() == "bytes \ufffd, JSON \ufffd\n"

@@ -5,156 +5,30 @@ One gateway with real roles in this process; every case is a tenant with limits 
 
 from __future__ import annotations
 
-import http.client
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 import snappy
-from prometheus_client import CollectorRegistry
 
-from mimir_ray.bucket.open import open_bucket
-from mimir_ray.cluster.ring.elections import Elected
-from mimir_ray.cluster.transport.base import RING
-from mimir_ray.config.instance_limits import DistributorInstanceLimits
+from mimir_ray.config.instance_limits import DistributorInstanceLimits, IngesterInstanceLimits
 from mimir_ray.config.limits import Limits
 from mimir_ray.config.units import Bytes, Duration
-from mimir_ray.deploy.limits_reference import FIXED, HITS, modules_reading, page
+from mimir_ray.deploy.limits_reference import FIXED, HITS, page, sections
 from mimir_ray.deploy.settings import Settings
-from mimir_ray.gateway.app import create_app
-from mimir_ray.gateway.auth import Authenticator
-from mimir_ray.gateway.compaction import compaction
-from mimir_ray.gateway.metrics import GatewayMetrics
-from mimir_ray.gateway.server import GatewayServer
-from mimir_ray.gateway.services import GatewayServices
 from mimir_ray.model.metadata import Metadata
-from mimir_ray.promql.engine import Engine
-from mimir_ray.roles.distributor.config import HaTrackerConfig
-from mimir_ray.roles.distributor.distributor import Distributor
-from mimir_ray.roles.distributor.ha_tracker import HaTracker
-from mimir_ray.roles.distributor.metrics import DistributorMetrics, HaTrackerMetrics
-from mimir_ray.roles.query_frontend.metrics import QueryFrontendMetrics
-from mimir_ray.roles.query_frontend.query_frontend import QueryFrontend
+from mimir_ray.roles.ingester.instance_limits import EwmaRate
+from mimir_ray.testing.writes import write_batch
 from mimir_ray.wire.pb.prompb import remote_pb2
 from mimir_ray.wire.remote_write import encode_write_request
-from tests.gateway.serving import NOW_MS, settings_with
-from tests.scenarios.cluster import Cluster
+from tests.gateway.serving import NOW_MS
+from tests.gateway.standing import SIZE_MAX, Stand, standing
 
-SIZE_MAX = 20_000
 UP = (("__name__", "up"),)
-
-
-@dataclass
-class Stand:
-    """The gateway; `limits` of tenants and of the instance may be changed."""
-
-    server: GatewayServer
-    cluster: Cluster
-    distributor: Distributor
-    limits: dict[str, Limits] = field(default_factory=dict)
-    instance: DistributorInstanceLimits = field(default_factory=DistributorInstanceLimits)
-
-    def ask(self, method: str, path: str, body: bytes | None, tenant: str, **headers: str) -> tuple[int, str, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
-        sent = {"X-Scope-OrgID": tenant, **{name.replace("_", "-"): value for name, value in headers.items()}}
-        try:
-            connection.request(method, path, body, sent)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode("utf-8", "replace"), answer.headers
-        finally:
-            connection.close()
-
-
-class Tenants(Cluster):
-    """A cluster whose tenants have limits of their own."""
-
-    tenants: Mapping[str, Limits]
-
-    def limits_of(self, tenant: str) -> Limits:
-        return self.tenants.get(tenant, self.limits)
-
-
-@contextmanager
-def standing(folder: Path) -> Iterator[Stand]:
-    settings = settings_with(multitenancy=True, data_dir=str(folder))
-    settings = replace(
-        settings,
-        api=replace(
-            settings.api,
-            skip_label_name_validation_header_enabled=True,
-            skip_label_count_validation_header_enabled=True,
-        ),
-        distributor=replace(
-            settings.distributor,
-            max_recv_msg_size=Bytes(SIZE_MAX),
-            max_otlp_request_size=Bytes(SIZE_MAX),
-            max_influx_request_size=Bytes(SIZE_MAX),
-            influx_endpoint_enabled=True,
-            ha_tracker=HaTrackerConfig(enable_ha_tracker=True),
-        ),
-    )
-    cluster = Tenants(folder, 1, 1)
-    assert cluster.clock.now_ms() == NOW_MS
-    registry, executor = CollectorRegistry(), ThreadPoolExecutor(4)
-    ring = cluster.transport.client(RING)
-
-    async def claim(tenant: str, pair: str, replica: str, failover_ms: int, clusters_max: int) -> Elected:
-        return await ring.acall("ha_claim", tenant, pair, replica, failover_ms, clusters_max)  # type: ignore[no-any-return]
-
-    class Runtime:
-        def limits(self, tenant: str) -> Limits:
-            return cluster.limits_of(tenant)
-
-    distributor = Distributor(
-        settings.distributor,
-        Runtime(),
-        lambda _tenant: cluster.view,
-        cluster._push_client,
-        cluster.clock,
-        DistributorMetrics(registry),
-        instance_limits=lambda: stand.instance,
-        ha_tracker=HaTracker(claim, cluster.clock, HaTrackerMetrics(registry)),
-    )
-    services = GatewayServices(
-        settings=settings,
-        defaults=Settings(),
-        auth=Authenticator(settings.tenancy),
-        clock=cluster.clock,
-        distributor=distributor,
-        frontend=QueryFrontend(
-            Engine(), cluster.querier, Runtime().limits, cluster.clock, QueryFrontendMetrics(registry)
-        ),
-        runtime=Runtime(),  # type: ignore[arg-type]
-        transport=cluster.transport,
-        ring=ring,
-        ring_view=lambda _: cluster.view,
-        not_ready=list,
-        service_states=list,
-        expositions=lambda: b"",
-        query_executor=executor,
-        metrics=GatewayMetrics(registry),
-        bucket=open_bucket(settings.blocks_bucket, "querier", CollectorRegistry()),
-        compaction=compaction(
-            settings, cluster.limits_of, lambda: cluster.view, cluster.transport, cluster.clock, registry
-        ),
-    )
-    server = GatewayServer(settings.server)
-    stand = Stand(server, cluster, distributor)
-    cluster.tenants = stand.limits
-    server.start(create_app(services, "limits"))
-    try:
-        yield stand
-    finally:
-        server.stop(distributor.drain)
-        services.compaction.close()
-        executor.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(scope="module")
@@ -213,11 +87,12 @@ def unsplittable(one: Any) -> None:
     one.positive_spans.add(offset=1 << 21, length=1)
 
 
-def exemplar(labels: Mapping[str, str], at: int = NOW_MS) -> Asked:
+def exemplar(labels: Mapping[str, str], at: int = NOW_MS, samples: int = 1) -> Asked:
     request = remote_pb2.WriteRequest()
     series = request.timeseries.add()
     series.labels.add(name="__name__", value="up")
-    series.samples.add(value=1.0, timestamp=NOW_MS)
+    for _ in range(samples):
+        series.samples.add(value=1.0, timestamp=NOW_MS)
     one = series.exemplars.add(value=1.0, timestamp=at)
     for name, value in labels.items():
         one.labels.add(name=name, value=value)
@@ -237,6 +112,7 @@ class Case:
     asked: tuple[Asked, ...]
     limits: Mapping[str, Any] = field(default_factory=dict)
     instance: DistributorInstanceLimits = field(default_factory=DistributorInstanceLimits)
+    ingester: IngesterInstanceLimits = field(default_factory=IngesterInstanceLimits)
     aside: str = ""
 
     def __str__(self) -> str:
@@ -288,6 +164,7 @@ CASES = (
     Case("exemplar-labels-missing", 400, (exemplar({}),), EXEMPLARS),
     Case("exemplar-labels-too-long", 400, (exemplar({"a": "x" * 128}),), EXEMPLARS),
     Case("exemplar-timestamp-invalid", 400, (exemplar({"a": "x"}, 0),), EXEMPLARS),
+    Case("exemplar-series-missing", 400, (exemplar({"a": "x"}, samples=0),), EXEMPLARS),
     Case("metadata-missing-metric-name", 400, (push(metadata=(Metadata("", "gauge"),)),)),
     Case(
         "metric-name-too-long", 400, (push(metadata=(Metadata("abcde", "gauge"),)),), {"max_metadata_length": 4}
@@ -329,6 +206,12 @@ CASES = (
         "distributor-max-inflight-push-requests-bytes", 500, (TWO,),
         instance=DistributorInstanceLimits(max_inflight_push_requests_bytes=Bytes(1)),
     ),
+    Case("ingester-max-tenants", 500, (TWO,), ingester=IngesterInstanceLimits(max_tenants=1)),
+    Case("ingester-max-series", 500, (TWO,), ingester=IngesterInstanceLimits(max_series=1)),
+    Case(
+        "ingester-max-inflight-push-requests-bytes", 500, (TWO,),
+        ingester=IngesterInstanceLimits(max_inflight_push_requests_bytes=Bytes(1)),
+    ),
     Case("distributor-max-write-message-size", 400, (Asked(snappy.compress(LARGE)),)),
     Case("distributor-max-otlp-request-size", 413, (
         Asked(LARGE, "/otlp/v1/metrics", headers=(("content_type", "application/x-protobuf"),)),
@@ -353,11 +236,11 @@ def answer(stand: Stand, case: Case) -> tuple[int, str, Any]:
     for one in before:
         status, text, _ = stand.ask(one.method, one.path, one.body, tenant, **dict(one.headers))
         assert status == 200, text
-    stand.instance = case.instance
+    stand.instance, stand.cluster.ingester_limits = case.instance, case.ingester
     try:
         return stand.ask(last.method, last.path, last.body, tenant, **dict(last.headers))
     finally:
-        stand.instance = DistributorInstanceLimits()
+        stand.instance, stand.cluster.ingester_limits = DistributorInstanceLimits(), IngesterInstanceLimits()
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -387,23 +270,41 @@ def test_an_instance_takes_so_many_samples_a_second(stand: Stand) -> None:
     assert (status, f"(err-mimir-{case.error})" in text) == (500, True), text
 
 
+def test_an_ingester_takes_so_many_requests_at_once(stand: Stand) -> None:
+    (node,) = stand.cluster.nodes.values()
+    batch = write_batch(new=[(UP, [(NOW_MS, 1.0)])])
+    case = Case(
+        "ingester-max-inflight-push-requests", 500, (TWO,),
+        ingester=IngesterInstanceLimits(max_inflight_push_requests=1),
+    )  # fmt: skip
+    with node.ingester._instance_limits.push([batch]):  # somebody else's
+        status, text, _ = answer(stand, case)
+    assert (status, f"(err-mimir-{case.error})" in text) == (500, True), text
+
+
+def test_an_ingester_takes_so_many_samples_a_second(stand: Stand) -> None:
+    (node,) = stand.cluster.nodes.values()
+    rate = node.ingester._instance_limits._rate = EwmaRate(stand.cluster.clock.monotonic_s() - 1)
+    rate.add(100, stand.cluster.clock.monotonic_s() - 1)
+    case = Case("ingester-max-ingestion-rate", 500, (TWO,), ingester=IngesterInstanceLimits(max_ingestion_rate=1.0))
+    status, text, _ = answer(stand, case)
+    assert (status, f"(err-mimir-{case.error})" in text) == (500, True), text
+
+
 def test_the_page_says_of_every_error_what_was_seen_here() -> None:
     written = {(hit.error, hit.status) for hits in HITS.values() for hit in hits}
     written |= {(hit.error, hit.status) for _, hit, _ in FIXED}
     seen = {(case.error, case.status) for case in CASES if case.status != 529}
-    seen |= {("distributor-max-inflight-push-requests", 500), ("distributor-max-ingestion-rate", 500)}
+    for who in ("distributor", "ingester"):
+        seen |= {(f"{who}-max-inflight-push-requests", 500), (f"{who}-max-ingestion-rate", 500)}
     assert written == seen
 
 
 def test_the_page_has_every_limit_and_who_enforces_it() -> None:
     text = page(Settings())
     assert "| `max_global_series_per_user` | `-ingester.max-global-series-per-user` | `150000` |" in text
-    assert "not built yet: the ruler" in text or modules_reading("ruler_max_rules_per_rule_group")
     for path in HITS:
-        name = path.rpartition(".")[2]
-        assert modules_reading(name), f"{path} is said to be enforced, and nothing reads it"
-    root = Path(__file__).resolve().parents[2] / "mimir_ray"
-    assert all((root / where).exists() for _, _, where in FIXED)
+        assert path in {one.name for _, settings in sections(Settings()) for one in settings}
 
 
 # What of a request that is refused is stored, and which checks can be skipped.

@@ -51,6 +51,7 @@ BATCHES = st.builds(
     new_values=column(np.float64),
     start_timestamps=st.none() | column(np.int64),
     new_start_timestamps=st.none() | column(np.int64),
+    zeros_within_ms=st.integers(0, 300_000),
 )
 RESULTS = st.builds(
     WriteResult,

@@ -33,6 +33,7 @@ from mimir_ray.cluster.ring.shuffle_shard import LookBackCache, ShardCache
 from mimir_ray.cluster.ring.watcher import RingWatcher
 from mimir_ray.cluster.transport.base import RING, Address, Client, Retry
 from mimir_ray.cluster.transport.in_process import InProcessTransport
+from mimir_ray.config.instance_limits import IngesterInstanceLimits
 from mimir_ray.config.limits import Limits
 from mimir_ray.config.overrides import RuntimeConfig, RuntimeConfigSettings, RuntimeDefaults
 from mimir_ray.config.units import Duration
@@ -93,6 +94,7 @@ class Node:
             lambda: self.watcher.view(INGESTER),
             self.id,
             bucket=cluster.bucket if cluster.tsdb else None,
+            instance_limits=lambda: cluster.ingester_limits,
         )
         address = Address("ingester", str(number)).actor_name
         desc = InstanceDesc(
@@ -210,6 +212,7 @@ class Cluster:
         self.clock = ManualClock(NOW_MS)
         defaults = {"out_of_order_time_window": Duration(3_600_000), "query_ingesters_within": Duration(0)}
         self.limits = Limits(**{**defaults, **limits})  # type: ignore[arg-type]
+        self.ingester_limits = IngesterInstanceLimits()
         self.tsdb = tsdb
         self.zones = zones
         self.options = RingOptions(replication_factor, zone_aware=len(zones) > 1)

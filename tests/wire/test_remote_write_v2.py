@@ -1,4 +1,7 @@
-"""The scanner of remote write 2.0 reads what protobuf reads, and refuses what is malformed."""
+"""The scanner of remote write 2.0 reads what protobuf reads, and refuses what is malformed.
+
+Slow twin of its kernels (`find_symbols`, `hash_symbols` and those below): protobuf's own parser.
+"""
 
 from __future__ import annotations
 
@@ -110,6 +113,72 @@ def requests(draw: st.DrawFn) -> Any:
 @given(requests())
 @settings(deadline=None)  # the first example compiles
 def test_it_reads_what_protobuf_writes(message: Any) -> None:
+    assert_read(message)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_plain_series_and_others_by_turns_are_read_alike(seed: int) -> None:
+    """Runs of series as senders have them (`read_plain`, `hash_plain`), and of ones with anything else (`_scan`)."""
+    rng = random.Random(seed)
+    writer = Writer()
+    while len(writer.message.timeseries) < 300:
+        plain = rng.random() < 0.5
+        for at in range(rng.choice((1, 5, 20, 60))):
+            labels = [
+                ("__name__", f"n{at % 7}"),
+                *((f"l{n}", str(rng.randrange(300))) for n in range(rng.randrange(9))),
+            ]
+            about = {"type": at % 4, "help": f"h{at % 3}", "unit": rng.choice(("", "s"))} if rng.random() < 0.7 else {}
+            sample = (1_700_000_000_000 + at, rng.choice((0.0, 1.5)), rng.choice((0, 0, 1_600_000_000_000)))
+            one = writer.series(labels, [sample], **about)
+            if not plain:
+                match rng.randrange(4):
+                    case 0:
+                        one.samples.add(timestamp=5, value=2.0)
+                    case 1:
+                        del one.samples[:]
+                    case 2:
+                        refs = [writer.symbol("trace"), writer.symbol("x")]
+                        one.exemplars.add(labels_refs=refs, value=1.0, timestamp=7)
+                    case 3:
+                        one.created_timestamp = 9
+    scan = assert_read(writer.message)
+    assert scan.families is not None
+    told = {
+        (one.family, one.type, one.help, one.unit) for one in scan.read_families(np.arange(len(scan.families.keys)))
+    }
+    assert told == {
+        (family_name(name, METRIC_TYPES[kind]), METRIC_TYPES[kind], texts[0], texts[1])
+        for name, kind, *texts in (
+            (
+                writer.message.symbols[one.labels_refs[1]], one.metadata.type,
+                writer.message.symbols[one.metadata.help_ref], writer.message.symbols[one.metadata.unit_ref],
+            )
+            for one in writer.message.timeseries
+        )
+        if kind or texts[0] or texts[1]
+    }  # fmt: skip
+    odd = Writer()
+    for labels in resolved(writer.message):
+        odd.series([(name.decode(), value.decode()) for name, value in labels])
+    again = scan_write_request_v2(odd.bytes(), KEY)
+    assert again.hash_low.tolist() == scan.hash_low.tolist() and again.hash_high.tolist() == scan.hash_high.tolist()
+
+
+@pytest.mark.parametrize("at", [0, 1, 40, 99])
+def test_what_is_malformed_behind_plain_series_is_named(at: int) -> None:
+    writer = Writer()
+    for number in range(100):
+        writer.series([("__name__", str(number))], [(1, 1.0)])
+    writer.message.timeseries[at].labels_refs[1] = 1000
+    with pytest.raises(MalformedProtobuf, match="invalid label reference"):
+        scan_write_request_v2(writer.bytes(), KEY)
+    del writer.message.timeseries[at].labels_refs[1]
+    with pytest.raises(MalformedProtobuf, match="odd number of label references"):
+        scan_write_request_v2(writer.bytes(), KEY)
+
+
+def assert_read(message: Any) -> WriteScan:
     scan = scan_write_request_v2(message.SerializeToString(), KEY)
     assert labels_in(scan) == resolved(message)
     assert samples_in(scan) == [
@@ -141,6 +210,7 @@ def test_it_reads_what_protobuf_writes(message: Any) -> None:
     for row, (_, one) in enumerate(expected):
         texts = [message.symbols[ref].encode() for ref in one.labels_refs]
         assert parse_labels(found.labels, cuts[row], cuts[row + 1]) == list(zip(texts[::2], texts[1::2], strict=True))
+    return scan
 
 
 def test_equal_series_have_equal_hashes_whatever_their_symbols_are_numbered() -> None:

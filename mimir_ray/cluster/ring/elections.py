@@ -147,5 +147,5 @@ def decode(data: bytes, now_ms: int) -> dict[str, dict[str, Elected]]:
             }
             for tenant, clusters in state["elected"].items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise Corruption(f"saved elections cannot be read: {error!r}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 from collections.abc import Mapping
@@ -83,7 +82,7 @@ def decode(data: bytes) -> dict[RingName, SavedRing]:
             by_id = {one.id: one for one in instances}
             found[RingName(ring)] = SavedRing(int(saved["version"]), by_id, replication)
         return found
-    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise Corruption(f"saved rings cannot be read: {error!r}") from error
 
 

@@ -112,6 +112,7 @@ def otlp_settings(limits: Limits) -> OtlpSettings:
         limits.otel_promote_scope_metadata,
         limits.otel_convert_histograms_to_nhcb,
         limits.otel_native_delta_ingestion,
+        limits.otel_created_timestamp_zero_ingestion_enabled,
     )
 
 

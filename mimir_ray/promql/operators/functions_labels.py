@@ -45,7 +45,8 @@ def _relabelled(matrix: StepMatrix, name: str, codes: NDArray[np.int32], changed
 
 
 @functools.lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> Any:
+def compiled_regex(pattern: str) -> Any:
+    """Of `label_replace`: with its groups, anchored. Remembered."""
     options = re2.Options()
     options.log_errors = False
     return re2.compile(f"^(?s:{pattern})$", options)
@@ -55,7 +56,7 @@ def _label_replace(matrix: StepMatrix, params: tuple[ScalarSteps | str, ...], co
     """Upstream: promql/functions.go evalLabelReplace."""
     target, replacement, source, pattern = _texts(params)
     try:
-        regex = _compiled(pattern)
+        regex = compiled_regex(pattern)
     except (re2.error, UnicodeEncodeError):
         raise InvalidFunctionArgument(f"invalid regular expression in label_replace(): {pattern}") from None
     if not _is_label_name(target):

@@ -61,13 +61,14 @@ class Fragment:
 
 
 @lru_cache(maxsize=512)
-def _unpack(packed: bytes) -> PlanNode:
+def unpack(packed: bytes) -> PlanNode:
+    """The node that was packed (`Exchange.packed`). Remembered."""
     return pickle.loads(packed)  # type: ignore[no-any-return]  # noqa: S301  (of the same cluster)
 
 
 def _unpacked(packed: bytes, steps: tuple[int, int, int], rest: tuple[Any, ...]) -> Fragment:
     delayed, max_samples, count, shard, reads, max_bytes, type_labels = rest
-    node, times = _unpack(packed), Steps(*steps)
+    node, times = unpack(packed), Steps(*steps)
     return Fragment(node, times, delayed, max_samples, count, shard, Reads(*reads), max_bytes, type_labels, packed)
 
 

@@ -146,6 +146,7 @@ class Admission:
             start_timestamps,
             exemplars,
             scan.section_writer,
+            scan.zeros_within_ms,
         )
 
     def refuse_histograms(self, refusals: Refusals) -> None:

@@ -55,12 +55,14 @@ class DistributorConfig:
         flag="distributor.max-recv-msg-size",
         minimum=1,
         help="Largest push request, compressed or not.",
+        enforced_by=("gateway/app.py", "gateway/blueprints/push.py"),
     )
     max_otlp_request_size: Bytes = setting(
         Bytes(100 << 20),
         flag="distributor.max-otlp-request-size",
         minimum=1,
         help="Largest OTLP request, compressed or not.",
+        enforced_by=("gateway/app.py", "gateway/blueprints/otlp.py"),
     )
     max_influx_request_size: Bytes = setting(
         Bytes(100 << 20),
@@ -68,6 +70,7 @@ class DistributorConfig:
         category="experimental",
         minimum=1,
         help="Largest request of Influx line protocol, compressed or not.",
+        enforced_by=("gateway/blueprints/influx.py",),
     )
     influx_endpoint_enabled: bool = setting(
         False,

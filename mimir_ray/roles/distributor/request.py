@@ -50,8 +50,8 @@ class PreparedWrite:
     `ids`: int32[S] in the tenant's cache of `generation` under `ring_version`. The labels of series s are
     `data[starts[s]:ends[s]]`, in canonical form if `canonical[s]`; `canonicalise` makes it so. `rows`: int32[N]
     ascending, the series of each sample, or None where series s has just sample s. `histograms`: what boxed values are.
-    `start_timestamps`: int64[N] or None; see `WriteBatch`. `section_writer`: that of the scan, where labels are written
-    only when somebody needs them; `starts`, `ends` are then as in wire.write_scan.WriteScan.
+    `start_timestamps`: int64[N] or None, `zeros_within_ms`: see `WriteBatch`. `section_writer`: that of the scan, where
+    labels are written only when somebody needs them; `starts`, `ends` are then as in wire.write_scan.WriteScan.
     """
 
     tenant: TenantId
@@ -71,6 +71,7 @@ class PreparedWrite:
     start_timestamps: NDArray[np.int64] | None = None
     exemplars: PreparedExemplars | None = None
     section_writer: SectionWriter | None = None
+    zeros_within_ms: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -241,7 +242,7 @@ def first_batch(write: PreparedWrite, leg: Leg, cache: SeriesCache) -> tuple[Wri
     if leg.known is None:
         batch = WriteBatch(
             write.tenant, incarnation, leg.references, write.timestamps, write.values, metadata=leg.metadata,
-            start_timestamps=write.start_timestamps,
+            start_timestamps=write.start_timestamps, zeros_within_ms=write.zeros_within_ms,
         )  # fmt: skip
         _attach_histograms(batch, write.histograms)
         batch.exemplars = exemplar_columns(write, leg.exemplars_of(write))
@@ -333,6 +334,7 @@ def _labelled(
         write.timestamps[samples],
         write.values[samples],
         new_start_timestamps=None if write.start_timestamps is None else write.start_timestamps[samples],
+        zeros_within_ms=write.zeros_within_ms,
     )
     return batch, rows.astype(np.int32)
 

@@ -30,6 +30,7 @@ from mimir_ray.model.exemplars import SeriesExemplars
 from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.metadata import Metadata
 from mimir_ray.model.tenant import TenantId
+from mimir_ray.promql.caches import shared_caches
 from mimir_ray.promql.plan.fragment import Fragment, FragmentPart
 from mimir_ray.promql.source import Selection
 from mimir_ray.roles.api import FlushUnderWay, Page, TenantPage, TenantStats, TsdbPage, WriteBatch, WriteResult
@@ -38,6 +39,7 @@ from mimir_ray.roles.ingester.config import IngesterConfig, TsdbConfig
 from mimir_ray.roles.ingester.ingester import Ingester, IngesterNotReady, has_been_used
 from mimir_ray.roles.ingester.metrics import IngesterMetrics, LifeCycleMetrics
 from mimir_ray.roles.ingester.shutdown import ShutdownPlan
+from mimir_ray.telemetry.caches import show_caches
 from mimir_ray.telemetry.metrics import expose, process_registry
 
 log = structlog.get_logger(__name__)
@@ -99,6 +101,8 @@ class IngesterActor:
         ring = transport.client(RING)
         instance = InstanceId(f"ingester-{spec.instance}")
         self._watcher = RingWatcher(ring, {RING_NAME: ring_options(spec.ingester)}, self._clock)
+        life_cycle = LifeCycleMetrics(self._registry)
+        show_caches(self._registry, {**shared_caches(), "selections": life_cycle.selections})
         self._ingester = Ingester(
             spec.directory,
             spec.tsdb,
@@ -108,7 +112,7 @@ class IngesterActor:
             self._runtime.limits,
             lambda: self._watcher.view(RING_NAME),
             instance,
-            LifeCycleMetrics(self._registry),
+            life_cycle,
             open_bucket(spec.bucket, "ingester", self._registry),
             random.random,
             spec.ingester.metadata_retain_period.ms,

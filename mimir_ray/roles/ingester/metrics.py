@@ -8,6 +8,7 @@ from contextlib import suppress
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from mimir_ray.model.write import Refusal
+from mimir_ray.telemetry.caches import CacheStats
 from mimir_ray.telemetry.metrics import DURATION_BUCKETS
 from mimir_ray.tsdb.database import DatabaseStats
 from mimir_ray.tsdb.exemplars import ExemplarStore
@@ -213,6 +214,8 @@ class LifeCycleMetrics:
         self.idle_closed = counter("idle_tsdb_checks_total", "Looks at tenants whether to close them.", ("result",))
         for result in IDLE_RESULTS:
             self.idle_closed.labels(result)
+        self._selections: dict[str, CacheStats] = {}
+        self._selections_closed = CacheStats()
 
     def count(self, tenant: str, before: DatabaseStats | None, now: DatabaseStats) -> None:
         """Adds what changed since the last look at a tenant's database."""
@@ -223,6 +226,7 @@ class LifeCycleMetrics:
         created = now.head.created - (before.head.created if before else 0)
         removed = now.head.removed - (before.head.removed if before else 0)
         late = now.head.appended_late - (before.head.appended_late if before else 0)
+        self._selections[tenant] = now.head.selections
         self.series_created.labels(tenant).inc(created)
         self.series_removed.labels(tenant).inc(removed)
         self.late_samples.labels(tenant).inc(late)
@@ -233,8 +237,15 @@ class LifeCycleMetrics:
         self.blocks_bytes.labels(tenant).set(now.block_bytes)
         self.symbol_bytes.labels(tenant).set(now.head.symbol_bytes)
 
+    def selections(self) -> CacheStats:
+        """Of all tenants, those that were closed too."""
+        found = [*list(self._selections.values()), self._selections_closed]
+        return CacheStats(*(sum(column) for column in zip(*found, strict=True)))
+
     def forget(self, tenant: str) -> None:
         """A tenant was closed."""
+        gone, before = self._selections.pop(tenant, CacheStats()), self._selections_closed
+        self._selections_closed = CacheStats(before.requests + gone.requests, before.hits + gone.hits, 0)
         for family in (
             self.series_created, self.series_removed, self.late_samples, self.blocks_bytes, self.symbol_bytes
         ):  # fmt: skip

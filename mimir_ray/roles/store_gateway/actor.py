@@ -25,10 +25,12 @@ from mimir_ray.config.overrides import RuntimeConfig, RuntimeConfigSettings, Run
 from mimir_ray.errors import Unavailable
 from mimir_ray.model.selection import Selection
 from mimir_ray.model.tenant import TenantId
+from mimir_ray.promql.caches import shared_caches
 from mimir_ray.roles.api import BlocksNames, BlocksPage
 from mimir_ray.roles.store_gateway.config import StoreGatewayConfig
 from mimir_ray.roles.store_gateway.metrics import StoreGatewayMetrics
 from mimir_ray.roles.store_gateway.store_gateway import StoreGateway
+from mimir_ray.telemetry.caches import show_caches
 from mimir_ray.telemetry.metrics import expose, process_registry
 
 log = structlog.get_logger(__name__)
@@ -77,6 +79,7 @@ class StoreGatewayActor:
         self._clock = SystemClock()
         self._registry = process_registry()
         self._runtime = RuntimeConfig(spec.runtime, spec.defaults, self._registry)
+        show_caches(self._registry, shared_caches())
         ring = transport.client(RING)
         instance = InstanceId(f"store-gateway-{spec.instance}")
         self._changed = threading.Event()

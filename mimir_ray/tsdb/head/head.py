@@ -19,7 +19,6 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ from mimir_ray.tsdb.exemplars import ExemplarStore
 from mimir_ray.tsdb.family_metadata import FamilyMetadata
 from mimir_ray.tsdb.index.columns import IndexView, strings_of
 from mimir_ray.tsdb.index.compaction import without_dropped
-from mimir_ray.tsdb.index.interning import shard_filter
+from mimir_ray.tsdb.index.interning import check_labels, shard_filter
 from mimir_ray.tsdb.index.postings import Postings, walk_pairs
 from mimir_ray.tsdb.index.series_index import SeriesIndex
 from mimir_ray.tsdb.index.tokens import series_tokens
@@ -57,6 +56,8 @@ from .sample_log import LATE_LENGTH, LOG_LENGTH, MAX_TIME, MIN_TIME, NO_TIME_MAX
 from .selected import SelectedSeries
 from .settings import NO_LIMITS, HeadSettings, PushLimits
 from .start_timestamps import StartsLook, StartTimestamps
+from .stats import HeadStats
+from .zero_samples import find_zeros, with_zeros
 
 _REASONS = {
     sample_log.REFUSED_OUT_OF_ORDER: "sample-out-of-order",
@@ -67,30 +68,6 @@ _REASONS = {
 }
 
 Journal = Callable[[list[wal_records.Record]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class HeadStats:
-    series: int
-    """Live ones."""
-    references: int
-    min_time: int | None
-    """ms, of any sample ever taken; None: there was none."""
-    max_time: int | None
-    log_samples: int
-    late_log_samples: int
-    closed_chunks: int
-    bytes: int
-    """Memory of all arrays, room that is not used yet included."""
-    appended: int
-    """Samples taken since the start, and those of them that were late."""
-    appended_late: int
-    flushes: int
-    created: int
-    """Series that were made since the start, and that were dropped."""
-    removed: int
-    symbol_bytes: int
-    """Memory of the strings of labels."""
 
 
 class Head:
@@ -180,6 +157,7 @@ class Head:
                 batch.values,
                 batch.histograms,
                 starts,
+                batch.zeros_within_ms,
                 now_ms,
                 limits,
                 records,
@@ -193,7 +171,7 @@ class Head:
             references = new_references[batch.new_series]
             statuses = self._append(
                 references, batch.new_timestamps, batch.new_values, batch.histograms, new_starts,
-                now_ms, limits, records, False,
+                batch.zeros_within_ms, now_ms, limits, records, False,
             )  # fmt: skip
             if statuses is not None:
                 self._refuse(statuses, batch, references, batch.new_timestamps, known, limits, refusals)
@@ -224,6 +202,7 @@ class Head:
         values: NDArray[np.float64],
         histograms: HistogramColumns | None,
         starts: NDArray[np.int64] | None,
+        zeros_within_ms: int,
         now_ms: int,
         limits: PushLimits,
         records: list[wal_records.Record],
@@ -236,15 +215,23 @@ class Head:
         if known and len(references) and int(references.min()) < 0:
             # Negative ones mean "refused by a limit" to the kernel; from outside they are just unknown.
             references = np.where(references < 0, np.int32(2**31 - 1), references)
-        sent = values
-        values, added = number_histograms(references, timestamps, values, histograms, self._memory, self._histograms)
-        if added is not None:
-            records.append(wal_records.encode_histograms(added[0], added[2], pack(added[1])))
         newest = int(self._memory.marks[MAX_TIME])
         if newest == NO_TIME_MAX:
             newest = int(timestamps[0])
         # Upstream: tsdb/head.go appendableMinValidTime.
         min_valid = max(newest - self.settings.chunk_range_ms // 2, self._min_valid_time, NO_TIME_MAX + 1)
+        own = None
+        if zeros_within_ms and starts is not None:
+            last_times = self._memory.last_times[: self._memory.series]
+            zeros = find_zeros(references, timestamps, starts, zeros_within_ms, min_valid, last_times)
+            if zeros is not None:
+                own, references, timestamps, values, histograms, starts = with_zeros(
+                    zeros, references, timestamps, values, histograms, starts
+                )
+        sent = values
+        values, added = number_histograms(references, timestamps, values, histograms, self._memory, self._histograms)
+        if added is not None:
+            records.append(wal_records.encode_histograms(added[0], added[2], pack(added[1])))
         window = limits.out_of_order_window_ms
         late_min = max(newest - window, NO_TIME_MAX + 1)
         counts = np.zeros(sample_log.STATUSES, np.int64)
@@ -278,7 +265,9 @@ class Head:
             if counts[status]:
                 rows = np.flatnonzero(statuses == status)
                 records.append(wal_records.encode_samples(references[rows], timestamps[rows], values[rows], late))
-        return statuses if taken < len(references) else None
+        if taken == len(references):
+            return None
+        return statuses if own is None else statuses[own]
 
     def _refuse(
         self,
@@ -493,6 +482,7 @@ class Head:
                 created=self._created,
                 removed=self._removed,
                 symbol_bytes=self._index.symbol_bytes,
+                selections=self._selected.stats,
             )
 
     def active_since(self, time_ms: int) -> int:
@@ -594,7 +584,7 @@ class Head:
         self._activity.renumber(kept)
         self._index = without_dropped(self._index)
         self._postings = Postings(self._index)
-        self._selected = SelectedSeries(self._index, self._postings)
+        self._selected = SelectedSeries(self._index, self._postings, self._selected.stats)
         self.incarnation = secrets.randbits(63)
 
     def _drop(self, references: NDArray[np.int32]) -> None:
@@ -644,6 +634,12 @@ class Head:
 
     def replay(self, kind: int, payload: bytes) -> None:
         """Applies one record of the write-ahead log. Raises `InvalidRecord`."""
+        try:
+            self._replay(kind, payload)
+        except ClientError as error:  # of a sender, it would be its mistake
+            raise wal_records.InvalidRecord(kind, error.describe()) from error
+
+    def _replay(self, kind: int, payload: bytes) -> None:
         with self._lock:
             if kind == wal_records.SERIES:
                 series = wal_records.decode_series(payload)
@@ -678,6 +674,8 @@ class Head:
                 exemplars = wal_records.decode_exemplars(payload)
                 if int(exemplars[0].max(initial=-1)) >= len(self._index):
                     raise wal_records.InvalidRecord(kind, "a reference that does not exist")
+                if check_labels(np.frombuffer(exemplars[3], np.uint8), exemplars[4]) < 0:
+                    raise wal_records.InvalidRecord(kind, "malformed labels")
                 self._exemplars.add(*exemplars)
             elif kind == wal_records.DROPPED:
                 references = wal_records.decode_dropped(payload)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.model.matchers import Matcher
+from mimir_ray.telemetry.caches import CacheStats
 from mimir_ray.tsdb.index.postings import Postings
 from mimir_ray.tsdb.index.series_index import SeriesIndex
 
@@ -22,15 +23,23 @@ _REFERENCES_MAX = 1 << 21
 _Entry = tuple[int, int, NDArray[np.int32]]
 """(series that there were, how many of them were dropped, references)."""
 
+_NOTHING = CacheStats()
+
 
 class SelectedSeries:
     """Of one index, used under the lock that guards it."""
 
-    def __init__(self, index: SeriesIndex, postings: Postings) -> None:
+    def __init__(self, index: SeriesIndex, postings: Postings, before: CacheStats = _NOTHING) -> None:
+        """`before`: of its predecessor, whose counts it continues."""
         self._index = index
         self._postings = postings
         self._known: OrderedDict[tuple[Matcher, ...], _Entry] = OrderedDict()
         self._size = 0
+        self._requests, self._hits = before.requests, before.hits
+
+    @property
+    def stats(self) -> CacheStats:
+        return CacheStats(self._requests, self._hits, len(self._known))
 
     @property
     def bytes(self) -> int:
@@ -42,11 +51,13 @@ class SelectedSeries:
         count = len(self._index)
         dropped = count - self._index.live
         entry = self._known.pop(matchers, None)
+        self._requests += 1
         if entry is not None:
             self._size -= len(entry[2])
         if entry is None or entry[1] != dropped:
             references = self._postings.select(matchers)
         else:
+            self._hits += 1
             references = entry[2]
             if entry[0] < count and len(newer := self._postings.select(matchers, entry[0])):
                 references = np.concatenate((references, newer))

@@ -199,7 +199,7 @@ def _header(path: Path, data: NDArray[np.uint8]) -> tuple[dict[str, Any], int]:
         raise DamagedCheckpoint(str(path), "checksum mismatch in the header")
     try:
         header = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedCheckpoint(str(path), f"header: {error}") from None
     if not isinstance(header, dict):
         raise DamagedCheckpoint(str(path), "header is no object")

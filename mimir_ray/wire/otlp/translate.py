@@ -33,6 +33,8 @@ from .values import Attributes, attribute_of, plain_float
 
 DELTA, CUMULATIVE = 1, 2
 LOOKBACK_MS = 300_000
+ZEROS_WITHIN_MS = 300_000
+"""How long before a point its start may lie to become a sample."""
 TARGET_INFO = "target_info"
 TARGET_SAMPLES_MAX = 1000
 """Of one resource in one request; upstream has no bound, so that two distant timestamps are a flood."""
@@ -59,6 +61,9 @@ class OtlpSettings:
     promote_scope_metadata: bool = False
     convert_histograms_to_nhcb: bool = False
     native_delta: bool = False
+    zero_samples: bool = False
+    """Whether what is counted is 0 where it begins. Upstream: pkg/distributor/otlpappender. Differs: gauges are not, as
+    they count nothing."""
 
 
 @dataclass(slots=True)
@@ -198,13 +203,13 @@ class Translation:
 
 
 @lru_cache(maxsize=1 << 15)
-def _encoded_label(label: tuple[str, str]) -> bytes:
+def encoded_label(label: tuple[str, str]) -> bytes:
     return encode_labels([(label[0].encode(), label[1].encode())])
 
 
 def _encoded(labels: dict[str, str]) -> bytes:
     """The label section. Characters sort as their bytes in UTF-8 do."""
-    return b"".join(map(_encoded_label, sorted(pair for pair in labels.items() if pair[1])))
+    return b"".join(map(encoded_label, sorted(pair for pair in labels.items() if pair[1])))
 
 
 def _present(labels: dict[str, str], **more: str) -> dict[str, str]:
@@ -255,6 +260,8 @@ def scan_otlp(data: bytes, key: HashKey, settings: OtlpSettings) -> OtlpScan:
         point_metric, point_start, point_end, times, start_times, exemplars,
         row_point, parts, bounds, values, low, high,
     )  # fmt: skip
+    if settings.zero_samples:
+        start_times[kinds[point_metric] == points.GAUGE] = 0
     targets = _targets(request, metrics, point_metric, times)
     target_hashes = np.array(
         [_hash(key, "target", settings, request.resources[one].raw) for one, _ in targets], np.uint64
@@ -296,6 +303,7 @@ def scan_otlp(data: bytes, key: HashKey, settings: OtlpSettings) -> OtlpScan:
         len(native),
         len(data),
         start_timestamps=begun if begun.any() else None,
+        zeros_within_ms=ZEROS_WITHIN_MS if settings.zero_samples else 0,
         translation=Translation(
             request,
             settings,

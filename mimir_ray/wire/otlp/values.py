@@ -27,13 +27,13 @@ def read_key_value(data: bytes, start: int, end: int) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=1 << 15)
-def _remembered(raw: bytes) -> tuple[str, str]:
+def remembered_attribute(raw: bytes) -> tuple[str, str]:
     return read_key_value(raw, 0, len(raw))
 
 
 def attribute_of(raw: bytes) -> tuple[str, str]:
     """As `read_key_value` of a whole message. Senders repeat their attributes, so short ones are remembered."""
-    return _remembered(raw) if len(raw) <= _REMEMBERED_BYTES else read_key_value(raw, 0, len(raw))
+    return remembered_attribute(raw) if len(raw) <= _REMEMBERED_BYTES else read_key_value(raw, 0, len(raw))
 
 
 def read_attributes(data: bytes, start: int, end: int, number: int, message: str) -> Attributes:

@@ -30,6 +30,7 @@ from mimir_ray.roles.ingester.ingester import CLOSED_SUFFIX, Ingester, IngesterN
 from mimir_ray.roles.ingester.life_cycle import Reduction, early_compactions
 from mimir_ray.roles.ingester.metrics import IngesterMetrics, LifeCycleMetrics
 from mimir_ray.roles.ingester.shipper import SHIPPED_FILE
+from mimir_ray.telemetry.caches import CacheStats
 from mimir_ray.testing.writes import write_batch
 from mimir_ray.tsdb.block.meta import BlockMeta
 from mimir_ray.tsdb.block.reader import Block
@@ -75,6 +76,7 @@ class Setup:
 
     def start(self) -> None:
         self.registry = CollectorRegistry()
+        self.life_cycle = LifeCycleMetrics(self.registry)
         self.ingester = Ingester(
             self.folder,
             self.config,
@@ -84,7 +86,7 @@ class Setup:
             lambda tenant: self.limits,
             lambda: self.ring,
             ME,
-            LifeCycleMetrics(self.registry),
+            self.life_cycle,
             self.bucket,
         )
         self.ingester.open()
@@ -376,3 +378,14 @@ def test_fragments_see_blocks_and_prove_that_their_series_are_ours(setup: Setup)
         setup.ingester.evaluate(TENANT, fragment("sum(m)", NOW), 2)
     # They have left the head, and this range has no block: so nothing of others is read.
     assert setup.ingester.evaluate(TENANT, fragment("sum(m)", NOW + HOUR), 2) == []
+
+
+def test_remembered_selections_of_tenants_that_were_closed_are_still_counted(setup: Setup) -> None:
+    for tenant in ("team-a", "team-b"):
+        setup.push((NOW, 1.0), tenant=tenant)
+        for _ in range(3):
+            setup.count(tenant)
+    setup.ingester.maintain()
+    assert setup.life_cycle.selections() == CacheStats(requests=6, hits=4, items=2)
+    setup.life_cycle.forget("team-a")
+    assert setup.life_cycle.selections() == CacheStats(requests=6, hits=4, items=1)

@@ -14,6 +14,7 @@ from mimir_ray.model.labels import Labels, labels_of
 from mimir_ray.model.matchers import Matcher, MatchType
 from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import STALE_NAN
+from mimir_ray.telemetry.caches import CacheStats
 from mimir_ray.testing.writes import write_batch
 from mimir_ray.tsdb.chunks.files import ChunkFiles
 from mimir_ray.tsdb.head import selected
@@ -102,3 +103,18 @@ def test_only_wanted_labels_are_given(tmp_path: Path) -> None:
     assert batch.labels.names == ("__name__", "job")
     assert batch.labels.to_labels() == [(("__name__", "x"), ("job", "of a1")), (("__name__", "x"), ("job", "j"))]
     assert sorted(batch.labels.table.strings) == ["", "j", "of a1", "x"]
+
+
+def test_selections_that_were_remembered_are_counted_over_a_renumbering(tmp_path: Path) -> None:
+    head = Head(ChunkFiles(tmp_path), HeadSettings(dropped_series_min=0))
+    head.push([write_batch(new=[(pod(name), [(1, 1.0)]) for name in ("a1", "b", "c")])], 0)
+    asked = Selection(PODS, 0, 100)
+    for _ in range(3):
+        found(head, asked)
+    assert head.stats.selections == CacheStats(requests=3, hits=2, items=1)
+    head.push([write_batch(new=[(pod("a2"), [(50, 2.0)])])], 0)
+    head.truncate(20)
+    assert head.collect() == 3 and head.renumber()
+    assert head.stats.selections == CacheStats(requests=3, hits=2, items=0)
+    assert set(found(head, asked)) == {pod("a2")}
+    assert head.stats.selections == CacheStats(requests=4, hits=2, items=1)
