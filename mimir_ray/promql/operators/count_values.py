@@ -88,11 +88,15 @@ def _count_texts(
 
 
 def format_histogram(histogram: FloatHistogram) -> str:
-    """Upstream: FloatHistogram.String."""
-    lower, upper, counts = (each.tolist() for each in histogram.buckets())
+    """Upstream: FloatHistogram.String. Unlike in answers a negative zero bucket is shown."""
     shown = [f"count:{go_float(histogram.count)}", f"sum:{go_float(histogram.sum)}"]
-    for low, high, count in zip(lower, upper, counts, strict=True):
-        if count:
-            opening, closing = boundaries(histogram, low, high)
-            shown.append(f"{opening}{go_float(low)},{go_float(high)}{closing}:{go_float(count)}")
+    threshold = histogram.zero_threshold
+    zero = np.array([-threshold]), np.array([threshold]), np.array([histogram.zero_count])
+    below = [each[::-1] for each in (*histogram.negative_bounds(), histogram.negative_counts)]
+    above = *histogram.positive_bounds(), histogram.positive_counts
+    for lower, upper, counts in (below, zero, above):
+        for low, high, count in zip(lower.tolist(), upper.tolist(), counts.tolist(), strict=True):
+            if count:
+                opening, closing = boundaries(histogram, low, high)
+                shown.append(f"{opening}{go_float(low)},{go_float(high)}{closing}:{go_float(count)}")
     return "{" + ", ".join(shown) + "}"

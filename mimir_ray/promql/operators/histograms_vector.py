@@ -18,6 +18,7 @@ from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.histogram_trim import fraction_below
 from mimir_ray.model.series import StepMatrix
 from mimir_ray.promql.annotations import Annotations
+from mimir_ray.promql.kernels.elementwise import power_of_two
 from mimir_ray.promql.syntax.ast import Span
 
 from .functions_base import FunctionContext, ScalarSteps, VectorFunction
@@ -116,8 +117,8 @@ def quantile(q: float, histogram: FloatHistogram, name: str, annotations: Annota
         return low + (high - low) * fraction
     log_low, log_high = math.log2(abs(low)), math.log2(abs(high))
     if low > 0:
-        return float(np.exp2(log_low + (log_high - log_low) * fraction))
-    return -float(np.exp2(log_high + (log_low - log_high) * (1 - fraction)))
+        return power_of_two(log_low + (log_high - log_low) * fraction)
+    return -power_of_two(log_high + (log_low - log_high) * (1 - fraction))
 
 
 def fraction(
