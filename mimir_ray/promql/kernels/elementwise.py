@@ -1,6 +1,6 @@
 """Functions of one value that numpy has not, or not with Go's results.
 
-Go's natural logarithm and its powers of two are fdlibm's; base 2 derives from the former, and base 10 from base 2.
+Go's natural logarithm is fdlibm's; base 2 derives from it, and base 10 from base 2.
 Go's Max and Min let an infinity win over NaN and tell the zeros apart.
 """
 
@@ -27,12 +27,6 @@ _L4 = 2.222219843214978396e-01
 _L5 = 1.818357216161805012e-01
 _L6 = 1.531383769920937332e-01
 _L7 = 1.479819860511658591e-01
-# The polynomial of the exponential: fdlibm, e_exp.c.
-_P1 = 1.66666666666666657415e-01
-_P2 = -2.77777777770155933842e-03
-_P3 = 6.61375632143793436117e-05
-_P4 = -1.65339022054652515390e-06
-_P5 = 4.13813679705723846039e-08
 
 
 @device
@@ -66,17 +60,6 @@ def binary_logarithm(value):  # type: ignore[no-untyped-def]
     if fraction == 0.5:  # exact for powers of two
         return float(exponent - 1)
     return natural_logarithm(fraction) * _ONE_BY_LN_2 + float(exponent)
-
-
-def power_of_two(exponent: float) -> float:
-    """2 to a finite power, with Go's last digit. Upstream: Go's math.Exp2, after fdlibm."""
-    whole = int(exponent + 0.5) if exponent > 0 else int(exponent - 0.5)
-    t = exponent - whole
-    high, low = t * _LN_2_HIGH, -t * _LN_2_LOW
-    r = high - low
-    square = r * r
-    c = r - square * (_P1 + square * (_P2 + square * (_P3 + square * (_P4 + square * _P5))))
-    return math.ldexp(1.0 - ((low - (r * c) / (2.0 - c)) - high), whole)
 
 
 @kernel

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.model.histogram import HistogramPart
-from mimir_ray.model.labels import METRIC_NAME, LabelColumns, Labels, is_legacy_label_name
-from mimir_ray.model.matchers import quote
+from mimir_ray.model.labels import METRIC_NAME, LabelColumns
 from mimir_ray.model.series import StepMatrix
 from mimir_ray.promql.annotations import Annotations
 from mimir_ray.promql.kernels.arithmetic import ARITHMETIC, COMPARISON
@@ -26,7 +25,7 @@ from mimir_ray.promql.syntax.ast import Cardinality, VectorMatching
 
 from .execution import Execution
 from .histograms_binary import Cells, of_vectors
-from .labels import Groups, merge_same_labels, without_names
+from .labels import Groups, format_labels, merge_same_labels, without_names
 
 Rows = NDArray[np.int64]
 
@@ -166,11 +165,11 @@ class _Join:
         clash = _clash(side.matrix.present, side.groups, self._groups, self._active)
         if clash is None:
             return
-        twins = sorted(_text(side.matrix.labels.labels(row)) for row in clash)
+        twins = sorted(format_labels(side.matrix.labels.labels(row)) for row in clash)
         group = self._signatures.labels().labels(int(side.groups[clash[0]]))
         where = "left" if self._swapped else "right"
         raise EvaluationError(
-            f"found duplicate series for the match group {_text(group)} on the {where} hand-side of the operation: "
+            f"found duplicate series for the match group {format_labels(group)} on the {where} hand-side of the operation: "
             f"[{twins[0]}, {twins[1]}];many-to-many matching not allowed: matching labels must be unique on one side"
         )
 
@@ -263,9 +262,3 @@ def _clash(
     holder = np.full((count, present.shape[1]), -1, np.int64)
     first_clash(np.ascontiguousarray(present), groups, active, holder, found)
     return None if found[0] < 0 else (int(found[1]), int(found[2]))
-
-
-def _text(labels: Labels) -> str:
-    """As Prometheus prints a label set. Upstream: labels.Labels.String."""
-    pairs = (f"{name if is_legacy_label_name(name) else quote(name)}={quote(value)}" for name, value in labels)
-    return "{" + ", ".join(pairs) + "}"
