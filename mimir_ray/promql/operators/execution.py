@@ -153,7 +153,7 @@ class Execution:
 
     @contextmanager
     def later_annotations(self) -> Iterator[Annotations]:
-        """Collects what the block leaves, for the caller to merge later: of the same annotations the last one stands."""
+        """Collects what the block leaves, for the caller to merge later: of equal annotations the last one stands."""
         outer, self.annotations = self.annotations, Annotations()
         try:
             yield self.annotations

@@ -165,12 +165,12 @@ class _Join:
         clash = _clash(side.matrix.present, side.groups, self._groups, self._active)
         if clash is None:
             return
-        twins = sorted(format_labels(side.matrix.labels.labels(row)) for row in clash)
-        group = self._signatures.labels().labels(int(side.groups[clash[0]]))
+        twins = ", ".join(sorted(format_labels(side.matrix.labels.labels(row)) for row in clash))
+        group = format_labels(self._signatures.labels().labels(int(side.groups[clash[0]])))
         where = "left" if self._swapped else "right"
         raise EvaluationError(
-            f"found duplicate series for the match group {format_labels(group)} on the {where} hand-side of the operation: "
-            f"[{twins[0]}, {twins[1]}];many-to-many matching not allowed: matching labels must be unique on one side"
+            f"found duplicate series for the match group {group} on the {where} hand-side of the operation: "
+            f"[{twins}];many-to-many matching not allowed: matching labels must be unique on one side"
         )
 
     def _pairs(self) -> tuple[Rows, Rows]:
@@ -227,9 +227,7 @@ class _Join:
             met = self._met(met_many, met_one)
             left, right = (met_one, met_many) if self._swapped else (met_many, met_one)
             matched[:] = False
-            presence_by_group(
-                met & ~self._mixed(left, right, met, Annotations())[1], many.groups[many_rows], matched
-            )
+            presence_by_group(met & ~self._mixed(left, right, met, Annotations())[1], many.groups[many_rows], matched)
         many_count, one_count = len(many.groups), len(one.groups)
         match_labels = self._signatures.labels()
         pairs_many, pairs_one = [many_rows], [one_rows]

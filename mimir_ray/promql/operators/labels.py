@@ -28,6 +28,7 @@ METADATA_LABELS = (METRIC_NAME, METRIC_TYPE, METRIC_UNIT)
 """What goes when a metric's name goes. Upstream: model/metadata schema.IsMetadataLabel."""
 SAME_LABELSET = "vector cannot contain metrics with the same labelset"
 _SMALL = 512
+_PASSING_STRINGS_MAX = 1 << 16
 _TABLES_MAX = 16
 """Tables whose translation is remembered: one a source that answers in turns, not one a batch of all."""
 
@@ -83,6 +84,18 @@ class Intake:
         self._known[id(table)] = table, translation
         if len(self._known) > _TABLES_MAX:
             del self._known[next(iter(self._known))]
+
+
+class PassingIntake(Intake):
+    """An intake for labels that nobody keeps from batch to batch: its table is emptied whenever it has grown large."""
+
+    __slots__ = ()
+
+    def take(self, labels: LabelColumns) -> LabelColumns:
+        if len(self.table) > _PASSING_STRINGS_MAX:
+            self.table.clear()
+            self._known.clear()
+        return super().take(labels)
 
 
 class Groups:
