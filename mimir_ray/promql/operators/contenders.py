@@ -73,10 +73,12 @@ class _Held:
         self._parts: list[StepMatrix] = []
         self._chosen = 0
         self._points = 0
+        self._due = 0  # points of the newest batch, which its producer still counts
         self._intake: Intake | None = None
         self.rows = 0
 
     def add(self, batch: StepMatrix) -> None:
+        self._settle()
         if self._intake is not None:
             batch = _labelled(batch.take(np.flatnonzero(self._may_be_kept(batch))), self._intake)
             if not len(batch):
@@ -84,13 +86,12 @@ class _Held:
         self._parts.append(batch)
         self.rows += len(batch)
         self._execution.budget.check_cells(self.rows * self._steps.count)
-        points = int(np.count_nonzero(batch.present))
-        self._points += points
-        self._execution.budget.take(points)
+        self._due = int(np.count_nonzero(batch.present))
         if self._intake is not None and self.rows - self._chosen > max(ROWS_MIN, self._chosen):
             self.narrow()
 
     def narrow(self) -> None:
+        self._settle()
         whole = self._whole()
         chosen = whole.take(np.flatnonzero(self._may_be_kept(whole))) if len(whole) else whole
         self._intake = Intake(StringTable())
@@ -102,9 +103,15 @@ class _Held:
 
     def finish(self, intake: Intake) -> StepMatrix:
         """All that is held, with labels of this intake's table."""
+        self._settle()
         if self._intake is not None:
             self.narrow()
         return _labelled(self._whole(), intake)
+
+    def _settle(self) -> None:
+        self._execution.budget.take(self._due)
+        self._points += self._due
+        self._due = 0
 
     def _whole(self) -> StepMatrix:
         table = self._parts[0].labels.table if self._parts else self._execution.table

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mimir_ray.model.result import QueryResult
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.promql.engine import Engine, EngineOptions
+from mimir_ray.promql.limits import TooManySamples
 from mimir_ray.promql.operators import contenders
 from mimir_ray.promql.source import Selection, SeriesSource
 from mimir_ray.testing.sources import ListSource
@@ -96,3 +97,11 @@ def test_equal_values_beyond_what_is_held_are_ranked_as_if_all_were_held(monkeyp
     source = ListSource(({"__name__": "x", "pod": pod}, [(0, value)]) for pod, value in values.items())
     (answer, _) = answers("topk(2, x)", InBatches(source, [5, 4, 3, 2, 1, 0, 6]), delayed=False)
     assert [dict(labels)["pod"] for labels, _ in answer.value.items()] == ["c", "b"]  # type: ignore[union-attr]
+
+
+def test_rankings_need_room_for_what_they_read_and_no_more() -> None:
+    source = ListSource(({"__name__": "x", "pod": str(pod)}, [(0, float(pod))]) for pod in range(20))
+    for query in ("topk(2, x)", "limitk(2, x)", "limit_ratio(0.5, x)"):
+        Engine(EngineOptions(max_samples=20)).instant(query, source, 0)
+        with pytest.raises(TooManySamples):
+            Engine(EngineOptions(max_samples=19)).instant(query, source, 0)
