@@ -170,7 +170,7 @@ def _sorted(descending: bool) -> VectorFunction:
 
 
 def _is_range_query(context: FunctionContext) -> bool:
-    if len(context.times) == 1:
+    if not context.ranged and len(context.times) == 1:
         return False
     context.annotations.sort_in_range_query(context.call.span)
     return True
