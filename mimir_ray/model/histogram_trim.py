@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from .float_histogram import Counts, FloatHistogram
+from .go_math import log2
 
 
 def trim(histogram: FloatHistogram, bound: float, upper: bool) -> FloatHistogram:
@@ -107,7 +108,7 @@ def fraction_below(low: float, high: float, bound: float, linear: bool) -> float
     """How much of a bucket lies below a bound in it. Upstream: Bucket.FractionBelow."""
     if linear:
         return float(np.divide(bound - low, high - low))
-    log_low, log_high, log_bound = (float(each) for each in np.log2(np.abs(np.array([low, high, bound]))))
+    log_low, log_high, log_bound = (log2(abs(each)) for each in (low, high, bound))
     if bound > 0:
         return float(np.divide(log_bound - log_low, log_high - log_low))
     return 1 - float(np.divide(log_bound - log_high, log_low - log_high))

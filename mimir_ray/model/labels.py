@@ -94,6 +94,11 @@ class StringTable:
         self.strings[1:] = other.strings[1:]
         self._codes = None
 
+    def clear(self) -> None:
+        """Forgets all strings; codes given out before mean nothing any more."""
+        del self.strings[1:]
+        self._codes = None
+
     def find(self, text: str) -> int:
         """The string's code, or -1 if it is not here."""
         return self._index().get(text, -1)

@@ -72,6 +72,8 @@ def invalid_regex(error: Exception, pattern: str) -> InvalidRegex:
     reason = error.args[0] if error.args else error
     text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
     code, _, part = text.partition(": ")
+    if code.startswith("trailing"):  # Go does not say of what
+        return InvalidRegex("", _GO_REASONS[code])
     return InvalidRegex(part or pattern, _GO_REASONS.get(code, code))
 
 

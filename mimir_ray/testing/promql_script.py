@@ -254,6 +254,10 @@ def _signed(lines: _Lines, text: str) -> int:
     return -size if text.startswith("-") else size
 
 
+_ANY_ERROR = Expectation()
+"""What `eval_fail` expects, whatever lines below it say more."""
+
+
 def _eval(lines: _Lines, line: str) -> Eval:
     instant, ranged = _EVAL_INSTANT.match(line), _EVAL_RANGE.match(line)
     if instant is not None:
@@ -271,7 +275,7 @@ def _eval(lines: _Lines, line: str) -> Eval:
     if mode == "ordered":
         command.ordered = True
     elif mode == "fail":
-        command.fail.append(Expectation())
+        command.fail.append(_ANY_ERROR)
     elif mode:
         command.some.add(mode)
     position = 0
@@ -315,7 +319,7 @@ def _expect(lines: _Lines, command: Eval, line: str) -> None:
     if kind == "ordered":
         command.ordered = True
     elif kind == "fail":
-        if command.fail:
+        if any(one is not _ANY_ERROR for one in command.fail):
             raise lines.error("invalid expect lines, multiple expect fail lines are not allowed")
         command.fail.append(expectation)
     elif kind.startswith("no_"):

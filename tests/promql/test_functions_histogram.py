@@ -13,7 +13,7 @@ from mimir_ray.model.labels import LabelColumns, Labels, labels_of
 from mimir_ray.model.series import StepMatrix
 from mimir_ray.promql.annotations import Annotations
 from mimir_ray.promql.functions import VECTOR_FUNCTIONS, FunctionContext
-from mimir_ray.promql.operators.functions_histogram import openmetrics_float, parse_bound
+from mimir_ray.promql.operators.functions_histogram import counted_by_steps, openmetrics_float, parse_bound
 from mimir_ray.promql.syntax import ast
 
 Series = dict[str, str]
@@ -115,8 +115,17 @@ def test_falling_counts_are_lifted_and_an_info_says_where() -> None:
     assert info.render("q").startswith(
         "PromQL info: input to histogram_quantile needed to be fixed for monotonicity (see "
         "https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile), "
-        "from buckets 2 to 3, with a max diff of 3, over 1 samples from 1970-01-01T00:00:00Z to 1970-01-01T00:00:00Z"
+        "from buckets 2 to 3, with a max diff of 3, over 2 samples from 1970-01-01T00:00:00Z to 1970-01-01T00:00:00Z"
     )
+
+
+def test_lifted_counts_are_told_as_upstream_adds_them_up() -> None:
+    """From step to step it merges what it has with itself."""
+    assert counted_by_steps([0, 0]) == 0
+    assert counted_by_steps([0, 3]) == 3
+    assert counted_by_steps([1, 0]) == 2
+    assert counted_by_steps([1] * 10) == 1534
+    assert counted_by_steps([1] * 63) == -(2**62) - 2  # past what an integer of 64 bits holds
 
 
 def test_differences_of_rounding_are_lifted_in_silence() -> None:

@@ -16,7 +16,7 @@ from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.tenant import DEFAULT_TENANT
 from mimir_ray.model.write import WriteBatch
 from mimir_ray.promql.engine import Engine
-from mimir_ray.promql.operators import execution
+from mimir_ray.promql.operators import contenders, execution, labels
 from mimir_ray.promql.source import SERIES_PER_BATCH, Selection, SeriesSource
 from mimir_ray.testing.writes import label_section
 from mimir_ray.tsdb.database import Database, DatabaseSettings
@@ -39,11 +39,11 @@ class Endless:
             table = StringTable(["", "x", *(f"job-{job}" for job in range(JOBS)), *(f"pod-{pod:09}" for pod in pods)])
             count = len(pods)
             codes = np.stack((np.ones(count), 2 + np.array(pods) % JOBS, 2 + JOBS + np.arange(count)), axis=1)
-            labels = LabelColumns(("__name__", "job", "pod"), codes.astype(np.int32), table)
+            columns = LabelColumns(("__name__", "job", "pod"), codes.astype(np.int32), table)
             times = np.tile(np.arange(1, SAMPLES + 1) * SCRAPE_MS, count)
             offsets = np.arange(count + 1, dtype=np.int64) * SAMPLES
             values = np.repeat(np.array(pods, np.float64), SAMPLES) + times / 1e6
-            yield SeriesBatch(labels, offsets, times, values)
+            yield SeriesBatch(columns, offsets, times, values)
 
 
 def peak_bytes(query: str, source: SeriesSource) -> int:
@@ -78,13 +78,26 @@ def test_aggregations_hold_one_batch_however_many_series_there_are(query: str, m
     assert large < 1.05 * small + 10_000
 
 
-def test_a_ranking_holds_one_value_and_the_labels_of_each_series() -> None:
-    few, many = Endless(SERIES_PER_BATCH), Endless(3 * SERIES_PER_BATCH)
-    query = "topk(10, rate(x[5m]))"
+@pytest.mark.parametrize(
+    "query",
+    [
+        "topk(10, last_over_time(x[5m]))",
+        "bottomk by (job) (3, x)",
+        "limitk by (job) (3, x * 2)",
+        "limit_ratio(0.001, x)",
+        'count_values("value", floor(x / 1e5))',
+    ],
+)
+def test_rankings_hold_those_that_may_be_kept_however_many_series_there_are(
+    query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "SERIES_PER_BATCH", 512)
+    monkeypatch.setattr(contenders, "ROWS_MIN", 1024)
+    monkeypatch.setattr(labels, "_PASSING_STRINGS_MAX", 1024)
+    few, many = Endless(20 * 512), Endless(60 * 512)
     peak_bytes(query, few)
-    growth = peak_bytes(query, many) - peak_bytes(query, few)
-    # Most of it is the text of the pod's name, as a Python string in a table.
-    assert growth < 400 * (many.series - few.series)
+    small, large = peak_bytes(query, few), peak_bytes(query, many)
+    assert large < 1.1 * small + 50_000
 
 
 def test_a_head_gives_a_query_the_look_of_each_series_and_the_samples_of_a_batch(tmp_path: Path) -> None:

@@ -120,6 +120,12 @@ def test_a_range_vector_moves_the_evaluation_to_its_end() -> None:
     assert (command.start_ms, command.end_ms, command.points_step_ms, command.step_ms) == (10_000, 60_000, 10_000, None)
 
 
+def test_the_older_way_to_expect_an_error_may_say_which_one_in_the_newer_way() -> None:
+    (command,) = parse_script("eval_fail instant at 0 x\n  expect fail msg: no")
+    assert isinstance(command, Eval)
+    assert [str(one) for one in command.fail] == ["/.*/", "no"]
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
@@ -135,6 +141,8 @@ def test_a_range_vector_moves_the_evaluation_to_its_end() -> None:
         ("eval instant at 0 x\n  x 1 2", 2),
         ("eval instant at 0 x\n  expect nothing", 2),
         ("eval instant at 0 x\n  expect info\n  expect no_info", 3),
+        ("eval instant at 0 x\n  expect fail\n  expect fail", 3),
+        ("eval_fail instant at 0 x\n  expect fail\n  expect fail", 3),
         ("eval range from 5m to 1m step 1m x", 1),
     ],
 )

@@ -20,7 +20,6 @@ from mimir_ray.kernel import (
     OutBool2,
     OutF64,
     OutF64x2,
-    OutI64,
     device,
     kernel,
 )
@@ -105,27 +104,25 @@ def quantile_of(q, upper, counts, size):  # type: ignore[no-untyped-def]
 def bucket_quantile(
     groups: I64, rows: I64, bounds: F64, values: F64x2, present: Bool2, q: F64,
     out: OutF64x2, out_present: OutBool2,
-    forced: OutI64, forced_first: OutI64, forced_last: OutI64,
+    forced: OutBool2,
     bucket_min: OutF64, bucket_max: OutF64, diff_max: OutF64,
 ) -> None:  # fmt: skip
     """The `q[t]`-quantile of each group at each step.
 
-    Counts that fall from one bucket to the next are lifted. `forced` int64[G] tells at how many steps that was
-    more than a rounding error, `forced_first` and `forced_last` the first and last such step, `bucket_min`,
-    `bucket_max` and `diff_max` float64[G] which bounds were lifted and by how much at most.
+    Counts that fall from one bucket to the next are lifted. `forced` bool[G, T] tells at which steps that was
+    more than a rounding error, `bucket_min`, `bucket_max` and `diff_max` float64[G] which bounds were lifted and by how
+    much at most.
     """
     upper = np.empty(largest_group(groups), np.float64)
     counts = np.empty(largest_group(groups), np.float64)
     for g in range(len(groups) - 1):
-        forced[g] = 0
-        forced_first[g] = -1
-        forced_last[g] = -1
         bucket_min[g] = np.inf
         bucket_max[g] = -np.inf
         diff_max[g] = 0.0
         for t in range(len(q)):
             seen, size = gather_buckets(groups, rows, bounds, values, present, g, t, upper, counts)
             out_present[g, t] = seen > 0
+            forced[g, t] = False
             if seen == 0:
                 out[g, t] = 0.0
                 continue
@@ -141,7 +138,6 @@ def bucket_quantile(
             out[g, t] = np.nan
             if upper[size - 1] != np.inf:
                 continue
-            lifted = False
             before = counts[0]
             for b in range(1, size):
                 count = counts[b]
@@ -151,17 +147,12 @@ def bucket_quantile(
                     counts[b] = before
                 elif count < before:
                     counts[b] = before
-                    lifted = True
+                    forced[g, t] = True
                     bucket_min[g] = min(bucket_min[g], upper[b])
                     bucket_max[g] = max(bucket_max[g], upper[b])
                     diff_max[g] = max(diff_max[g], before - count)
                 else:
                     before = count
-            if lifted:
-                forced[g] += 1
-                forced_last[g] = t
-                if forced_first[g] < 0:
-                    forced_first[g] = t
             if size >= 2:
                 out[g, t] = quantile_of(q[t], upper, counts, size)
 

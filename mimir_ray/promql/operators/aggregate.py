@@ -19,7 +19,7 @@ from .accumulators import ACCUMULATORS, Accumulator
 from .count_values import count_values
 from .execution import Execution
 from .histograms_aggregate import HistogramGroups
-from .labels import Groups, groups_of
+from .labels import GroupNames, Groups, groups_of
 from .quantiles import quantile
 from .rank import limit, rank
 
@@ -45,19 +45,24 @@ def folded(
     groups = groups_of(node.grouping, node.without, execution.table)
     accumulator = ACCUMULATORS[node.op](steps.count)
     histograms = HistogramGroups(node.op)
-    drop = None
+    names = GroupNames(steps.count)
+
+    def so_far() -> NDArray[np.bool_]:
+        seen = np.array(accumulator.result()[1])
+        for group, step in histograms.cells:
+            seen[group, step] = True
+        return seen
+
     for batch in execution.vector(node.expr, steps):
         of_row = groups.assign(batch.labels)
+        names.fold(batch.drop_name, batch.present, of_row, len(groups), so_far)
         execution.budget.check_cells(len(groups) * steps.count)
         accumulator.grow(len(groups))
         present = batch.present
         if batch.histograms is not None:
             present = histograms.fold(batch, of_row, execution.annotations, node.expr.span)
         accumulator.fold(batch.values, present, of_row)
-        if batch.drop_name is not None:
-            drop = grown(drop, len(groups))
-            drop[of_row[batch.drop_name & batch.present.any(axis=1)]] = True
-    return groups, accumulator, None if drop is None else grown(drop, len(groups)), histograms
+    return groups, accumulator, names.drop_name(len(groups), so_far), histograms
 
 
 def grown(flags: NDArray[np.bool_] | None, size: int) -> NDArray[np.bool_]:

@@ -33,7 +33,10 @@ def vector_scalar(node: nodes.VectorScalar, steps: nodes.Steps, execution: Execu
     """Comparisons keep the vector's values, on whichever side it stands; arithmetic and `bool` take the name."""
     vector_left = node.left.type is ValueType.VECTOR
     vector = node.left if vector_left else node.right
-    scalar = execution.scalar(node.right if vector_left else node.left, steps)
+    with execution.later_annotations() as of_scalar:
+        scalar = execution.scalar(node.right if vector_left else node.left, steps)
+    if not vector_left:
+        execution.annotations.merge(of_scalar)
     # `</` and `>/` are for histograms: floats have no result.
     operation = ARITHMETIC.get(node.op) or COMPARISON.get(node.op)
 
@@ -60,10 +63,12 @@ def vector_scalar(node: nodes.VectorScalar, steps: nodes.Steps, execution: Execu
 
     if node.op in ARITHMETIC or node.return_bool:
         yield from _nameless(vector, steps, execution, apply)
-        return
-    for batch in execution.vector(vector, steps):
-        values, present, histograms = apply(batch)
-        yield StepMatrix(batch.labels, values, present, batch.drop_name, histograms)
+    else:
+        for batch in execution.vector(vector, steps):
+            values, present, histograms = apply(batch)
+            yield StepMatrix(batch.labels, values, present, batch.drop_name, histograms)
+    if vector_left:
+        execution.annotations.merge(of_scalar)
 
 
 def _nameless(

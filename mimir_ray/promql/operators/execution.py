@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,14 +151,24 @@ class Execution:
             yield from slices(batch, max(1, min(rows, SAMPLES_PER_SLICE // each)))
             self.budget.drop(held)
 
+    @contextmanager
+    def later_annotations(self) -> Iterator[Annotations]:
+        """Collects what the block leaves, for the caller to merge later: of equal annotations the last one stands."""
+        outer, self.annotations = self.annotations, Annotations()
+        try:
+            yield self.annotations
+        finally:
+            self.annotations = outer
+
     def context(self, node: nodes.FunctionCall, steps: nodes.Steps) -> FunctionContext:
         argument = node.args[0] if node.args else None
         while isinstance(argument, nodes.Shared | nodes.StepInvariant):
             argument = argument.expr
         starts = isinstance(argument, nodes.Select) and argument.start_timestamps
         return FunctionContext(
-            node.call, steps.times, self.table, self.annotations, self.delayed_names, starts, self.type_labels
-        )
+            node.call, steps.times, self.table, self.annotations, self.delayed_names, starts, self.type_labels,
+            steps.ranged,
+        )  # fmt: skip
 
     def tallied(self, batches: Iterator[StepMatrix], tally: SampleTally | None) -> Iterator[StepMatrix]:
         """The batches; what they look at while they are made is counted in `tally`."""

@@ -35,7 +35,7 @@ class FunctionContext:
     `times`: int64[T], ms, the evaluation times of the steps. `table`: of all label columns in the query.
     `delayed_names`: the engine removes metric names at the end of the query, not at each step.
     `start_timestamps`: the values of the vector are start timestamps. `type_labels`: series have their metric's type as
-    a label.
+    a label. `ranged`: the steps are those of a range query or subquery.
     """
 
     call: ast.Call
@@ -45,6 +45,7 @@ class FunctionContext:
     delayed_names: bool = False
     start_timestamps: bool = False
     type_labels: bool = False
+    ranged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

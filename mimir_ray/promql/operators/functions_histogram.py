@@ -91,32 +91,59 @@ def group_buckets(matrix: StepMatrix, argument: ast.Node, context: FunctionConte
 
 
 def _quantile(
-    matrix: StepMatrix, buckets: Buckets, q: ScalarSteps, argument: ast.Node, context: FunctionContext
+    matrix: StepMatrix,
+    buckets: Buckets,
+    q: ScalarSteps,
+    argument: ast.Node,
+    context: FunctionContext,
+    lifted_before: NDArray[np.bool_] | None = None,
 ) -> StepMatrix:
-    """One quantile of every histogram; `argument` is the vector's expression, for annotations."""
+    """One quantile of every histogram; `argument` is the vector's expression, for annotations.
+
+    `lifted_before`: bool[G, T], which histograms other quantiles have had to lift: upstream keeps them so. Updated.
+    """
     values, present = buckets.dense(len(q))
     count = len(buckets.labels)
-    forced, first, last = (np.empty(count, np.int64) for _ in range(3))
+    forced = np.empty(values.shape, np.bool_)
     lowest, highest, widest = (np.empty(count, np.float64) for _ in range(3))
     histogram_classic.bucket_quantile(
         buckets.groups, buckets.rows, buckets.bounds, matrix.values, matrix.present, q,
-        values, present, forced, first, last, lowest, highest, widest,
+        values, present, forced, lowest, highest, widest,
     )  # fmt: skip
-    lifted = np.flatnonzero(forced)
+    if lifted_before is not None:
+        forced &= ~lifted_before
+        lifted_before |= forced
+    lifted = np.flatnonzero(forced.any(axis=1))
     names = buckets.labels.column(METRIC_NAME) if context.delayed_names else np.zeros(count, np.int32)
     for name in np.unique(names[lifted]).tolist():
         these = lifted[names[lifted] == name]
+        at_step = forced[these].sum(axis=0)
+        times = context.times[at_step > 0]
         context.annotations.forced_monotonicity(
             context.table.strings[name],
             argument.span,
-            int(context.times[first[these].min()]),
-            int(context.times[last[these].max()]),
+            int(times[0]),
+            int(times[-1]),
             float(lowest[these].min()),
             float(highest[these].max()),
             float(widest[these].max()),
-            int(forced[these].sum()),
+            counted_by_steps(at_step.tolist()),
         )
     return StepMatrix(buckets.labels, values, present)
+
+
+def counted_by_steps(counts: list[int]) -> int:
+    """How many samples upstream tells of: from one step to the next it adds what it has found so far once more.
+
+    Wraps around as Go's integers do. Upstream: util/annotations Annotations.Merge, of a set with itself.
+    """
+    total, begun = 0, False
+    for count in counts:
+        total += count
+        if begun:
+            total *= 2
+        begun = begun or count > 0
+    return (total + 2**63) % 2**64 - 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +241,11 @@ def _histogram_quantiles(
     argument = context.call.args[0]
     given = _split(matrix, argument, context)
     parts = []
+    lifted = np.zeros((len(given.buckets.labels), len(context.times)), np.bool_)
     for q, q_argument in zip(quantiles, context.call.args[2:], strict=True):
         assert not isinstance(q, str)
         _check_quantile(q, q_argument, context)
-        classic = _quantile(given.floats, given.buckets, q, argument, context)
+        classic = _quantile(given.floats, given.buckets, q, argument, context, lifted)
         part = given.answer(classic, _native_quantile(given, q, argument, context))
         for each in np.unique(q).tolist():
             code = context.table.code(openmetrics_float(each))

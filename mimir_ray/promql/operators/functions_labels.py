@@ -45,33 +45,41 @@ def _relabelled(matrix: StepMatrix, name: str, codes: NDArray[np.int32], changed
 
 
 @functools.lru_cache(maxsize=1024)
-def compiled_regex(pattern: str) -> Any:
-    """Of `label_replace`: with its groups, anchored. Remembered."""
+def compiled(pattern: str, replacement: str) -> tuple[Any, Callable[[Any], str]]:
+    """Of `label_replace`: the regex, anchored, and what makes text of a match. Remembered."""
     options = re2.Options()
     options.log_errors = False
-    return re2.compile(f"^(?s:{pattern})$", options)
+    regex = re2.compile(f"^(?s:{pattern})$", options)
+    return regex, expander(replacement, dict(regex.groupindex), regex.groups)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def replaced(pattern: str, replacement: str, value: str) -> str | None:
+    """What `label_replace` makes of a value; None where it does not match. Remembered: dashboards ask again."""
+    regex, expand = compiled(pattern, replacement)
+    found = regex.search(value) if is_utf8(value) else None
+    return None if found is None else expand(found)
 
 
 def _label_replace(matrix: StepMatrix, params: tuple[ScalarSteps | str, ...], context: FunctionContext) -> StepMatrix:
     """Upstream: promql/functions.go evalLabelReplace."""
     target, replacement, source, pattern = _texts(params)
     try:
-        regex = compiled_regex(pattern)
+        compiled(pattern, replacement)
     except (re2.error, UnicodeEncodeError):
         raise InvalidFunctionArgument(f"invalid regular expression in label_replace(): {pattern}") from None
     if not _is_label_name(target):
         raise InvalidFunctionArgument(f"invalid destination label name in label_replace(): {target}")
-    expand = expander(replacement, dict(regex.groupindex), regex.groups)
     labels = matrix.labels
     strings = labels.table.strings
     used, position = np.unique(labels.column(source), return_inverse=True)
     new_codes = np.zeros(len(used), np.int32)
     matches = np.zeros(len(used), np.bool_)
     for i, code in enumerate(used.tolist()):
-        found = regex.search(strings[code]) if is_utf8(strings[code]) else None
-        if found is not None:
+        text = replaced(pattern, replacement, strings[code])
+        if text is not None:
             matches[i] = True
-            new_codes[i] = labels.table.code(expand(found))
+            new_codes[i] = labels.table.code(text)
     if not matches.any():
         return matrix
     changed = matches[position]
@@ -126,7 +134,7 @@ def _sorted(descending: bool) -> VectorFunction:
 
 
 def _is_range_query(context: FunctionContext) -> bool:
-    if len(context.times) == 1:
+    if not context.ranged and len(context.times) == 1:
         return False
     context.annotations.sort_in_range_query(context.call.span)
     return True

@@ -5,6 +5,9 @@ Upstream: promql/engine.go vectorElemBinop.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -66,6 +69,24 @@ def with_scalar(
     return values, present, cells.part()
 
 
+class StepNotes:
+    """What pairs leave to say: of each step only the last one's word is heard. Upstream: VectorBinop's lastErr."""
+
+    def __init__(self, steps: int) -> None:
+        self._last = [-1] * steps
+        self._notes: list[Callable[[], None] | None] = [None] * steps
+
+    def leave(self, pair: int, step: int, note: Callable[..., None], *args: object) -> None:
+        if pair >= self._last[step]:
+            self._last[step] = pair
+            self._notes[step] = partial(note, *args)
+
+    def tell(self) -> None:
+        for note in self._notes:
+            if note is not None:
+                note()
+
+
 def of_vectors(
     op: str,
     left: StepMatrix,
@@ -75,8 +96,8 @@ def of_vectors(
     return_bool: bool,
     annotations: Annotations,
     span: Span,
-) -> Cells:
-    """Two vectors of equal shape, at least one with histograms, where they `met`.
+) -> tuple[Cells, NDArray[np.bool_]]:
+    """Two vectors of equal shape, where they `met`; and bool[P, T], which pairs have no result for what they are.
 
     `floats`: as for `with_scalar`, of all cells that met.
     """
@@ -84,10 +105,14 @@ def of_vectors(
     of_right = _numbers(right)
     mixed = (of_left >= 0) | (of_right >= 0)
     shape = met.shape
+    notes = StepNotes(shape[1])
+    refused = np.zeros(shape, np.bool_)
     if floats is None:
         values, present = np.zeros(shape), np.zeros(shape, np.bool_)
-        if (met & ~mixed).any():
-            annotations.incompatible_types("float", op, "float", span)
+        refused = met & ~mixed
+        for t in np.flatnonzero(refused.any(axis=0)).tolist():
+            last = int(np.flatnonzero(refused[:, t])[-1])
+            notes.leave(last, t, annotations.incompatible_types, "float", op, "float", span)
     else:
         values, present = floats[0].copy(), floats[1] & ~mixed
     cells = HistogramCells(shape)
@@ -105,8 +130,11 @@ def of_vectors(
                     present[row, t] = True
                 continue
             if op in ("+", "-"):
-                found = _combined(op, one, other, annotations, span)
+                found, note = _combined(op, one, other, annotations, span)
+                if note is not None:
+                    notes.leave(row, t, note)
                 if found is None:
+                    refused[row, t] = True
                     continue
         elif one is not None:
             number = float(right.values[row, t])
@@ -120,11 +148,13 @@ def of_vectors(
             assert other is not None
             found = other.mul(float(left.values[row, t])).compact()
         if found is None:
-            annotations.incompatible_types(_kind(one), op, _kind(other), span)
+            notes.leave(row, t, annotations.incompatible_types, _kind(one), op, _kind(other), span)
+            refused[row, t] = True
             continue
         cells.put((row, t), found)
         present[row, t] = True
-    return values, present, cells.part()
+    notes.tell()
+    return (values, present, cells.part()), refused
 
 
 def _numbers(matrix: StepMatrix) -> NDArray[np.int32]:
@@ -137,15 +167,15 @@ def _kind(one: FloatHistogram | None) -> str:
 
 def _combined(
     op: str, one: FloatHistogram, other: FloatHistogram, annotations: Annotations, span: Span
-) -> FloatHistogram | None:
+) -> tuple[FloatHistogram | None, Callable[[], None] | None]:
+    """The sum or difference, and what to say of it."""
     operation = "addition" if op == "+" else "subtraction"
     try:
         found, collision, reconciled = (add if op == "+" else subtract)(one, other)
     except IncompatibleSchemas:
-        annotations.warn(f"incompatible bucket layout encountered for binary operator {op}", span)
-        return None
-    if collision:
-        annotations.reset_collision(operation, span)
-    if reconciled:
-        annotations.reconciled_buckets(operation, span)
-    return (found if op == "+" else found.with_hint(GAUGE)).compact()
+        text = f"incompatible bucket layout encountered for binary operator {op}"
+        return None, partial(annotations.warn, text, span)
+    if collision:  # upstream gives no result then
+        return None, partial(annotations.reset_collision, operation, span)
+    note = partial(annotations.reconciled_buckets, operation, span) if reconciled else None
+    return (found if op == "+" else found.with_hint(GAUGE)).compact(), note

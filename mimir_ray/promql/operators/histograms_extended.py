@@ -50,7 +50,7 @@ def extended_with_histograms(
     of_floats = context if not is_counter else replace(context, annotations=Annotations())
     values, present = function(chosen_samples(batch, ~part.here, floats=True), window, (), of_floats)
     cells = HistogramCells(present.shape)
-    strings = context.table.strings
+    strings = batch.labels.table.strings
     names = batch.labels.column(METRIC_NAME)
     for row in np.flatnonzero(rows_with_histograms(batch, part)).tolist():
         series = _ExtendedWindows(batch, part, row, window, strings[int(names[row])], context, modifier == "smoothed")

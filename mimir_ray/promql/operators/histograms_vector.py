@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.model.float_histogram import Counts, FloatHistogram, kahan_inc_one
+from mimir_ray.model.go_math import exp2, log2
 from mimir_ray.model.histogram import HistogramColumns
 from mimir_ray.model.histogram_trim import fraction_below
 from mimir_ray.model.series import StepMatrix
@@ -114,10 +115,10 @@ def quantile(q: float, histogram: FloatHistogram, name: str, annotations: Annota
     fraction = float(np.divide(rank, here))
     if custom or low <= 0 <= high:
         return low + (high - low) * fraction
-    log_low, log_high = math.log2(abs(low)), math.log2(abs(high))
+    log_low, log_high = log2(abs(low)), log2(abs(high))
     if low > 0:
-        return float(np.exp2(log_low + (log_high - log_low) * fraction))
-    return -float(np.exp2(log_high + (log_low - log_high) * (1 - fraction)))
+        return exp2(log_low + (log_high - log_low) * fraction)
+    return -exp2(log_high + (log_low - log_high) * (1 - fraction))
 
 
 def fraction(

@@ -21,7 +21,7 @@ from mimir_ray.promql.limits import EvaluationError
 from mimir_ray.promql.plan import nodes
 
 from .execution import Execution
-from .labels import Groups, merge_same_labels
+from .labels import Groups, format_labels, merge_same_labels
 
 IDENTIFYING_LABELS = ("instance", "job")
 TARGET_INFO = Matcher(MatchType.EQUAL, METRIC_NAME, "target_info")
@@ -42,8 +42,9 @@ def info_join(node: nodes.InfoJoin, steps: nodes.Steps, execution: Execution) ->
     ignored = np.array([is_info[code] for code in name_codes.tolist()], np.bool_)
     infos = _info_series(node, names, data, base, ignored, steps, execution)
     asked = base.present.any(axis=0)
-    if infos.histograms is not None and (infos.histograms.here & asked).any():
-        raise EvaluationError("info sample should be float")
+    if infos.histograms is not None and (wrong := (infos.histograms.here & infos.present).any(axis=1)).any():
+        first = min(infos.labels.take(np.flatnonzero(wrong)).to_labels())
+        raise EvaluationError(f"this should be an info metric, with float samples: {format_labels(first)}")
     choice = _Choice(base.labels, infos, {matcher.name for matcher in data}, asked, execution)
     required = not all(matcher.accepts_empty for matcher in data)
     matrix = merge_same_labels(choice.enriched(base, ignored, required))

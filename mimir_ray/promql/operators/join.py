@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.model.histogram import HistogramPart
-from mimir_ray.model.labels import METRIC_NAME, LabelColumns, Labels, is_legacy_label_name
-from mimir_ray.model.matchers import quote
+from mimir_ray.model.labels import METRIC_NAME, LabelColumns
 from mimir_ray.model.series import StepMatrix
+from mimir_ray.promql.annotations import Annotations
 from mimir_ray.promql.kernels.arithmetic import ARITHMETIC, COMPARISON
 from mimir_ray.promql.kernels.grouping import presence_by_group, rows_by_group
 from mimir_ray.promql.kernels.joins import first_clash
@@ -24,8 +24,8 @@ from mimir_ray.promql.plan import nodes
 from mimir_ray.promql.syntax.ast import Cardinality, VectorMatching
 
 from .execution import Execution
-from .histograms_binary import of_vectors
-from .labels import Groups, merge_same_labels, without_names
+from .histograms_binary import Cells, of_vectors
+from .labels import Groups, format_labels, merge_same_labels, without_names
 
 Rows = NDArray[np.int64]
 
@@ -100,48 +100,55 @@ class _Join:
         if not len(many_rows):
             return None
         many, one = _rows(self._many.matrix, many_rows), _rows(self._one.matrix, one_rows)
-        met = many.present & one.present
-        if not self._active.all():
-            met &= self._active
+        met = self._met(many, one)
         left, right = (one, many) if self._swapped else (many, one)
         of_pair = self._many.groups[many_rows]
+        labels = self._labels(many.labels, one.labels)
+        mixed = None
+        if self._may_refuse():
+            mixed, refused = self._mixed(left, right, met, self._execution.annotations)
+            met = met & ~refused
         if self._one_to_one:
             self._check_one_to_one(met, of_pair)
-        labels = self._labels(many.labels, one.labels)
-        if not self._one_to_one:
+        else:
             self._check_grouping(met, of_pair, labels)
-        return self._apply(left, right, met, labels)
+        drop = np.ones(len(labels), np.bool_) if self._node.return_bool and self._execution.delayed_names else None
+        if mixed is not None:
+            values, present, histograms = mixed
+            return merge_same_labels(StepMatrix(labels, values, present, drop, histograms))
+        return self._apply(left.values, right.values, met, labels, drop)
+
+    def _met(self, many: StepMatrix, one: StepMatrix) -> NDArray[np.bool_]:
+        met = many.present & one.present
+        return met if self._active.all() else met & self._active
 
     def _apply(
-        self, left_side: StepMatrix, right_side: StepMatrix, met: NDArray[np.bool_], labels: LabelColumns
-    ) -> StepMatrix | None:
-        op = self._node.op
-        drop = np.ones(len(labels), np.bool_) if self._node.return_bool and self._execution.delayed_names else None
-        if left_side.histograms is not None or right_side.histograms is not None:
-            return self._apply_mixed(left_side, right_side, met, labels, drop)
-        left, right = left_side.values, right_side.values
-        with np.errstate(all="ignore"):
-            if op in ARITHMETIC:
-                return merge_same_labels(StepMatrix(labels, ARITHMETIC[op](left, right), met, drop))
-            if op in COMPARISON:
-                holds = COMPARISON[op](left, right)
-                if self._node.return_bool:
-                    return merge_same_labels(StepMatrix(labels, holds.astype(np.float64), met, drop))
-                return merge_same_labels(StepMatrix(labels, left, met & holds, drop))
-        if met.any():
-            # `</` and `>/` are for histograms: floats have no result.
-            self._execution.annotations.incompatible_types("float", op, "float", self._node.span)
-        return None
-
-    def _apply_mixed(
         self,
-        left: StepMatrix,
-        right: StepMatrix,
+        left: NDArray[np.float64],
+        right: NDArray[np.float64],
         met: NDArray[np.bool_],
         labels: LabelColumns,
         drop: NDArray[np.bool_] | None,
     ) -> StepMatrix:
-        """`_apply` where some cells are histograms."""
+        op = self._node.op
+        with np.errstate(all="ignore"):
+            if op in ARITHMETIC:
+                return merge_same_labels(StepMatrix(labels, ARITHMETIC[op](left, right), met, drop))
+            holds = COMPARISON[op](left, right)
+        if self._node.return_bool:
+            return merge_same_labels(StepMatrix(labels, holds.astype(np.float64), met, drop))
+        return merge_same_labels(StepMatrix(labels, left, met & holds, drop))
+
+    def _may_refuse(self) -> bool:
+        """Whether some pairs may have no result for what they are: histograms, or floats where only those will do."""
+        if self._many.matrix.histograms is not None or self._one.matrix.histograms is not None:
+            return True
+        return self._node.op not in ARITHMETIC and self._node.op not in COMPARISON
+
+    def _mixed(
+        self, left: StepMatrix, right: StepMatrix, met: NDArray[np.bool_], annotations: Annotations
+    ) -> tuple[Cells, NDArray[np.bool_]]:
+        """`_apply` where pairs may refuse; such pairs count as if they had not met."""
         op, return_bool = self._node.op, self._node.return_bool
         floats = None
         with np.errstate(all="ignore"):
@@ -150,10 +157,7 @@ class _Join:
             elif op in COMPARISON:
                 holds = COMPARISON[op](left.values, right.values)
                 floats = (holds.astype(np.float64), met) if return_bool else (left.values, met & holds)
-        values, present, histograms = of_vectors(
-            op, left, right, met, floats, return_bool, self._execution.annotations, self._node.span
-        )
-        return merge_same_labels(StepMatrix(labels, values, present, drop, histograms))
+        return of_vectors(op, left, right, met, floats, return_bool, annotations, self._node.span)
 
     def _check_one_side(self) -> None:
         """At no step two series of the one side may have the same signature."""
@@ -161,12 +165,12 @@ class _Join:
         clash = _clash(side.matrix.present, side.groups, self._groups, self._active)
         if clash is None:
             return
-        twins = sorted(_text(side.matrix.labels.labels(row)) for row in clash)
-        group = self._signatures.labels().labels(int(side.groups[clash[0]]))
+        twins = ", ".join(sorted(format_labels(side.matrix.labels.labels(row)) for row in clash))
+        group = format_labels(self._signatures.labels().labels(int(side.groups[clash[0]])))
         where = "left" if self._swapped else "right"
         raise EvaluationError(
-            f"found duplicate series for the match group {_text(group)} on the {where} hand-side of the operation: "
-            f"[{twins[0]}, {twins[1]}];many-to-many matching not allowed: matching labels must be unique on one side"
+            f"found duplicate series for the match group {group} on the {where} hand-side of the operation: "
+            f"[{twins}];many-to-many matching not allowed: matching labels must be unique on one side"
         )
 
     def _pairs(self) -> tuple[Rows, Rows]:
@@ -216,8 +220,14 @@ class _Join:
         shape = self._groups, many.matrix.present.shape[1]
         one_present = np.zeros(shape, np.bool_)
         presence_by_group(one.matrix.present, one.groups, one_present)
-        many_present = np.zeros(shape, np.bool_)
-        presence_by_group(many.matrix.present, many.groups, many_present)
+        matched = np.zeros(shape, np.bool_)
+        presence_by_group(many.matrix.present, many.groups, matched)
+        if self._matching.fill_left is not None and self._may_refuse() and len(many_rows):
+            met_many, met_one = many.matrix.take(many_rows), one.matrix.take(one_rows)
+            met = self._met(met_many, met_one)
+            left, right = (met_one, met_many) if self._swapped else (met_many, met_one)
+            matched[:] = False
+            presence_by_group(met & ~self._mixed(left, right, met, Annotations())[1], many.groups[many_rows], matched)
         many_count, one_count = len(many.groups), len(one.groups)
         match_labels = self._signatures.labels()
         pairs_many, pairs_one = [many_rows], [one_rows]
@@ -228,7 +238,7 @@ class _Join:
             pairs_many.append(np.arange(many_count))
         if self._matching.fill_left is not None:
             groups = one.groups[:one_count]
-            present = one.matrix.present[:one_count] & ~many_present[groups]
+            present = one.matrix.present[:one_count] & ~matched[groups]
             pairs_many.append(many.append(match_labels.take(groups), self._matching.fill_left, present, groups))
             pairs_one.append(np.arange(one_count))
         return np.concatenate(pairs_many), np.concatenate(pairs_one)
@@ -250,9 +260,3 @@ def _clash(
     holder = np.full((count, present.shape[1]), -1, np.int64)
     first_clash(np.ascontiguousarray(present), groups, active, holder, found)
     return None if found[0] < 0 else (int(found[1]), int(found[2]))
-
-
-def _text(labels: Labels) -> str:
-    """As Prometheus prints a label set. Upstream: labels.Labels.String."""
-    pairs = (f"{name if is_legacy_label_name(name) else quote(name)}={quote(value)}" for name, value in labels)
-    return "{" + ", ".join(pairs) + "}"

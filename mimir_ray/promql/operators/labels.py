@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.model.histogram import HistogramPart
-from mimir_ray.model.labels import METRIC_NAME, METRIC_TYPE, METRIC_UNIT, LabelColumns, StringTable
+from mimir_ray.model.labels import (
+    METRIC_NAME,
+    METRIC_TYPE,
+    METRIC_UNIT,
+    LabelColumns,
+    Labels,
+    StringTable,
+    is_legacy_label_name,
+)
+from mimir_ray.model.matchers import quote
 from mimir_ray.model.series import StepMatrix
 from mimir_ray.promql.kernels.aggregations import merge_rows
-from mimir_ray.promql.kernels.grouping import RowIndex
+from mimir_ray.promql.kernels.grouping import RowIndex, presence_by_group
 from mimir_ray.promql.limits import EvaluationError
 
 METADATA_LABELS = (METRIC_NAME, METRIC_TYPE, METRIC_UNIT)
 """What goes when a metric's name goes. Upstream: model/metadata schema.IsMetadataLabel."""
 SAME_LABELSET = "vector cannot contain metrics with the same labelset"
 _SMALL = 512
+_PASSING_STRINGS_MAX = 1 << 16
 _TABLES_MAX = 16
 """Tables whose translation is remembered: one a source that answers in turns, not one a batch of all."""
 
@@ -73,6 +84,18 @@ class Intake:
         self._known[id(table)] = table, translation
         if len(self._known) > _TABLES_MAX:
             del self._known[next(iter(self._known))]
+
+
+class PassingIntake(Intake):
+    """An intake for labels that nobody keeps from batch to batch: its table is emptied whenever it has grown large."""
+
+    __slots__ = ()
+
+    def take(self, labels: LabelColumns) -> LabelColumns:
+        if len(self.table) > _PASSING_STRINGS_MAX:
+            self.table.clear()
+            self._known.clear()
+        return super().take(labels)
 
 
 class Groups:
@@ -195,6 +218,60 @@ def merge_same_labels(matrix: StepMatrix) -> StepMatrix:
         order = np.lexsort((begins, of_row))
         drop = matrix.drop_name[order[np.searchsorted(of_row[order], np.arange(count))]]
     return StepMatrix(matrix.labels.take(first), values, present, drop, histograms)
+
+
+def format_labels(labels: Labels) -> str:
+    """As Prometheus prints a label set. Upstream: labels.Labels.String."""
+    pairs = (f"{name if is_legacy_label_name(name) else quote(name)}={quote(value)}" for name, value in labels)
+    return "{" + ", ".join(pairs) + "}"
+
+
+class GroupNames:
+    """Which groups of an aggregation lose their name at the end of the query.
+
+    As upstream has it: those where, at the last step at which the group has a result, one of its series loses it.
+    Most often all series do or none does, and then nothing is kept by step.
+    """
+
+    __slots__ = ("_all", "_by_step", "_steps")
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._all: bool | None = None  # None: nothing seen yet
+        self._by_step: NDArray[np.bool_] | None = None
+
+    def fold(
+        self,
+        drop_name: NDArray[np.bool_] | None,
+        present: NDArray[np.bool_],
+        of_row: NDArray[np.int32],
+        groups: int,
+        before: Callable[[], NDArray[np.bool_]],
+    ) -> None:
+        """Takes in series (present bool[S, T], of_row int32[S]).
+
+        `before`: bool[G, T], where the groups had a result before these series.
+        """
+        if self._by_step is None:
+            found = drop_name is not None and bool(drop_name.any())
+            uniform = drop_name is None or found == bool(drop_name.all())
+            if uniform and self._all in (None, found):
+                self._all = found
+                return
+            self._by_step = np.array(before()) if self._all else np.zeros((0, self._steps), np.bool_)
+        if groups > len(self._by_step):
+            grown = np.zeros((max(groups, 2 * len(self._by_step)), self._steps), np.bool_)
+            grown[: len(self._by_step)] = self._by_step
+            self._by_step = grown
+        if drop_name is not None:
+            presence_by_group(np.ascontiguousarray(present & drop_name[:, None]), of_row, self._by_step)
+
+    def drop_name(self, groups: int, present: Callable[[], NDArray[np.bool_]]) -> NDArray[np.bool_] | None:
+        """bool[G], or None if all keep what they have. `present`: bool[G, T], where the groups have a result."""
+        if self._by_step is None:
+            return np.ones(groups, np.bool_) if self._all else None
+        last = self._steps - 1 - present()[:, ::-1].argmax(axis=1)
+        return self._by_step[np.arange(groups), last]
 
 
 def label_order(labels: LabelColumns) -> NDArray[np.intp]:

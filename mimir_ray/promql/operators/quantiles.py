@@ -15,7 +15,7 @@ from mimir_ray.promql.plan import nodes
 
 from .execution import Execution, Scalar, extremes
 from .histograms_aggregate import floats_only
-from .labels import groups_of
+from .labels import GroupNames, groups_of
 
 
 def quantile(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) -> Iterator[StepMatrix]:
@@ -37,11 +37,9 @@ def quantile(node: nodes.Aggregate, steps: nodes.Steps, execution: Execution) ->
     present = np.empty((count, steps.count), np.bool_)
     scratch = np.empty(int(np.diff(starts).max()), np.float64)
     fold_quantile(whole.values, whole.present, starts, rows, quantiles, values, present, scratch)
-    drop = None
-    if whole.drop_name is not None:
-        drop = np.zeros(count, np.bool_)
-        drop[of_row[whole.drop_name]] = True
-    yield StepMatrix(groups.labels(), values, present, drop)
+    names = GroupNames(steps.count)
+    names.fold(whole.drop_name, whole.present, of_row, count, lambda: present)
+    yield StepMatrix(groups.labels(), values, present, names.drop_name(count, lambda: present))
     execution.release(gathered)
 
 

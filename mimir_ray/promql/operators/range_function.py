@@ -85,7 +85,10 @@ def _evaluate(
         if extended == "smoothed":
             range_ms += lookback_ms
             looked_at = looked_at + lookback_ms
-    params = tuple(execution.scalar(each, steps) for each in node.args if each.type is ValueType.SCALAR)
+    with execution.later_annotations() as of_params:
+        params = tuple(execution.scalar(each, steps) for each in node.args if each.type is ValueType.SCALAR)
+    if isinstance(argument, nodes.RangeSelect):
+        execution.annotations.merge(of_params)
     window = Window(argument.ends(steps), argument.range_ms, steps.times, lookback_ms)
     context = execution.context(node, steps)
     for batch, drop in range_batches(argument, steps, execution):
@@ -105,3 +108,5 @@ def _evaluate(
                     node.name, extended, function, batch, window, context
                 )
             yield batch, values, present, drop, histograms
+    if not isinstance(argument, nodes.RangeSelect):  # upstream asks subqueries before the other arguments
+        execution.annotations.merge(of_params)

@@ -54,7 +54,10 @@ def _vector_function(node: nodes.FunctionCall, steps: nodes.Steps, execution: Ex
     function = VECTOR_FUNCTIONS[node.name]
     context = execution.context(node, steps)
     vector = next((each for each in node.args if each.type is ValueType.VECTOR), None)
-    params = tuple(_param(each, steps, execution) for each in node.args if each is not vector)
+    with execution.later_annotations() as of_params:
+        params = tuple(_param(each, steps, execution) for each in node.args if each is not vector)
+    if vector is None or vector is not node.args[0]:
+        execution.annotations.merge(of_params)
     relabels = node.name in _RELABELLING
     # Series of one name stay distinct without it; otherwise all of them must be seen together.
     drops = not function.keeps_name
@@ -68,8 +71,12 @@ def _vector_function(node: nodes.FunctionCall, steps: nodes.Steps, execution: Ex
         for batch in execution.vector(vector, steps):
             matrix = function(batch, params, context)
             yield drop_names(matrix, execution.delayed_names) if drops else matrix
+        if vector is node.args[0]:
+            execution.annotations.merge(of_params)
         return
     whole = execution.gather(vector, steps)
+    if vector is node.args[0]:
+        execution.annotations.merge(of_params)
     matrix = function(whole, params, context)
     if drops:
         matrix = drop_names(matrix, execution.delayed_names)

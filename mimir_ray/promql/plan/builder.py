@@ -189,11 +189,15 @@ def _reference_time(node: nodes.PlanNode) -> tuple[int, int | None] | None:
 
 
 def _as_annotated(tree: ast.Call) -> ast.Call:
-    """The call as annotations see it: upstream forgets where a subquery stood once it is evaluated."""
-    if not any(isinstance(_bare(argument), ast.Subquery) for argument in tree.args):
+    """The call as annotations see it: without parentheses around arguments, and upstream forgets where a subquery stood
+    once it is evaluated.
+    """
+    if not any(isinstance(argument, ast.Paren | ast.Subquery) for argument in tree.args):
         return tree
-    forget = (replace(arg, span=ast.NOWHERE) if isinstance(_bare(arg), ast.Subquery) else arg for arg in tree.args)
-    return replace(tree, args=tuple(forget))
+    bare = map(_bare, tree.args)
+    return replace(
+        tree, args=tuple(replace(each, span=ast.NOWHERE) if isinstance(each, ast.Subquery) else each for each in bare)
+    )
 
 
 def _bare(tree: ast.Node) -> ast.Node:

@@ -26,16 +26,20 @@ Extended = Literal["anchored", "smoothed"]
 
 @dataclass(frozen=True)
 class Steps:
-    """`count` evaluation times: start_ms, start_ms + step_ms, ... (step_ms > 0; count may be 0)."""
+    """`count` evaluation times: start_ms, start_ms + step_ms, ... (step_ms > 0; count may be 0).
+
+    `ranged`: of a range, even if only one step falls into it.
+    """
 
     start_ms: int
     step_ms: int
     count: int
+    ranged: bool = False
 
     @classmethod
     def between(cls, start_ms: int, end_ms: int, step_ms: int) -> Steps:
         """The times from start to end, end included if it falls on a step."""
-        return cls(start_ms, step_ms, max(0, (end_ms - start_ms) // step_ms + 1))
+        return cls(start_ms, step_ms, max(0, (end_ms - start_ms) // step_ms + 1), end_ms > start_ms)
 
     @property
     def end_ms(self) -> int:

@@ -26,6 +26,7 @@ class DurationParser(Cursor):
         self.context = outer
         if isinstance(node, DurationExpr):
             return 0, node
+        self.not_broken()
         if node.value <= 0:
             self.fail("duration must be greater than 0", node.span)
         return to_ms(node.value), None
@@ -44,7 +45,7 @@ class DurationParser(Cursor):
             if self.kinds[self.at] in (NUMBER, DURATION):
                 number = self.number()
                 return self.signed(kind, number, sign)
-            operand = self.duration_operand()
+            operand = self.duration_operand(start)
             if isinstance(operand, NumberLiteral):
                 return self.signed(kind, operand, sign)
             if operand.wrapped:
@@ -74,6 +75,7 @@ class DurationParser(Cursor):
                 break
             self.at += 1
             right = self.duration(precedence + (op != "^"))
+            self.not_broken()
             self.need_duration_expressions(left.span)
             if op in "/%" and isinstance(right, NumberLiteral) and right.value == 0:
                 self.fail("division by zero" if op == "/" else "modulo by zero", self.token_span(at))
@@ -81,7 +83,8 @@ class DurationParser(Cursor):
         self.depth -= 1
         return left
 
-    def duration_operand(self) -> NumberLiteral | DurationExpr:
+    def duration_operand(self, signed: int | None = None) -> NumberLiteral | DurationExpr:
+        """One term. `signed`: where a sign stands in front of it that belongs to an offset as a whole."""
         at = self.at
         kind = self.kinds[at]
         start = self.starts[at]
@@ -93,7 +96,7 @@ class DurationParser(Cursor):
             self.at += 1
             self.expect("(")
             node = DurationExpr(kind, span=Span(start, self.expect(")")))
-            self.need_duration_expressions(node.span)
+            self.need_duration_expressions(Span(start if signed is None else signed, node.span.end))
             return node
         if kind in _NAMES:
             self.at += 1
@@ -102,13 +105,14 @@ class DurationParser(Cursor):
             self.expect(",")
             second = self.duration(0)
             node = DurationExpr(_NAMES[kind], first, second, span=Span(start, self.expect(")")))
-            self.need_duration_expressions(node.span)
+            self.need_duration_expressions(Span(first.span.start if signed is None else signed, second.span.end))
             return node
         if kind == "(":
             self.at += 1
             inner = self.duration(0)
             end = self.expect(")")
-            self.need_duration_expressions(inner.span)
+            if signed is None:  # upstream takes signed parentheses behind `offset` without asking
+                self.need_duration_expressions(inner.span)
             if isinstance(inner, DurationExpr):
                 return replace(inner, wrapped=True)
             return DurationExpr("+", None, inner, True, span=Span(start, end))
@@ -132,6 +136,8 @@ class DurationParser(Cursor):
 
 
 def to_ms(seconds: float) -> int:
-    """Seconds to ms the way that Go's durations have them: whole nanoseconds, then cut."""
+    """Seconds to ms the way that Go's durations have them: whole nanoseconds, then cut; NaN is the smallest."""
+    if math.isnan(seconds):
+        return -(2**63 // 1_000_000)
     nanoseconds = round_half_away(seconds * 1e9)
     return int(math.copysign(abs(nanoseconds) // 1_000_000, nanoseconds))

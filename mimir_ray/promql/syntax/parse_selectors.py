@@ -18,6 +18,8 @@ POSTFIX = frozenset({"[", "offset", "@", "anchored", "smoothed"})
 """Tokens that change the operand before them."""
 _MATCH_TYPES = {kind.value: kind for kind in MatchType}
 
+_FARTHEST_MS = 2**62
+
 _OFFSET = ("offset", "number, duration, step(), or range()")
 _AT = ("@", "timestamp")
 _RANGE = ("subquery or range selector", "number, duration, step(), or range()")
@@ -203,6 +205,9 @@ class SelectorParser(DurationParser):
             if not math.isfinite(seconds) or abs(seconds) >= 2.0**63:
                 self.fail(f"timestamp out of bounds for @ modifier: {_fixed(seconds)}", node.span)
             at = round_half_away(seconds * 1000)
+            if abs(at) > _FARTHEST_MS:
+                # In Go what is too large for an integer becomes the smallest one; here there is room for offsets.
+                at = -_FARTHEST_MS if abs(at) >= 2**63 or at < 0 else _FARTHEST_MS
         self.context = outer
         target = node.selector if isinstance(node, MatrixSelector) else node
         if not isinstance(target, VectorSelector | Subquery):

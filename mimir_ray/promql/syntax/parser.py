@@ -163,6 +163,7 @@ class _Parser(SelectorParser):
 
     def check_fill(self, left: Node, right: Node) -> None:
         if not self.options.binop_fill_modifiers:
+            self.not_broken()
             span = Span(left.span.start, right.span.end)
             self.fail("binop fill modifiers are experimental and not enabled", span)
 

@@ -40,6 +40,9 @@ class ActiveSeries:
     trackers: tuple[ActiveCounts, ...] = ()
 
 
+_LATEST_S = np.iinfo(np.uint32).max
+
+
 class Activity:
     """Columns by series reference."""
 
@@ -65,7 +68,7 @@ class Activity:
         """Samples of these references (of `series` in all) were taken; boxed ones are rows of `histograms`."""
         if series > len(self._seen):
             self._seen = _longer(self._seen, series, 0)
-        self._seen[references] = now_ms // 1000
+        self._seen[references] = min(now_ms // 1000, _LATEST_S)  # unit tests of rules go on for centuries
         if histograms is None and self._buckets is None:
             return
         if self._buckets is None:

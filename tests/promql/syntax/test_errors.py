@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimir_ray.errors import InvalidArgument
+from mimir_ray.promql.engine import Engine
 from mimir_ray.promql.syntax.errors import ParseError
 from mimir_ray.promql.syntax.parser import MAX_LEVELS, MAX_NESTING, ParserOptions, parse, parse_metric, parse_selector
+from mimir_ray.testing.sources import ListSource
 
 CASES = r"""
 1:3: 1+ :: unexpected end of input
@@ -146,6 +148,10 @@ def test_the_error_is_prometheus(case: str) -> None:
         ('a{b=~"x**"}', "1:3: parse error: error parsing regexp: invalid nested repetition operator: `**`"),
         ('a{b=~"x)|(y"}', "1:3: parse error: error parsing regexp: unexpected ): `x)|(y`"),
         ('a{b=~"("}', "1:3: parse error: error parsing regexp: missing closing ): `(`"),
+        (r"a{b=~`x\`}", "1:3: parse error: error parsing regexp: trailing backslash at end of expression: ``"),
+        # What is no token is found before what stands in front of it is judged.
+        ("a[0m", "1:5: parse error: unclosed left bracket"),
+        ("a[5s / 0s", "1:10: parse error: unclosed left bracket"),
     ],
 )
 def test_positions_are_lines_and_columns_in_bytes(text: str, error: str) -> None:
@@ -168,6 +174,12 @@ NOTHING = ParserOptions(False, False, False, False)
         ),
         ("a[5m + 1m]", "1:3: parse error: experimental duration expression is not enabled"),
         ("a[step()]", "1:3: parse error: experimental duration expression is not enabled"),
+        ("a offset -step()", "1:10: parse error: experimental duration expression is not enabled"),
+        ("a offset +min_of(1s, 2s)", "1:10: parse error: experimental duration expression is not enabled"),
+        ("a offset min_of(1s, 2s)", "1:17: parse error: experimental duration expression is not enabled"),
+        ("a[min_of(1s, 2s)]", "1:10: parse error: experimental duration expression is not enabled"),
+        ("a offset (5)", "1:11: parse error: experimental duration expression is not enabled"),
+        ("a offset -(5 + 1)", "1:12: parse error: experimental duration expression is not enabled"),
         ("a[5m] anchored", "1:1: parse error: anchored modifier is experimental and not enabled"),
         ("a smoothed", "1:1: parse error: smoothed modifier is experimental and not enabled"),
         ("a + fill (0) b", "1:1: parse error: binop fill modifiers are experimental and not enabled"),
@@ -178,6 +190,19 @@ def test_experimental_syntax_can_be_off(text: str, error: str) -> None:
     with pytest.raises(ParseError) as caught:
         parse(text, NOTHING)
     assert str(caught.value) == error
+
+
+def test_upstream_takes_a_signed_offset_in_parentheses_from_everybody() -> None:
+    assert parse("a offset -(5)", NOTHING) == parse("a offset -(5)")
+
+
+@pytest.mark.parametrize(
+    "text", ["a offset nan", "a offset -nan", "a @ 1e17", "a @ -1e17", "a @ 5e15", "a[5m] offset NaN"]
+)
+def test_times_out_of_all_bounds_find_nothing(text: str) -> None:
+    source = ListSource([({"__name__": "a"}, [(0, 1.0)])])
+    query = text if "[" not in text else f"sum_over_time({text})"
+    assert not len(Engine().range(query, source, 0, 120_000, 60_000).value)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from mimir_ray.promql.plan import nodes
 
 from .push_down import is_per_series
 
-_FOLDS = frozenset(("sum", "avg", "min", "max", "count", "group", "stddev", "stdvar", "quantile"))
+_FOLDS = frozenset(("sum", "avg", "min", "max", "count", "group", "stddev", "stdvar", "quantile", "count_values"))
 
 
 def prune_labels(node: nodes.PlanNode, delayed_names: bool = False) -> nodes.PlanNode:
