@@ -20,6 +20,7 @@ from mimir_ray.cluster.transport.base import NAMESPACE, RING, Address
 from mimir_ray.cluster.transport.on_ray import RayTransport, actor_class
 from mimir_ray.config.overrides import RuntimeDefaults
 from mimir_ray.deploy.compose import composed
+from mimir_ray.deploy.ingesters import RING_FILE, directory_of
 from mimir_ray.deploy.placement import Place
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.deploy.shard_tasks import RayShardTasks
@@ -101,14 +102,14 @@ def _ring(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
         kept_ms = settings.blocks_storage.tsdb.retention_period.ms
         automatic[INGESTER] = AutomaticFactor(spec.copies, ring.zone_awareness_enabled, kept_ms)
     policy = RingPolicy(ring.heartbeat_timeout.ms, forget, automatic)
-    return RingActor, (FileStore(settings.root / "ring.json"), FileStore(settings.root / "ha-tracker.json"), policy)
+    return RingActor, (FileStore(settings.root / RING_FILE), FileStore(settings.root / "ha-tracker.json"), policy)
 
 
 def _ingester(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
     about = IngesterSpec(
         instance=spec.address.instance,
         zone=spec.zone,
-        directory=settings.tsdb_dir / f"ingester-{spec.address.instance}",
+        directory=directory_of(settings, spec.address.instance),
         ingester=settings.ingester,
         tsdb=settings.blocks_storage.tsdb,
         runtime=settings.runtime_config,

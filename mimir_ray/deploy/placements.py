@@ -1,4 +1,7 @@
-"""`Placements`: which actor was put on which Ray node, kept in the data directory of whoever starts the deployment."""
+"""What a running Ray says of its nodes.
+
+`Placements`: which actor was put on which Ray node, kept in the data directory of whoever starts the deployment.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,17 @@ from pathlib import Path
 
 import ray
 
+from mimir_ray.deploy.ingesters import automatic
 from mimir_ray.deploy.placement import Place, labelled_nodes, place
+from mimir_ray.deploy.settings import Settings
 from mimir_ray.deploy.topology import ActorSpec
 
 FILE = "placement.json"
+
+
+def ingesters_wanted(settings: Settings) -> int:
+    """See `ingesters.automatic`, for the nodes that are there now. Needs a connected Ray."""
+    return automatic(settings, labelled_nodes(ray.nodes()), int(ray.cluster_resources().get("CPU", 1)))
 
 
 class Placements:

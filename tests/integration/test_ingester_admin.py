@@ -133,3 +133,20 @@ def test_one_that_is_shut_down_has_flushed_and_left_while_the_other_takes_all_wr
     running_again(deployment)
     push(deployment, "h")
     assert_kept(deployment, *"abcdefgh")
+
+
+def test_a_smaller_number_is_refused_while_there_are_samples_and_an_automatic_one_starts_all(
+    deployment: Deployment,
+) -> None:
+    deployment.stop(timeout_s=60)
+    deployment.flags = (*UNLIMITED, "-deploy.ingesters=1")
+    deployment.start(wait=False)
+    assert deployment.process is not None
+    assert deployment.process.wait(120) == 1
+    assert "-deploy.ingesters=1 would leave ingester-1 behind" in deployment.output()
+    assert "Traceback" not in deployment.output()
+    assert not deployment.pids()
+    deployment.flags = UNLIMITED
+    running_again(deployment)
+    assert set(ring(deployment)) == {"ingester-0", "ingester-1"}
+    assert_kept(deployment, *"abcdefgh")

@@ -66,7 +66,7 @@ def test_status_lists_services_and_the_ring(greeted: Deployment) -> None:
     done = command_line("status", f"-data-dir={deployment.data}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert deployment.url in done.stdout
-    for service in ("gateway", "ring", "ingester/0", "ingester/1"):
+    for service in ("gateway", "ring", "ingester/0"):
         assert any(service in line and "Running" in line for line in done.stdout.splitlines()), done.stdout
     assert "ACTIVE" in done.stdout
 
@@ -166,7 +166,7 @@ def test_it_starts_again_at_once_after_its_foreground_process_was_killed(deploym
     deployment.start(wait=False)
     wait_for("serve is ready", lambda: "mimir-ray is ready." in deployment.output(), timeout_s=120)
     after = set(deployment.pids_of("ray::IngesterActor"))
-    assert len(after) == 2
+    assert len(after) == len(before)
     assert not after & before
     assert deployment.push([(survivor, [(now_ms + 1, 2.0)])]).status == 200
     found = deployment.result("query", query="survivor[1h]", time=now_ms / 1000 + 1)
