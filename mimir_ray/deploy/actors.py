@@ -27,6 +27,7 @@ from mimir_ray.deploy.shard_tasks import RayShardTasks
 from mimir_ray.deploy.topology import ActorSpec, topology
 from mimir_ray.gateway.actor import GatewayActor, GatewaySpec, Peer
 from mimir_ray.kernel import load_imported
+from mimir_ray.model import regex_automaton  # noqa: F401  (its kernel is loaded with the others)
 from mimir_ray.promql.engine import EngineOptions
 from mimir_ray.roles.compactor.actor import CompactorActor, CompactorSpec
 from mimir_ray.roles.ingester.actor import IngesterActor, IngesterSpec, ring_options

@@ -1,16 +1,10 @@
-"""Creates the actors of a deployment and waits for them, in a process of its own that then ends.
+"""Creates the actors of a deployment and waits for them, in a process that then ends.
 
-It imports every role and may compile every kernel, which takes some hundred megabytes; the process that
-stays in the foreground (launch.py) does neither. Standard input: a pickled `Settings`, in hexadecimal on the
-first line; then, once Ray is up, its address and whether it is ours on the second. Standard output: a
-JSON object a line, `{"step": ...}`, `{"say": ...}`, `{"error": ...}` or, last, `{"ready": {"host": ..., "port": ...}}`.
+It imports every role; the process that stays in the foreground (launch.py) imports none. What it tells: told.py.
 """
 
 from __future__ import annotations
 
-import json
-import pickle
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -28,9 +22,9 @@ from mimir_ray.deploy.local_ray import join
 from mimir_ray.deploy.placement import Place, located
 from mimir_ray.deploy.placements import Placements, ingesters_wanted
 from mimir_ray.deploy.settings import Settings
+from mimir_ray.deploy.told import tell
 from mimir_ray.deploy.topology import ActorSpec, topology
 from mimir_ray.errors import MimirRayError, Unavailable
-from mimir_ray.kernel import warm_up
 
 CREATE_TIMEOUT_S = 180.0
 READY_TIMEOUT_S = 600.0
@@ -39,37 +33,13 @@ ADDRESS_TIMEOUT_S = 30.0
 STATUS_TIMEOUT_S = 10.0
 
 
-def main() -> int:
-    """Returns the exit status: 0 when the ring and the gateway answer."""
-    settings: Settings = pickle.loads(bytes.fromhex(sys.stdin.readline()))  # noqa: S301  (from our own parent)
-    compile_kernels()
-    address, _, whose = sys.stdin.readline().strip().partition(" ")
-    if not address:
-        return 1  # the parent gave up
+def create(settings: Settings, address: str, ours: bool) -> int:
+    """`ours`: whether the Ray at the address is. Returns the exit status: 0 when the ring and the gateway answer."""
     join(address)
-    error = create_all(settings, None if whose == "ours" else {"env_vars": MALLOC})
-    error = error or wait_until_ready()
+    error = create_all(settings, None if ours else {"env_vars": MALLOC}) or wait_until_ready()
     if error:
         tell(error=error)
     return 1 if error else 0
-
-
-def tell(**what: Any) -> None:
-    print(json.dumps(what), flush=True)
-
-
-def compile_kernels() -> None:
-    """Fills the kernel cache, so that actors only load."""
-    began = said = time.monotonic()
-
-    def progress(done: int, total: int, name: str) -> None:
-        nonlocal said
-        if (now := time.monotonic()) - said > 1.0:
-            said = now
-            tell(step=f"kernels: {done} of {total}, {name.removeprefix('mimir_ray.')}")
-
-    count = warm_up(progress)
-    tell(say=f"{count} kernels ready after {time.monotonic() - began:.1f} s.")
 
 
 def create_all(settings: Settings, runtime_env: dict[str, Any] | None) -> str:
@@ -183,7 +153,3 @@ def _reason(error: Exception) -> str:
     """Ray puts the whole remote traceback into the text; its last line says what went wrong."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return f"cannot start: {lines[-1].strip() if lines else repr(error)}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -26,6 +26,8 @@ _NOT_BUILT = "Not built yet: any number is accepted, with a warning, and none ru
 
 RUN_FILE = "run.json"
 """In the data directory while a deployment runs on it: where it is reached."""
+FOLDER_PREFIX = "mimir-ray-"
+"""Of the temporary folders of a Ray of ours."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from mimir_ray.errors import InvalidArgument
 
 from .labels import is_legacy_label_name, is_utf8
-from .regex_automaton import automaton_of
 
 
 class MatchType(enum.Enum):
@@ -158,6 +157,8 @@ class Matcher:
         A millisecond or two for 100,000 values; half a second where only RE2 can judge them.
         """
         if len(starts) >= _AUTOMATON_VALUES_MIN:
+            from .regex_automaton import automaton_of  # noqa: PLC0415  (numba; settings have matchers, too)
+
             automaton = automaton_of(self.value)
             if automaton is not None:
                 return automaton.accepts(data, starts, ends)
