@@ -16,11 +16,10 @@ from mimir_ray.cluster.ring.model import INGESTER
 from mimir_ray.cluster.transport.base import NAMESPACE, RING, Address, Client
 from mimir_ray.cluster.transport.on_ray import RayTransport
 from mimir_ray.deploy import actors
-from mimir_ray.deploy.environment import MALLOC
 from mimir_ray.deploy.ingesters import Needed, how_many, indexes, instance, of_one_machine, on_disk, with_ingesters
 from mimir_ray.deploy.local_ray import join
 from mimir_ray.deploy.placement import Place, located
-from mimir_ray.deploy.placements import Placements, ingesters_wanted
+from mimir_ray.deploy.placements import Placements, ingesters_wanted, runtime_env
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.deploy.told import tell
 from mimir_ray.deploy.topology import ActorSpec, topology
@@ -36,29 +35,28 @@ STATUS_TIMEOUT_S = 10.0
 def create(settings: Settings, address: str, ours: bool) -> int:
     """`ours`: whether the Ray at the address is. Returns the exit status: 0 when the ring and the gateway answer."""
     join(address)
-    error = create_all(settings, None if ours else {"env_vars": MALLOC}) or wait_until_ready()
+    error = create_all(settings, ours) or wait_until_ready()
     if error:
         tell(error=error)
     return 1 if error else 0
 
 
-def create_all(settings: Settings, runtime_env: dict[str, Any] | None) -> str:
-    """Creates all actors; returns what went wrong, or "". `runtime_env`: None where the Ray is ours."""
+def create_all(settings: Settings, ours: bool) -> str:
+    """Creates all actors; returns what went wrong, or ""."""
     try:
-        specs = _create_all(settings, runtime_env)
+        specs = _create_all(settings, ours)
     except (MimirRayError, OSError) as failure:
         return str(failure)
     tell(say=f"{len(specs)} actors in namespace {NAMESPACE}: {', '.join(spec.address.actor_name for spec in specs)}.")
     return ""
 
 
-def _create_all(settings: Settings, runtime_env: dict[str, Any] | None) -> list[ActorSpec]:
+def _create_all(settings: Settings, ours: bool) -> list[ActorSpec]:
     now_ms = SystemClock().now_ms()
-    ours = runtime_env is None
     earlier = of_one_machine(settings, now_ms) if ours else Needed(on_disk(settings, now_ms))
     wanted = ingesters_wanted(settings)
     plan = _plan(settings, how_many(settings.deploy.ingesters, wanted, earlier.with_samples))
-    handle = _create(plan, plan.specs[0], runtime_env)
+    handle = _create(plan, plan.specs[0])
     _wait_for(plan.specs[0], handle)
     ring = RayTransport().client(RING)
     if ours:
@@ -69,7 +67,7 @@ def _create_all(settings: Settings, runtime_env: dict[str, Any] | None) -> list[
         members = indexes(ring.call("snapshot", INGESTER, timeout_s=STATUS_TIMEOUT_S).instances)
         plan = _plan(settings, how_many(settings.deploy.ingesters, wanted, earlier.with_samples | members))
     # Those that are no gateways say in their status how they come up.
-    handles = [(spec, _create(plan, spec, runtime_env)) for spec in plan.specs[1:]]
+    handles = [(spec, _create(plan, spec)) for spec in plan.specs[1:]]
     for spec, handle in handles:
         if spec.address.role == "gateway":
             _wait_for(spec, handle)
@@ -92,9 +90,9 @@ def _plan(settings: Settings, count: int) -> _Plan:
     return _Plan(settings, located(specs, places, settings.ingester.ring.zone_awareness_enabled), places)
 
 
-def _create(plan: _Plan, spec: ActorSpec, runtime_env: dict[str, Any] | None) -> Any:
+def _create(plan: _Plan, spec: ActorSpec) -> Any:
     tell(step=f"starting {spec.address.actor_name}")
-    return actors.create(spec, plan.settings, runtime_env, plan.places.get(spec.address.actor_name))
+    return actors.create(spec, plan.settings, runtime_env(), plan.places.get(spec.address.actor_name))
 
 
 def leave(ring: Client, index: int) -> None:

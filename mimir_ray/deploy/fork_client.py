@@ -27,13 +27,19 @@ def main(path: str, command: list[str]) -> None:
 def _forked(path: str, command: list[str]) -> bool:
     """Python, Ray's set-up script, the worker's and its arguments: the last are what the fork server needs."""
     arguments = [one for one in command[3:] if not one.startswith(OF_THE_SET_UP)]
-    asked = json.dumps({"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd()}).encode()
+    request = {"work": "worker", "arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd()}
+    return ask(path, request, (0, 1, 2))
+
+
+def ask(path: str, request: dict[str, object], streams: tuple[int, int, int]) -> bool:
+    """Whether a process was forked for it. `streams`: descriptors that become its standard streams."""
+    body = json.dumps(request).encode()
     try:
         with socket.socket(socket.AF_UNIX) as server:
             server.settimeout(TIMEOUT_S)
             server.connect(path)
-            socket.send_fds(server, [len(asked).to_bytes(4, "little")], [0, 1, 2])
-            server.sendall(asked)
+            socket.send_fds(server, [len(body).to_bytes(4, "little")], list(streams))
+            server.sendall(body)
             return server.recv(1) == b"+"
     except OSError:
         return False

@@ -20,6 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mimir_ray.deploy.told import tell
+
 REQUEST_TIMEOUT_S = 10.0
 REQUEST_BYTES_MAX = 4 << 20
 BACKLOG = 128
@@ -56,7 +58,7 @@ def serve(listener: socket.socket, until: int, run: Callable[[dict[str, Any]], N
 
 
 def _fits(request: Any) -> bool:
-    if not isinstance(request, dict) or not {"arguments", "environment", "folder"} <= request.keys():
+    if not isinstance(request, dict) or not {"work", "arguments", "environment", "folder"} <= request.keys():
         return False
     return all(request["environment"].get(name) == os.environ.get(name) for name in READ_BY_RAY)
 
@@ -107,13 +109,30 @@ def _become(descriptors: list[int], request: dict[str, Any], run: Callable[[dict
     run(request)
 
 
-def run_worker(request: dict[str, Any]) -> None:
-    """As Ray's own worker script."""
-    import ray  # noqa: PLC0415
+def run(request: dict[str, Any]) -> None:
+    """What processes are forked for."""
+    {"worker": _run_worker, "stop": _run_stop}[request["work"]](request["arguments"])
 
+
+def _run_worker(arguments: list[str]) -> None:
+    """As Ray's own worker script."""
+    import ray  # noqa: PLC0415  (once it is up)
+
+    from mimir_ray.deploy.worker import spare_imports  # noqa: PLC0415
+
+    spare_imports()
     script = Path(ray.__file__).parent / "_private" / "workers" / "default_worker.py"
-    sys.argv = [str(script), *request["arguments"]]
+    sys.argv = [str(script), *arguments]
     runpy.run_path(str(script), run_name="__main__")
+
+
+def _run_stop(arguments: list[str]) -> None:
+    from mimir_ray.deploy.local_ray import join  # noqa: PLC0415  (once Ray is up)
+    from mimir_ray.deploy.stop import stop_actors  # noqa: PLC0415
+
+    join(arguments[0])
+    stop_actors(lambda text: tell(step=text))
+    tell(stopped=True)
 
 
 def listen(path: Path) -> socket.socket:

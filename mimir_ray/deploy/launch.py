@@ -16,19 +16,21 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from mimir_ray.cluster.transport.base import NAMESPACE, RING
 from mimir_ray.config.server import ServerConfig, reachable
+from mimir_ray.deploy import fork_client
 from mimir_ray.deploy.preparing import Preparing
 from mimir_ray.deploy.settings import FOLDER_PREFIX, RUN_FILE, Settings
 from mimir_ray.errors import MimirRayError, Unavailable
 
-STOP_TIMEOUT_S = 12.0
+STOPPER_TIMEOUT_S = 20.0
+"""Without a word of who stops the actors; longer than any of them is waited for."""
+WATCH_PERIOD_S = 1.0
 PREDECESSOR_TIMEOUT_S = 20.0
 
 
@@ -85,16 +87,18 @@ def serve(settings: Settings, preparing: Preparing, ray_address: str = "", out: 
             killed = stack.enter_context(_data_lock(settings.root))
             _remove_leftovers(settings.root)
             _check_port(settings.server, PREDECESSOR_TIMEOUT_S if killed else 0.0)
-            told, logs = _enter_ray(settings, ray_address, stack, progress)
+            told, logs, ended = _enter_ray(settings, ray_address, stack, progress)
             signal.signal(signal.SIGTERM, told_to_stop)  # Ray put a handler of its own there: exit at once
-            stack.callback(_stop_actors, progress)
+            stack.callback(_stop_actors, told, ended, progress)
             told["settings"] = pickle.dumps(settings).hex()
             host, port = _create_actors(preparing, told, stop, progress)
             url = f"{settings.server.scheme}://{reachable(host)}:{port}{settings.server.http_path_prefix}"
             _write_run_file(settings, url, logs, stack)
             if not stop.is_set():
                 _greet(settings, url, logs, progress)
-            stop.wait()
+            while not stop.wait(WATCH_PERIOD_S):
+                if one := ended():
+                    raise CannotStart(f"{one} of Ray has ended; its logs are in {logs}")
             progress.say("Stopping: requests under way end, recent samples are written down.")
             began = time.monotonic()
         progress.say(f"Stopped after {time.monotonic() - began:.1f} s.")
@@ -134,8 +138,11 @@ def _data_lock(root: Path) -> Iterator[bool]:
             held.truncate(0)
 
 
-def _enter_ray(settings: Settings, address: str, stack: ExitStack, progress: Progress) -> tuple[dict[str, Any], str]:
-    """Starts a local Ray, or joins a running one; returns what prepare.py is told of it, and where its logs are."""
+def _enter_ray(
+    settings: Settings, address: str, stack: ExitStack, progress: Progress
+) -> tuple[dict[str, Any], str, Callable[[], str]]:
+    """Starts a local Ray, or joins a running one; returns what prepare.py is told of it, where its logs are, and what
+    says which of its processes has ended ("": none)."""
     from mimir_ray.deploy.local_ray import LocalRay, join  # noqa: PLC0415  (imports Ray)
 
     if address:
@@ -144,17 +151,18 @@ def _enter_ray(settings: Settings, address: str, stack: ExitStack, progress: Pro
         join(address)
         stack.callback(ray.shutdown)
         progress.say(f"Joined the Ray at {address}.")
-        return {"address": address}, ""
+        return {"address": address}, "", lambda: ""
     deploy = settings.deploy
-    local = stack.enter_context(LocalRay(int(deploy.object_store_memory), deploy.ray_dashboard, forks=True))
+    local = LocalRay(int(deploy.object_store_memory), deploy.ray_dashboard, forks=True, connect=False)
+    stack.enter_context(local)
     progress.say(f"Ray is up at {local.address}.")
     told = {
         "address": local.address,
-        "environment": {**_of_ray(), **local.next_job()},
+        "environment": {**_of_ray(), **local.first_job()},
         "socket": str(local.fork_socket),
         "log": str(local.logs / "fork-server.log"),
     }
-    return told, str(local.logs)
+    return told, str(local.logs), local.ended
 
 
 def _of_ray() -> dict[str, str]:
@@ -245,43 +253,43 @@ def _no_actors(preparing: Preparing) -> CannotStart:
     return CannotStart(f"the actors were not created: {preparing.last_words()}")
 
 
-def _stop_actors(progress: Progress) -> None:
-    """Gateways first, so that nothing comes in; then what writes, all of a role at once; the ring last."""
+def _stop_actors(told: dict[str, Any], ended: Callable[[], str], progress: Progress) -> None:
+    """In a process that has everything loaded, where there is one. Actors end by themselves where Ray has."""
+    if ended() or ("socket" in told and _stopped_by_a_fork(told, progress)):
+        return
     import ray  # noqa: PLC0415  (as above)
 
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    for role in ("gateway", "backend", "compactor", "store-gateway", "ingester", RING.role):
-        threads = []
-        for name in _names_of(role):
-            try:
-                handle = ray.get_actor(name, namespace=NAMESPACE)
-            except ValueError:
-                continue  # has ended meanwhile
-            if role == RING.role:
-                ray.kill(handle, no_restart=True)
-                continue
-            progress.step(f"stopping {name}")
-            left = max(1.0, deadline - time.monotonic())
-            threads.append(threading.Thread(target=_stop_actor, args=(handle, left)))
-            threads[-1].start()
-        for thread in threads:
-            thread.join()
+    from mimir_ray.deploy.local_ray import join  # noqa: PLC0415
+    from mimir_ray.deploy.stop import stop_actors  # noqa: PLC0415
+
+    if not ray.is_initialized():
+        join(told["address"])
+    stop_actors(progress.step)
 
 
-def _names_of(role: str) -> list[str]:
-    """The actors of a role that there are; after `scale` others than the settings say."""
-    import ray  # noqa: PLC0415  (as above)
-
-    return sorted(name for name in ray.util.list_named_actors() if name.partition("/")[0] == role)
-
-
-def _stop_actor(handle: Any, timeout_s: float) -> None:
-    """Has an actor stop in an orderly way, then ends its process for good."""
-    import ray  # noqa: PLC0415  (as above)
-
-    with suppress(ray.exceptions.RayError):  # whatever keeps it from stopping, it ends now
-        ray.get(handle.stop.remote(), timeout=timeout_s)
-    ray.kill(handle, no_restart=True)
+def _stopped_by_a_fork(told: dict[str, Any], progress: Progress) -> bool:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        request = {
+            "work": "stop",
+            "arguments": [told["address"]],
+            "environment": {**os.environ, **told["environment"]},
+            "folder": os.getcwd(),
+        }
+        if not fork_client.ask(told["socket"], request, (theirs.fileno(), theirs.fileno(), theirs.fileno())):
+            return False
+        theirs.close()
+        ours.settimeout(STOPPER_TIMEOUT_S)
+        try:
+            for line in ours.makefile():
+                said = json.loads(line) if line.startswith("{") else {}
+                if "stopped" in said:
+                    return True
+                if "step" in said:
+                    progress.step(said["step"])
+        except (OSError, ValueError):
+            pass  # it hangs, or has said something else in its end
+    return False
 
 
 def _write_run_file(settings: Settings, url: str, logs: str, stack: ExitStack) -> None:

@@ -22,11 +22,13 @@ from typing import Any
 
 import ray
 import ray._private.services as ray_services
+import ray._private.utils as ray_utils
 import ray._raylet
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
 from mimir_ray.cluster.transport.base import NAMESPACE
+from mimir_ray.deploy.placement import OWN_LABEL
 from mimir_ray.deploy.settings import FOLDER_PREFIX
 from mimir_ray.deploy.worker import spare_imports
 from mimir_ray.errors import Unavailable
@@ -84,6 +86,9 @@ class _Head(Node):
         self._fork_socket = fork_socket
         super().__init__(parameters, head=True, shutdown_at_exit=True, spawn_reaper=True)
 
+    def _register_shutdown_hooks(self) -> None:
+        """None: leaving `LocalRay` ends it, and SIGTERM, at which Ray would wait half a minute, is for the caller."""
+
     def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
         if include_dashboard:
             super().start_api_server(include_dashboard=include_dashboard, raise_on_failure=raise_on_failure)
@@ -102,11 +107,16 @@ class _Head(Node):
         def started(command: list[str], *rest: Any, **more: Any) -> Any:
             return start(_forking(_without(command, agents), self._fork_socket), *rest, **more)
 
+        missing = ray_utils.get_dashboard_dependency_error
         ray_services.start_ray_process = started
+        if "dashboard_agent" in agents:
+            # Ray imports all that the agent would need, 20 MB, to see whether it could.
+            ray_utils.get_dashboard_dependency_error = lambda: None
         try:
             super().start_raylet(*args, **kwargs)
         finally:
             ray_services.start_ray_process = start
+            ray_utils.get_dashboard_dependency_error = missing
 
 
 def _without(command: list[str], agents: Iterable[str]) -> list[str]:
@@ -147,11 +157,17 @@ class LocalRay:
     """Starts on entering, stops everything it started on leaving. The environment must be prepared (environment.py)."""
 
     def __init__(
-        self, object_store_memory: int, dashboard: bool = False, cpus: int | None = None, forks: bool = False
+        self,
+        object_store_memory: int,
+        dashboard: bool = False,
+        cpus: int | None = None,
+        forks: bool = False,
+        connect: bool = True,
     ) -> None:
         """`cpus`: None counts the machine's. `forks`: whether a fork server makes its workers, where it can be reached;
-        they have no runtime environments then."""
+        they have no runtime environments then. `connect`: whether this process joins it."""
         self._forks = forks
+        self._connect = connect
         self._object_store_memory = object_store_memory
         self._dashboard = dashboard
         self._cpus = (os.cpu_count() or 1) if cpus is None else cpus
@@ -169,12 +185,17 @@ class LocalRay:
         assert self._node is not None
         return str(self._node.gcs_address)
 
-    def next_job(self) -> dict[str, str]:
-        """What workers find in their environment that belong to the job of whoever joins next."""
+    def first_job(self) -> dict[str, str]:
+        """What workers find in their environment that belong to the job of whoever joins first."""
         assert self._node is not None
         raylet = self._node.all_processes["raylet"][0].process.pid
-        number = int.from_bytes(bytes.fromhex(ray.get_runtime_context().get_job_id()), "little") + 1
-        return {"RAY_RAYLET_PID": str(raylet), "RAY_JOB_ID": number.to_bytes(4, "little").hex()}
+        return {"RAY_RAYLET_PID": str(raylet), "RAY_JOB_ID": ray.JobID.from_int(1).hex()}
+
+    def ended(self) -> str:
+        """Which of its processes has ended that should run: "raylet", "gcs_server"; "" while all is well."""
+        assert self._node is not None
+        dead: list[tuple[str, Any]] = self._node.dead_processes()
+        return dead[0][0] if dead else ""
 
     @property
     def fork_socket(self) -> Path:
@@ -199,15 +220,18 @@ class LocalRay:
             "dashboard_agent_listen_port": 0,
             "gcs_server_port": 0,
             "worker_path": str(Path(__file__).with_name("worker.py")),
+            "labels": {OWN_LABEL: "true"} if self._forks else {},
         }
         self._node = _Head(RayParams(**parameters), self.fork_socket if self._forks else None)
-        join(self._node.gcs_address)
+        if self._connect:
+            join(self._node.gcs_address)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        ray.shutdown()
+        if ray.is_initialized():
+            ray.shutdown()
         for node in self._more:
             node.kill_all_processes(check_alive=False, allow_graceful=False)
         if self._node is not None:

@@ -51,6 +51,7 @@ def main() -> int:
 
 def _fork_all(settings: Settings, told: dict[str, Any]) -> int:
     os.environ.update(told["environment"])
+    from mimir_ray.deploy import stop  # noqa: F401, PLC0415  (so that it is there)
     from mimir_ray.deploy.create import create  # noqa: PLC0415  (imports Ray)
 
     listener = fork_server.listen(Path(told["socket"]))
@@ -61,7 +62,7 @@ def _fork_all(settings: Settings, told: dict[str, Any]) -> int:
         return create(settings, told["address"], ours=True)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for what is forked
     _say_on(told["log"])
-    job = fork_server.serve(listener, sys.stdin.fileno(), fork_server.run_worker)
+    job = fork_server.serve(listener, sys.stdin.fileno(), fork_server.run)
     if job is not None:
         job()
     return 0

@@ -1,6 +1,7 @@
 """What the processes that start a deployment tell `serve`: a JSON object a line on standard output.
 
-`{"step": ...}`, `{"say": ...}`, `{"error": ...}` or, last, `{"ready": {"host": ..., "port": ...}}`.
+`{"step": ...}`, `{"say": ...}`, `{"error": ...}` or, last, `{"ready": {"host": ..., "port": ...}}`; of who stops the
+actors, last, `{"stopped": true}`.
 """
 
 from __future__ import annotations

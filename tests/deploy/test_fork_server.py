@@ -120,7 +120,9 @@ def test_without_a_server_the_command_is_run(tmp_path: Path) -> None:
     assert ask(tmp_path / "gone.sock", "x", folder=tmp_path) == "by itself x\n"
 
 
-@pytest.mark.parametrize("sent", [b"", b"\1", b"\xff\xff\xff\xff", b"\2\0\0\0[]", b"\2\0\0\0{}", b"\3\0\0\0nul"])
+@pytest.mark.parametrize(
+    "sent", [b"", b"\1", b"\xff\xff\xff\xff", b"\2\0\0\0[]", b"\2\0\0\0{}", b"\2\0\0\0[]", b"\3\0\0\0nul"]
+)
 def test_nonsense_is_passed_over(server: Server, tmp_path: Path, sent: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(server.path))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -150,3 +152,24 @@ def test_a_smaller_number_is_refused_while_there_are_samples_and_an_automatic_on
     running_again(deployment)
     assert set(ring(deployment)) == {"ingester-0", "ingester-1"}
     assert_kept(deployment, *"abcdefgh")
+
+
+def test_an_ingester_is_added_while_it_runs(deployment: Deployment) -> None:
+    address = deployment.output().partition("Ray is up at ")[2].split()[0].rstrip(".")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "mimir_ray.cli", "scale", f"--address={address}"),
+            *(*deployment.command()[4:], "-deploy.ingesters=3"),
+        ],
+        env=deployment.variables(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(ring(deployment)) == {"ingester-0", "ingester-1", "ingester-2"}
+    before = head_series(deployment).get("ingester-2", 0)
+    push(deployment, "i")
+    assert head_series(deployment)["ingester-2"] > before
+    assert_kept(deployment, *"abcdefghi")
