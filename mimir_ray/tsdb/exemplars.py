@@ -256,11 +256,9 @@ def append_exemplars(
                     statuses[e] = 1
                     continue
         row = number % capacity
-        if latest < 0 or time >= ring_timestamps[latest % capacity] or latest == number - capacity:
-            # The row that makes way may be the newest one of this very series: a ring of one.
-            newest[reference] = number
-        else:
-            newest[reference] = latest
+        is_latest = latest < 0 or time >= ring_timestamps[latest % capacity]
+        # The row that makes way may be the latest one of this very series: then it is looked for anew next time.
+        newest[reference] = number if is_latest else latest
         before = chain[reference]
         previous[row] = before if before > number - capacity else np.int64(-1)
         chain[reference] = number

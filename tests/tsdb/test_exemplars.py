@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mimir_ray.tsdb.exemplars import DUPLICATE, OUT_OF_ORDER, SERIES_MISSING, STORED, ExemplarStore, copy_sections
@@ -74,6 +74,13 @@ _entries = st.lists(
 )
 
 
+# The latest one of series 0 makes way for an older one.
+@example(
+    [(0, 2, 0.0, b""), (0, 1, 0.0, b""), *((1, at, 0.0, b"") for at in range(3)), (0, 0, 0.0, b""), (0, 0, 0.0, b"a")],
+    5,
+    3,
+    1,
+)
 @given(_entries, st.integers(1, 8), st.sampled_from([0, 3, 1 << 62]), st.integers(1, 5))
 @settings(deadline=None, max_examples=300)
 def test_it_keeps_what_a_list_would_keep(entries: list[Entry], capacity: int, window: int, piece: int) -> None:

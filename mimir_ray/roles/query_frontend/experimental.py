@@ -5,7 +5,7 @@ Upstream: pkg/frontend/querymiddleware/experimental_functions.go.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mimir_ray.config.limits import Limits
@@ -30,8 +30,8 @@ class NotEnabled(InvalidArgument):
         return f'invalid parameter "query": {self.kind} "{self.name}" is not enabled for tenant {self.tenant}'
 
 
-def check_experimental(tree: ast.Node, tenant: TenantId, limits: Limits) -> None:
-    """Raises `NotEnabled` for the first experimental part in the query that the tenant may not use."""
+def check_experimental(parts: Iterable[tuple[str, str]], tenant: TenantId, limits: Limits) -> None:
+    """Raises `NotEnabled` for the first of a query's `experimental_parts` that the tenant may not use."""
     functions = limits.enabled_promql_experimental_functions
     enabled: dict[str, Sequence[str]] = {
         FUNCTION: functions,
@@ -39,9 +39,7 @@ def check_experimental(tree: ast.Node, tenant: TenantId, limits: Limits) -> None
         SELECTOR: limits.enabled_promql_extended_range_selectors,
         FILL: limits.enabled_promql_binop_fill_modifiers,
     }
-    if all(ALL in names for names in enabled.values()):
-        return
-    for kind, name in experimental_parts(tree):
+    for kind, name in parts:
         if name not in enabled[kind] and ALL not in enabled[kind]:
             raise NotEnabled(kind, name, tenant)
 

@@ -20,10 +20,11 @@ from mimir_ray.model.result import QueryResult
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.promql.engine import Engine
 from mimir_ray.promql.limits import Cancellation, QueryLimits
+from mimir_ray.promql.remembered import Remembered
 from mimir_ray.promql.source import Selection
 from mimir_ray.promql.syntax.ast import VectorSelector, walk
 from mimir_ray.roles.api import Querier
-from mimir_ray.roles.query_frontend.experimental import check_experimental
+from mimir_ray.roles.query_frontend.experimental import check_experimental, experimental_parts
 from mimir_ray.roles.query_frontend.metrics import QueryFrontendMetrics
 
 METADATA_TIMEOUT_S = 60.0
@@ -81,6 +82,7 @@ class QueryFrontend:
         self._limits = limits
         self._clock = clock
         self._metrics = metrics
+        self._experimental: Remembered[tuple[tuple[str, str], ...]] = Remembered(engine.options.parsed_queries)
 
     def instant(
         self,
@@ -192,7 +194,9 @@ class QueryFrontend:
         allowed = int(limits.max_query_expression_size_bytes)
         if 0 < allowed < (actual := len(query.encode("utf-8", "surrogateescape"))):
             raise QueryTooLarge(actual, allowed)
-        check_experimental(self._engine.parse(query), tenant, limits)
+        parts = self._experimental.get(query, lambda: tuple(experimental_parts(self._engine.parse(query))))
+        if parts:
+            check_experimental(parts, tenant, limits)
         return QueryLimits(
             delayed_names=limits.enable_delayed_name_removal,
             start_timestamps=limits.use_start_timestamps,
