@@ -9,20 +9,17 @@ SIGTERM to the end of the process; CPU is that of the whole tree.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-sys.path.insert(0, __file__.rpartition("/benchmarks/")[0])
-
-from benchmarks.system import servers
+from servers import Server, busy_s, find_peer, mimir_ray, prometheus
 
 
-def measure(start: Callable[[], AbstractContextManager[servers.Server]], idle_s: float) -> None:
-    began, busy = time.monotonic(), servers.busy_s()
+def measure(start: Callable[[], AbstractContextManager[Server]], idle_s: float) -> None:
+    began, busy = time.monotonic(), busy_s()
     with start() as server:
-        ready_s, ready_cpu_s, all_cpu_s = time.monotonic() - began, server.cpu_s(), servers.busy_s() - busy
+        ready_s, ready_cpu_s, all_cpu_s = time.monotonic() - began, server.cpu_s(), busy_s() - busy
         server.settle()
         settled, cpu_s = time.monotonic(), server.cpu_s()
         time.sleep(idle_s)
@@ -46,9 +43,9 @@ def main() -> None:
     parser.add_argument("--peers", default="")
     options = parser.parse_args()
     for _ in range(options.rounds):
-        measure(lambda: servers.mimir_ray(options.ingesters), options.idle_s)
-    if program := servers.find_peer("prometheus", options.peers):
-        measure(lambda: servers.prometheus(program), options.idle_s)
+        measure(lambda: mimir_ray(options.ingesters), options.idle_s)
+    if program := find_peer("prometheus", options.peers):
+        measure(lambda: prometheus(program), options.idle_s)
 
 
 if __name__ == "__main__":

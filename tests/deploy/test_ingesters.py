@@ -12,11 +12,16 @@ from prometheus_client import CollectorRegistry
 
 from mimir_ray.bucket.filesystem import FilesystemBucket
 from mimir_ray.clock import ManualClock
+from mimir_ray.cluster.ring.actor import RingActor
+from mimir_ray.cluster.ring.factor import AutomaticFactor
 from mimir_ray.cluster.ring.model import INGESTER, InstanceDesc, InstanceState
 from mimir_ray.cluster.ring.persistence import FileStore
-from mimir_ray.cluster.ring.ring import Rings
+from mimir_ray.cluster.ring.ring import RingPolicy, Rings
+from mimir_ray.cluster.transport.base import RING
+from mimir_ray.cluster.transport.in_process import InProcessTransport
 from mimir_ray.config.limits import Limits
 from mimir_ray.config.units import duration
+from mimir_ray.deploy.create import leave
 from mimir_ray.deploy.ingesters import (
     RING_FILE,
     LeftBehind,
@@ -99,6 +104,20 @@ def test_a_number_that_leaves_samples_behind_is_refused_with_what_to_do() -> Non
     assert "leave ingester-2 behind" in text
     assert "-deploy.ingesters=3 (or 0)" in text
     assert "`mimir-ray scale --address=<of Ray> -deploy.ingesters=1`" in text
+
+
+def test_one_that_nobody_needs_leaves_the_ring_and_no_sample_is_missed() -> None:
+    clock = ManualClock(NOW)
+    transport = InProcessTransport(clock)
+    ring = RingActor(policy=RingPolicy(automatic={INGESTER: AutomaticFactor()}), clock=clock, sweep_period_s=0)
+    transport.serve(RING, lambda: ring)
+    for index in range(2):
+        ring.register(INGESTER, InstanceDesc(instance(index), f"ingester/{index}", state=InstanceState.ACTIVE))
+    leave(transport.client(RING), 1)
+    desc = ring.snapshot(INGESTER)
+    assert list(desc.instances) == [instance(0)]
+    assert desc.replication is not None
+    assert (desc.replication.lost, desc.replication.leaving, desc.replication.drained) == ((), frozenset(), frozenset())
 
 
 # What is on the disk.
