@@ -19,7 +19,7 @@ DEVELOPING := $(VENV)/.installed-dev
 NOTEBOOKS := $(VENV)/.installed-notebooks
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz check lint format types layers tidy bench protos docs notebooks lock dev clean
+.PHONY: help run test bounds fuzz check lint format types layers tidy bench protos docs notebooks lock dev clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ run: $(RUNTIME) ## install into .venv and serve on http://127.0.0.1:8080 (ARGS='
 
 test: $(TESTING) ## run all tests (TESTS=tests/promql ARGS='-x -k rate'; JOBS=0 runs them in one process)
 	$(BIN)/python -m pytest --numprocesses=$(JOBS) --maxprocesses=4 --dist=loadfile $(TESTS) $(ARGS)
+
+bounds: $(TESTING) ## run the unit tests with every index in every kernel checked
+	NUMBA_BOUNDSCHECK=1 MIMIR_RAY_KERNEL_CACHE=$(abspath $(VENV))/.checked-kernels \
+	  $(BIN)/python -m pytest --numprocesses=$(JOBS) --maxprocesses=4 --dist=loadfile --ignore=tests/integration tests $(ARGS)
 
 fuzz: $(TESTING) ## fuzz all decoders, 1,000,000 inputs or 3 h (MIMIR_RAY_FUZZ_INPUTS, _SECONDS, _SEED, _TARGETS)
 	$(BIN)/python -m tests.fuzz

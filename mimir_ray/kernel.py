@@ -37,6 +37,7 @@ from numba.core import caching
 from numba.core import cgutils as _cgutils
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic as _intrinsic
+from numba.np import arrayobj
 from numpy.typing import NDArray
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -204,8 +205,27 @@ def _one_process_at_a_time(folder: Path, name: str) -> Iterator[None]:
         yield  # closing the file gives the lock back
 
 
+def _index(context: Any, builder: Any, kind: Any, index: Any, _size: Any) -> Any:
+    return context.cast(builder, index, kind, types.intp if kind.signed else types.uintp)
+
+
+@contextmanager
+def _no_index_from_the_end() -> Iterator[None]:
+    """What is compiled meanwhile takes indices as they are. Only with numba's lock.
+
+    numba lets a negative index count from the end, and asks at every access whether one is. That costs more than the
+    access: loops over a part of an array become gathers, rate takes twice as long. No kernel counts from the end;
+    `make bounds` runs the tests with every index checked.
+    """
+    rule, arrayobj.fix_integer_index = arrayobj.fix_integer_index, _index
+    try:
+        yield
+    finally:
+        arrayobj.fix_integer_index = rule
+
+
 def kernel(function: Function) -> Function:
-    """Compiles `function` for the signature its annotations give. Releases the GIL; no fast-math."""
+    """Compiles `function` for the signature its annotations give. Releases the GIL; no fast-math; no index below 0."""
     signature = _signature(function)
     dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
     dispatcher._cache = _Cache(function)
@@ -226,7 +246,8 @@ def kernel(function: Function) -> Function:
         with global_compiler_lock:
             if signature not in dispatcher.overloads:
                 dispatcher._can_compile = True
-                with _one_process_at_a_time(Path(dispatcher._cache.cache_path), function.__name__):
+                only_one = _one_process_at_a_time(Path(dispatcher._cache.cache_path), function.__name__)
+                with only_one, _no_index_from_the_end():
                     dispatcher.compile(signature)
             dispatcher.disable_compile()  # from now on arguments convert safely or are refused
 
@@ -238,7 +259,8 @@ def kernel(function: Function) -> Function:
             disabled = not dispatcher._can_compile
             dispatcher._can_compile = True
             try:
-                return typed_call(args, kwargs)
+                with _no_index_from_the_end():
+                    return typed_call(args, kwargs)
             finally:
                 if disabled:
                     dispatcher.disable_compile()

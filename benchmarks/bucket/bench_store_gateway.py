@@ -49,6 +49,7 @@ QUERIES = (
     ("one series, range", 'rate(metric_1_total{instance="host-1:9100"}[5m])', True),
     ("one metric, sum rate", "sum(rate(metric_1_total[5m]))", True),
     ("regex, sum by", 'sum by (zone) (rate(metric_2_total{instance=~"host-.*[02468]:9100"}[5m]))', True),
+    ("regex by RE2, sum by", 'sum by (zone) (rate(metric_2_total{instance=~"\\\\bhost-.*[02468]:9100"}[5m]))', True),
     ("all series, count", "count(last_over_time({job='node'}[5m]))", False),
     ("all series, sum rate", "sum by (zone) (rate({job='node'}[5m]))", True),
 )

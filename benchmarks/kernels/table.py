@@ -4,9 +4,13 @@ from __future__ import annotations
 
 _REACHED: dict[str, str] = {
     "bucket": """
-        bucket.block_reader: decode_lists entry_lengths measure_lists
-        bucket.index_header: first_not_before list_ends name_runs
+        bucket.block_reader: decode_lists entry_lengths keep_among measure_lists
+        bucket.few_series: find_equal read_few
+        bucket.header_tables: find_prefix find_values list_bounds string_bounds walk_strings walk_table
+        bucket.label_sets: fill_codes find_column group_sets number_strings
         model.regex_automaton: run_automaton
+        model.regex_verdicts: add_judged find_judged
+        tsdb.block.chunk_files: gather_from_segments locate_in_segments
     """,
     "requests": """
         encoding.hashing: _fnv1_32_all

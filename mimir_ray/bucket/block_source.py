@@ -1,7 +1,9 @@
 """Series of several blocks of a tenant, each once: what a store-gateway answers with.
 
-The chunks of a series in all blocks are put in order of time and decoded one behind the other; only where chunks
-overlap their samples are sorted, and of one timestamp the first is kept. Batches are bounded by series and chunks.
+What was found in the blocks is laid one behind the other and worked on as one: hundreds of blocks take as many calls as
+one does. The chunks of a series in all blocks are put in order of time and decoded one behind the other; only where
+chunks overlap their samples are sorted, and of one timestamp the first is kept. Batches are bounded by series and
+chunks.
 """
 
 from __future__ import annotations
@@ -15,16 +17,19 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.model.label_groups import equal_rows
-from mimir_ray.model.labels import LabelColumns, StringTable
+from mimir_ray.model.labels import LabelColumns
 from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
+from mimir_ray.tsdb.block.chunk_files import gather_from_segments, locate_in_segments
 from mimir_ray.tsdb.block.decode import Samples, decode
 from mimir_ray.tsdb.block.errors import DamagedBlock, UnsupportedChunks
-from mimir_ray.tsdb.block.series_labels import gather, take_ranges
+from mimir_ray.tsdb.block.series_labels import take_ranges
 
-from .block_reader import BucketBlock, Found, Located
+from .block_reader import BucketBlock, entry_places, segment_file
+from .found import Found
+from .label_sets import join_sets
+from .ranges import RangedObject, WholeObject
 from .store import ObjectNotFound
 
 Item = TypeVar("Item")
@@ -33,7 +38,11 @@ Answer = TypeVar("Answer")
 CHUNKS_PER_BATCH = 32_768
 """About 4 M samples, 63 MB decoded."""
 SAMPLES_PER_CHUNK = 120
+CHUNK_BYTES_GUESS = 1024
 _JOINED_MIN = 4
+_SEGMENT = _OFFSET = (1 << 32) - 1
+"""Of a reference to a chunk, which has the number of the segment in its upper half."""
+_NOTHING = np.empty(0, np.uint8)
 
 
 class ReadCounter:
@@ -47,40 +56,76 @@ class ReadCounter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Joined:
-    """G series over all blocks. Member m, of group g where groups[g] <= m < groups[g + 1], is row `rows[m]` of what was
-    found in block `blocks[m]`; `chunks`: int64[G], chunks in range."""
+class _Together:
+    """What was found in several blocks, one behind the other: S series (rows), of block `blocks[s]` (int64[S]), with
+    the chunks offsets[s]:offsets[s + 1] of `mints`, `maxts`, `references`."""
 
+    founds: Sequence[Found]
+    blocks: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    mints: NDArray[np.int64]
+    maxts: NDArray[np.int64]
+    references: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, founds: Sequence[Found]) -> _Together:
+        blocks = np.repeat(np.arange(len(founds)), [len(found) for found in founds])
+        if len(founds) == 1:
+            one = founds[0]
+            return cls(founds, blocks, one.offsets, one.mints, one.maxts, one.references)
+        offsets = np.zeros(len(blocks) + 1, np.int64)
+        if len(blocks):
+            bases = np.cumsum([0, *(len(found.mints) for found in founds)])
+            np.concatenate([found.offsets[1:] for found in founds], out=offsets[1:])
+            offsets[1:] += bases[blocks]
+        chunks = (
+            np.concatenate([np.empty(0, np.int64), *(getattr(found, name) for found in founds)])
+            for name in ("mints", "maxts", "references")
+        )
+        return cls(founds, blocks, offsets, *chunks)
+
+    def rows(self, selection: Selection) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The series of the selection's shard that have chunks in its range, and how many each has."""
+        touched = np.zeros(len(self.mints) + 1, np.int64)
+        np.cumsum((self.mints <= selection.maxt) & (self.maxts >= selection.mint), out=touched[1:])
+        counts = np.diff(touched[self.offsets])
+        wanted = counts > 0
+        shard = selection.shard
+        if shard is not None and shard.count > 1:
+            hashes = np.concatenate([np.empty(0, np.uint64), *(found.hashes() for found in self.founds)])
+            wanted &= hashes % np.uint64(shard.count) == np.uint64(shard.index)
+        rows = np.flatnonzero(wanted)
+        return rows, counts[rows]
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """G series over all blocks. Series g is the rows rows[groups[g]:groups[g + 1]] of `found`, and has `chunks[g]`
+    chunks in range (int64[G])."""
+
+    found: _Together
     labels: LabelColumns
     groups: NDArray[np.int64]
-    blocks: NDArray[np.int64]
     rows: NDArray[np.int64]
     chunks: NDArray[np.int64]
 
 
 def _join(founds: Sequence[Found], selection: Selection) -> _Joined | None:
     """The selected series of all blocks, each once; None where there are none."""
-    parts = [found.rows(selection.shard, selection.mint, selection.maxt) for found in founds]
-    holding = [at for at, (rows, _) in enumerate(parts) if len(rows)]
-    if not holding:
+    found = _Together.of(founds)
+    rows, chunks = found.rows(selection)
+    if not len(rows):
         return None
-    if len(holding) == 1:
-        at = holding[0]
-        rows, chunks = parts[at]
-        labels = founds[at].labels.take(rows)
-        numbers = np.arange(len(labels) + 1, dtype=np.int64)
-        return _Joined(labels, numbers, np.full(len(labels), at, np.int64), rows, chunks)
-    table = StringTable()
-    labels = LabelColumns.concat([_taken(founds[at].labels, parts[at][0]).rebase(table) for at in holding])
-    order, groups = equal_rows(labels.codes)
-    blocks = np.repeat(np.array(holding, np.int64), [len(parts[at][0]) for at in holding])[order]
-    rows = np.concatenate([parts[at][0] for at in holding])[order]
-    chunks = np.add.reduceat(np.concatenate([parts[at][1] for at in holding])[order], groups[:-1])
-    return _Joined(labels.take(order[groups[:-1]]), groups, blocks, rows, chunks)
-
-
-def _taken(labels: LabelColumns, rows: NDArray[np.int64]) -> LabelColumns:
-    return labels if len(rows) == len(labels) else labels.take(rows)
+    parts = [one.labels for one in founds]
+    if len(parts) == 1 and len(rows) == len(parts[0]):
+        return _Joined(found, parts[0].columns(), np.arange(len(rows) + 1), rows, chunks)
+    sets, group = join_sets(parts, rows)
+    groups = np.zeros(len(sets) + 1, np.int64)
+    np.cumsum(np.bincount(group, minlength=len(sets)), out=groups[1:])
+    if len(sets) < len(rows):
+        order = np.argsort(group, kind="stable")
+        rows, chunks = rows[order], np.add.reduceat(chunks[order], groups[:-1])
+    return _Joined(found, sets.columns(), groups, rows, chunks)
 
 
 def find_all(
@@ -115,10 +160,7 @@ def _shared(
 
 def estimate_samples(founds: Sequence[Found], selection: Selection) -> int:
     """About how many samples the selection has; copies of a sample in several blocks count each."""
-    chunks = 0
-    for found in founds:
-        chunks += int(found.rows(selection.shard, selection.mint, selection.maxt)[1].sum())
-    return chunks * SAMPLES_PER_CHUNK
+    return int(_Together.of(founds).rows(selection)[1].sum()) * SAMPLES_PER_CHUNK if founds else 0
 
 
 def select_blocks(
@@ -136,7 +178,7 @@ def select_blocks(
     Series without a sample in range are left out; for labels only, those without a chunk in it. Raises as
     `BucketBlock` does.
     """
-    joined = _join(founds, selection)
+    joined = _join(founds, selection) if founds else None
     if joined is None:
         return
     counter.selected(len(joined.labels), 0 if selection.labels_only else int(joined.chunks.sum()))
@@ -153,7 +195,7 @@ def select_blocks(
             nothing = Samples(np.zeros(len(labels) + 1, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
             batch = _batch(labels, nothing, selection)
         else:
-            samples = _read(blocks, founds, joined, first, last, selection, counter, executor, workers)
+            samples = _read(blocks, joined, first, last, selection, counter, executor, workers)
             held = np.flatnonzero(samples.offsets[1:] > samples.offsets[:-1])
             labels = joined.labels.take(held + first)
             samples.offsets = np.append(samples.offsets[held], samples.offsets[-1])
@@ -184,7 +226,6 @@ def _first_series(batch: SeriesBatch, count: int) -> SeriesBatch:
 
 def _read(
     blocks: Sequence[BucketBlock],
-    founds: Sequence[Found],
     joined: _Joined,
     first: int,
     last: int,
@@ -194,38 +235,101 @@ def _read(
     workers: int,
 ) -> Samples:
     """The samples in range of series first..last - 1."""
-    mint, maxt = selection.mint, selection.maxt
-    members = slice(int(joined.groups[first]), int(joined.groups[last]))
-    sizes = np.diff(joined.groups[first : last + 1])
-    group = np.repeat(np.arange(last - first), sizes)
-    columns = []
-    for at, mine in _by_number(joined.blocks[members]):
-        found = founds[at]
-        offsets, chunks = take_ranges(found.offsets, joined.rows[members][mine])
-        groups = np.repeat(group[mine], np.diff(offsets))
-        touching = (found.mints[chunks] <= maxt) & (found.maxts[chunks] >= mint)
-        chunks = chunks[touching]
-        where = np.full(len(chunks), at, np.int64)
-        columns.append((groups[touching], found.mints[chunks], found.maxts[chunks], found.references[chunks], where))
-    groups, mints, maxts, references, where = (np.concatenate(column) for column in zip(*columns, strict=True))
+    mint, maxt, found = selection.mint, selection.maxt, joined.found
+    rows = joined.rows[joined.groups[first] : joined.groups[last]]
+    groups = np.repeat(np.arange(last - first), np.diff(joined.groups[first : last + 1]))
+    offsets, chunks = take_ranges(found.offsets, rows)
+    sizes = np.diff(offsets)
+    touching = (found.mints[chunks] <= maxt) & (found.maxts[chunks] >= mint)
+    chunks, groups = chunks[touching], np.repeat(groups, sizes)[touching]
+    where = np.repeat(found.blocks[rows], sizes)[touching]
+    mints, maxts, references = found.mints[chunks], found.maxts[chunks], found.references[chunks]
     # Of chunks that begin together the one of the earlier block comes first, and keeps its samples.
     order = np.lexsort((mints, groups))
     groups, mints, maxts, references, where = (one[order] for one in (groups, mints, maxts, references, where))
     cuts = np.searchsorted(groups, np.arange(last - first + 1))
     overlapping = np.zeros(last - first, np.bool_)
     overlapping[groups[1:][(groups[1:] == groups[:-1]) & (mints[1:] <= maxts[:-1])]] = True
+    located = _located(blocks, where, references, executor, workers)
+    counter.read(int((located.ends - located.starts).sum()))
+    return located.decoded().trimmed(cuts, overlapping, mint, maxt)
 
-    def read(share: Sequence[tuple[int, NDArray[np.int64]]]) -> list[tuple[NDArray[np.int64], Located]]:
-        return [(mine[one.rows], one) for at, mine in share for one in blocks[at].chunks(references[mine])]
 
-    far, near = list(_by_number(where)), []
+@dataclass(frozen=True, slots=True)
+class _Chunks:
+    """C chunks: data[sources[c]][starts[c]:ends[c]] (all int64[C]), `encodings` uint8[C]; `pieces`: which block's
+    segments `data` is of."""
+
+    pieces: Sequence[tuple[BucketBlock, int]]
+    data: Sequence[NDArray[np.uint8]]
+    addresses: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    sources: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    encodings: NDArray[np.uint8]
+
+    def decoded(self) -> Samples:
+        """Their samples, a run each. Raises `DamagedBlock`, `UnsupportedChunks`."""
+        if len(self.data) >= _JOINED_MIN:
+            # Decoding takes several calls for each buffer: from many they are brought into one.
+            places = np.zeros(len(self.starts) + 1, np.int64)
+            np.cumsum(self.ends - self.starts, out=places[1:])
+            joined = np.empty(int(places[-1]), np.uint8)
+            gather_from_segments(self.addresses, self.sizes, self.sources, self.starts, self.ends, places[:-1], joined)
+            with suppress(DamagedBlock, UnsupportedChunks):  # below it is said where that is
+                return decode([joined], np.zeros(len(self.starts), np.int32), places[:-1], places[1:], self.encodings)
+        names = [_name(piece) for piece in self.pieces]
+        return decode(self.data, self.sources.astype(np.int32), self.starts, self.ends, self.encodings, names)
+
+
+def _located(
+    blocks: Sequence[BucketBlock],
+    where: NDArray[np.int64],
+    references: NDArray[np.int64],
+    executor: Executor | None,
+    workers: int,
+) -> _Chunks:
+    """The chunks at these references of blocks `where`, checksums looked at. Raises as `BucketBlock` does."""
+    keys, sources = np.unique((where << 32) | (references >> 32 & _SEGMENT), return_inverse=True)
+    sources = sources.reshape(-1)
+    pieces = [(blocks[key >> 32], key & _SEGMENT) for key in keys.tolist()]
+    objects = [block.segment(segment) for block, segment in pieces]
+    data = [one.data if isinstance(one, WholeObject) else _NOTHING for one in objects]
+    places = offsets = references & _OFFSET
+    ranged: list[tuple[RangedObject, int, NDArray[np.int64]]] = []
+    if any(isinstance(one, RangedObject) for one in objects):
+        places = offsets.copy()
+        for source, rows in _by_number(sources):
+            if isinstance(one := objects[source], RangedObject):
+                ranged.append((one, source, rows))
+
+    def read(share: Sequence[tuple[RangedObject, int, NDArray[np.int64]]]) -> None:
+        for one, source, rows in share:
+            data[source], places[rows] = entry_places(one, offsets[rows], CHUNK_BYTES_GUESS, 5)
+
     if executor is not None:
-        kept = [blocks[at].has_chunks(references[mine]) for at, mine in far]
-        near = [one for one, here in zip(far, kept, strict=True) if here]
-        far = [one for one, here in zip(far, kept, strict=True) if not here]
-    located = [*read(near), *(one for found in _shared(read, far, executor, workers) for one in found)]
-    counter.read(sum(int((one.ends - one.starts).sum()) for _, one in located))
-    return _decoded(located, len(groups)).trimmed(cuts, overlapping, mint, maxt)
+        # What takes no request, as far as that is known before, is read here.
+        near = [one.is_cached(offsets[rows], np.full(len(rows), CHUNK_BYTES_GUESS)) for one, _, rows in ranged]
+        read([one for one, is_near in zip(ranged, near, strict=True) if is_near])
+        ranged = [one for one, is_near in zip(ranged, near, strict=True) if not is_near]
+    for _ in _shared(read, ranged, executor, workers):
+        pass
+    addresses = np.array([one.__array_interface__["data"][0] for one in data], np.int64)
+    sizes = np.array([len(one) for one in data], np.int64)
+    count = len(references)
+    starts, ends, encodings = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.uint8)
+    code = locate_in_segments(addresses, sizes, sources, places, starts, ends, encodings)
+    if code < 0:
+        row = -code // 4
+        name = _name(pieces[int(sources[row])])
+        raise DamagedBlock(name, int(offsets[row]), "the chunk is incomplete, or its checksum differs")
+    return _Chunks(pieces, data, addresses, sizes, sources, starts, ends, encodings)
+
+
+def _name(piece: tuple[BucketBlock, int]) -> str:
+    block, segment = piece
+    return block.key(segment_file(segment))
 
 
 def _by_number(numbers: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -234,24 +338,3 @@ def _by_number(numbers: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int
     firsts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
     for first, last in zip(firsts.tolist(), [*firsts[1:].tolist(), len(order)], strict=True):
         yield int(numbers[order[first]]), order[first:last]
-
-
-def _decoded(located: Sequence[tuple[NDArray[np.int64], Located]], count: int) -> Samples:
-    """The samples of `count` chunks, in the order of the rows that they are found with."""
-    sources, encodings = np.empty(count, np.int32), np.empty(count, np.uint8)
-    starts, ends = np.empty(count, np.int64), np.empty(count, np.int64)
-    for source, (rows, one) in enumerate(located):
-        sources[rows], starts[rows], ends[rows], encodings[rows] = source, one.starts, one.ends, one.encodings
-    data, names = [one.data for _, one in located], [one.name for _, one in located]
-    if len(located) < _JOINED_MIN:
-        return decode(data, sources, starts, ends, encodings, names)
-    # Decoding takes several calls for each buffer: from many they are brought into one.
-    places = np.zeros(count + 1, np.int64)
-    np.cumsum(ends - starts, out=places[1:])
-    joined = np.empty(int(places[-1]), np.uint8)
-    for rows, one in located:
-        gather(one.data, one.starts, one.ends, places[rows], joined)
-    try:
-        return decode([joined], np.zeros(count, np.int32), places[:-1], places[1:], encodings)
-    except (DamagedBlock, UnsupportedChunks):
-        return decode(data, sources, starts, ends, encodings, names)  # which says where that is

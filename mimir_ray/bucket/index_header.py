@@ -5,8 +5,8 @@ postings offset table and table of contents stand where they stand in the index,
 disk (a sparse file). So `IndexFile` reads it as it reads whole ones, checksums included. It is kept over restarts, and
 made again where it is damaged. In a bucket that is a folder of this machine the index serves in its place.
 
-A loaded header holds symbols and table as arrays; `IndexHeaders` loads it when a query first needs it and forgets it
-when none did for a while.
+A loaded header knows where each symbol and each entry of the table is; `IndexHeaders` loads it when a query first needs
+it and forgets it when none did for a while.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from bisect import bisect_left
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import structlog
@@ -26,16 +25,27 @@ from numpy.typing import NDArray
 
 from mimir_ray.clock import Clock
 from mimir_ray.errors import Unavailable
-from mimir_ray.kernel import I64, U8, OutI64, device, kernel
 from mimir_ray.model.matchers import Matcher
+from mimir_ray.model.regex_verdicts import RegexVerdicts
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.tsdb.append_file import storage_error
 from mimir_ray.tsdb.block.errors import DamagedBlock
 from mimir_ray.tsdb.block.index_format import HEADER, TOC, TOC_BYTES
-from mimir_ray.tsdb.block.index_reader import IndexFile, PostingsTable
+from mimir_ray.tsdb.block.index_reader import IndexFile
 from mimir_ray.tsdb.block.series_labels import Symbols, gathered
 from mimir_ray.tsdb.index.columns import strings_of
 
+from .header_tables import (
+    CODES,
+    MALFORMED,
+    READ_AHEAD_BYTES,
+    find_prefix,
+    find_values,
+    list_bounds,
+    string_bounds,
+    walk_strings,
+    walk_table,
+)
 from .layout import INDEX, block_key
 from .store import Bucket
 
@@ -61,70 +71,45 @@ class HeadersBusy(Unavailable):
         return f"an index header was not loaded: others were still being loaded after {self.waited_s:g} s"
 
 
-@device
-def _compare(data: Any, start: Any, end: Any, other_start: Any, other_end: Any) -> Any:
-    """Of two byte strings in `data`: below 0 where the first one comes first, 0 where they are equal."""
-    for i in range(min(end - start, other_end - other_start)):
-        one, other = data[start + i], data[other_start + i]
-        if one != other:
-            return -1 if one < other else 1
-    return (end - start) - (other_end - other_start)
+@dataclass(slots=True, eq=False)
+class Strings:
+    """Strings in an index: string i has its length at data[base + places[i]] (uint32) and ends before `end`."""
+
+    data: NDArray[np.uint8]
+    base: int
+    places: NDArray[np.uint32]
+    end: int
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @classmethod
+    def none(cls, data: NDArray[np.uint8]) -> Strings:
+        return cls(data, 0, np.empty(0, np.uint32), 0)
+
+    def bounds(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where these are: data[starts[i]:ends[i]]."""
+        starts, ends = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.int64)
+        string_bounds(self.data, self.base, self.places, self.end, numbers, starts, ends)
+        return starts, ends
+
+    def gathered(self, numbers: NDArray[np.int64]) -> Symbols:
+        """Their bytes, back to back."""
+        return gathered(self.data, *self.bounds(numbers))
+
+    def texts(self, numbers: NDArray[np.int64]) -> list[str]:
+        some = self.gathered(numbers)
+        return strings_of(np.arange(len(numbers), dtype=np.int32), some.arena, some.cuts)
+
+    def find(self, wanted: tuple[NDArray[np.uint8], NDArray[np.int64]], first: int, last: int) -> NDArray[np.int64]:
+        """Of strings first..last - 1, which ascend, those of the wanted ones (see `find_values`)."""
+        values, cuts = wanted
+        found = np.empty(len(cuts) - 1, np.int64)
+        return found[: find_values(self.data, self.base, self.places, self.end, first, last, values, cuts, found)]
 
 
-@kernel
-def name_runs(data: U8, name_starts: I64, name_ends: I64, value_starts: I64, value_ends: I64, firsts: OutI64) -> int:
-    """Where in a postings table the entries of each name begin.
-
-    Args:
-        data: the index; names and values are ranges of it.
-        firsts: as long as the table, written: the first entry of each name.
-
-    Returns how many names there are, or -(p + 1) where entry p does not follow entry p - 1 in order of (name, value).
-    """
-    count = 0
-    for p in range(len(name_starts)):
-        if p > 0:
-            order = _compare(data, name_starts[p - 1], name_ends[p - 1], name_starts[p], name_ends[p])
-            if order > 0:
-                return -(p + 1)
-            if order == 0:
-                if _compare(data, value_starts[p - 1], value_ends[p - 1], value_starts[p], value_ends[p]) >= 0:
-                    return -(p + 1)
-                continue
-        firsts[count] = p
-        count += 1
-    return count
-
-
-@kernel
-def first_not_before(data: U8, starts: I64, ends: I64, first: int, last: int, value: U8) -> int:
-    """Of entries first..last - 1, whose texts data[starts[p]:ends[p]] ascend: the first that is not before `value`, or
-    `last`."""
-    low, high = first, last
-    while low < high:
-        middle = (low + high) // 2
-        size = ends[middle] - starts[middle]
-        at = 0
-        while at < min(size, len(value)) and data[starts[middle] + at] == value[at]:
-            at += 1
-        if at < len(value) and (at == size or data[starts[middle] + at] < value[at]):
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@kernel
-def list_ends(offsets: I64, end: int, ends: OutI64) -> bool:
-    """Lists that lie in the order of their table, the last one before byte `end`: ends[p] is where the next one starts.
-
-    Returns whether they do.
-    """
-    for p in range(len(offsets)):
-        ends[p] = offsets[p + 1] if p + 1 < len(offsets) else end
-        if ends[p] <= offsets[p]:
-            return False
-    return True
+def _range(first: int, last: int) -> NDArray[np.int64]:
+    return np.arange(first, last, dtype=np.int64)
 
 
 @dataclass(slots=True)
@@ -132,108 +117,149 @@ class IndexHeader:
     """A loaded header: which label pairs have postings, and where. Thread-safe."""
 
     file: IndexFile
-    symbols: Symbols
-    table: PostingsTable
-    runs: dict[str, tuple[int, int]]
-    """Label name → entries [first, last) of the table; the entry of all series is not among them."""
-    ends: NDArray[np.int64]
-    """int64[P]: before which byte of the index the list of an entry ends."""
-    series_end: int
-    size: int
-    """Bytes of the whole index."""
+    symbols: Strings
+    entries: Strings
+    """Of the postings table: the value of each, with the place of its list behind it."""
+    names: Strings
+    """Of all labels, ascending; the first one is empty where entry 0 is of all series."""
+    firsts: NDArray[np.int64]
+    """int64[N + 1]: name n has the entries firsts[n]:firsts[n + 1]."""
+    places: NDArray[np.int64] | None
+    """Where lists begin, ascending, and where the last one ends; None where they lie in the order of the table."""
     is_whole: bool
-    """Whether `file` has all of them."""
+    """Whether `file` has all bytes of the index."""
     used_s: float = 0.0
-    _accepted: OrderedDict[Matcher, NDArray[np.int64]] = field(default_factory=OrderedDict)
+    _runs: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _accepted: OrderedDict[Matcher, NDArray[np.uint32]] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def load(cls, path: Path, is_whole: bool = False) -> IndexHeader:
+    def load(cls, path: Path | str, is_whole: bool = False) -> IndexHeader:
         """Raises `DamagedBlock`, `StorageFailed`."""
         file = IndexFile(path)
-        table = file.postings_table()
-        symbols = file.symbols()
-        toc = file.toc
-        firsts = np.empty(len(table), np.int64)
-        count = name_runs(file.data, table.name_starts, table.name_ends, table.value_starts, table.value_ends, firsts)
-        if count < 0:
-            raise DamagedBlock(
-                str(path), toc.postings_table, f"entry {-count - 1} of the postings table is out of order"
-            )
-        bounds = [*firsts[:count].tolist(), len(table)]
-        data = file.data
-        names = [
-            data[table.name_starts[first] : table.name_ends[first]].tobytes().decode("utf-8", "replace")
-            for first in bounds[:-1]
-        ]
-        runs = {name: (first, last) for name, first, last in zip(names, bounds, bounds[1:], strict=False) if name}
-        # A list ends where the next one starts, or the table; they need not lie in the order of the table.
-        ends = np.empty(len(table), np.int64)
-        if not list_ends(table.offsets, toc.postings_table, ends):
-            places = np.unique(np.append(table.offsets, toc.postings_table))
-            ends = places[np.searchsorted(places, table.offsets, side="right")]
-        series_end = toc.label_indices or toc.postings or len(data) - TOC_BYTES
-        return cls(file, symbols, table, runs, ends, series_end, len(data), is_whole)
+        symbols = _symbols(file)
+        return cls(file, symbols, *_table(file), is_whole)
+
+    @property
+    def has_all(self) -> bool:
+        """Whether entry 0 is of all series."""
+        return len(self.names) > 0 and self.run("") == (0, int(self.firsts[1]))
+
+    def label_names(self) -> list[str]:
+        """Sorted names of all labels."""
+        return sorted(filter(None, self.names.texts(_range(0, len(self.names)))))
+
+    def run(self, name: str) -> tuple[int, int]:
+        """The entries of a label: from the first one to before the second; two equal numbers where there are none."""
+        known = self._runs.get(name)
+        if known is None:
+            found = self.names.find(_encoded(name), 0, len(self.names)).tolist()
+            known = (int(self.firsts[found[0]]), int(self.firsts[found[0] + 1])) if found else (0, 0)
+            if found:  # so there are no more of them than names
+                self._runs[name] = known
+        return known
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole index."""
+        return len(self.file.data)
 
     @property
     def memory(self) -> int:
         """Bytes that it holds."""
-        return self.symbols.arena.nbytes + self.symbols.cuts.nbytes + 6 * 8 * len(self.table)
+        with self._lock:
+            kept = sum(one.nbytes for one in self._accepted.values())
+        return self.symbols.places.nbytes + self.entries.places.nbytes + kept
 
     def values(self, name: str) -> list[str]:
         """All values of a label, in bytewise order."""
-        first, last = self.runs.get(name, (0, 0))
-        return self._texts(first, last)
+        return self.entries.texts(_range(*self.run(name)))
 
-    def _texts(self, first: int, last: int) -> list[str]:
-        if first == last:
-            return []
-        some = gathered(self.file.data, self.table.value_starts[first:last], self.table.value_ends[first:last])
-        return strings_of(np.arange(last - first, dtype=np.int32), some.arena, some.cuts)
+    def lists(self, entries: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+        """(where the postings lists of these entries begin in the index, where they end at the latest, their bytes)."""
+        starts, ends = np.empty(len(entries), np.int64), np.empty(len(entries), np.int64)
+        tail, strings = self.file.toc.postings_table, self.entries
+        size = list_bounds(strings.data, strings.base, strings.places, strings.end, entries, tail, starts, ends)
+        if self.places is not None:
+            ends = self.places[np.minimum(np.searchsorted(self.places, starts, side="right"), len(self.places) - 1)]
+            size = int((ends - starts).sum())
+        return starts, ends, size
 
-    def accepted(self, matcher: Matcher) -> NDArray[np.int64]:
-        """The entries of the matcher's name whose values its pattern (not its negation) accepts."""
+    def accepted(self, matcher: Matcher, verdicts: RegexVerdicts | None = None) -> NDArray[np.int64]:
+        """The entries of the matcher's name whose values its pattern (not its negation) accepts.
+
+        `verdicts`: what was said of values in other blocks.
+        """
+        first, last = self.run(matcher.name)
+        strings = self.entries
+        if matcher.alternatives is not None:
+            return strings.find(matcher.encoded_alternatives, first, last)
+        if matcher.prefix is not None:
+            literal, more = matcher.prefix
+            raw, cuts = _encoded(literal)
+            bounds = np.empty(3, np.int64)
+            find_prefix(strings.data, strings.base, strings.places, strings.end, first, last, raw, int(cuts[1]), bounds)
+            begin, end, longer = bounds.tolist()
+            return _range(longer if more else begin, end)
         with self._lock:
             known = self._accepted.get(matcher)
             if known is not None:
                 self._accepted.move_to_end(matcher)
-                return known
-        found = self._judge(matcher)
+                return known.astype(np.int64)
+        fits = matcher.accepted_values(strings.data, *strings.bounds(_range(first, last)), verdicts)
+        entries = np.flatnonzero(fits) + first
         with self._lock:
-            self._accepted[matcher] = found
+            self._accepted[matcher] = entries.astype(np.uint32)
             while len(self._accepted) > MATCHERS_CACHED:
                 self._accepted.popitem(last=False)
-        return found
+        return entries
 
-    def _judge(self, matcher: Matcher) -> NDArray[np.int64]:
-        first, last = self.runs.get(matcher.name, (0, 0))
-        if matcher.alternatives is not None:
-            entries = [self._find(value, first, last) for value in sorted(matcher.alternatives)]
-            return np.array(sorted(one for one in entries if one >= 0), np.int64)
-        if matcher.prefix is not None:
-            literal, more = matcher.prefix
-            prefix = literal.encode("utf-8", "surrogatepass")
-            low = self._bisect(prefix, first, last)
-            high = bisect_left(range(last), True, low, last, key=lambda at: not self._value(at).startswith(prefix))
-            if more and low < high and self._value(low) == prefix:
-                low += 1
-            return np.arange(low, high, dtype=np.int64)
-        table = self.table
-        fits = matcher.accepted_values(self.file.data, table.value_starts[first:last], table.value_ends[first:last])
-        return np.flatnonzero(fits) + first
 
-    def _value(self, entry: int) -> bytes:
-        return self.file.data[self.table.value_starts[entry] : self.table.value_ends[entry]].tobytes()
+@lru_cache(1024)
+def _encoded(text: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """As `find_values` wants one string."""
+    raw = text.encode("utf-8", "surrogatepass")
+    return np.frombuffer(raw + bytes(READ_AHEAD_BYTES), np.uint8), np.array([0, len(raw)], np.int64)
 
-    def _bisect(self, value: bytes, first: int, last: int) -> int:
-        """The first entry of [first, last) that is not before the value."""
-        table, raw = self.table, np.frombuffer(value, np.uint8)
-        return int(first_not_before(self.file.data, table.value_starts, table.value_ends, first, last, raw))
 
-    def _find(self, value: str, first: int, last: int) -> int:
-        raw = value.encode("utf-8", "surrogatepass")
-        at = self._bisect(raw, first, last)
-        return at if at < last and self._value(at) == raw else -1
+def _symbols(file: IndexFile) -> Strings:
+    at = file.toc.symbols
+    if not at:
+        return Strings.none(file.data)
+    count, first, end = file.section(at)
+    if count > end - first:
+        raise DamagedBlock(str(file.path), at, "more symbols than bytes")
+    places = np.empty(count, np.uint32)
+    if walk_strings(file.data, first, end, places) < 0:
+        raise DamagedBlock(str(file.path), at, "a symbol is malformed")
+    return Strings(file.data, first, places, end)
+
+
+def _table(file: IndexFile) -> tuple[Strings, Strings, NDArray[np.int64], NDArray[np.int64] | None]:
+    """`entries`, `names`, `firsts` and `places` of a header."""
+    at, data = file.toc.postings_table, file.data
+    if not at:
+        return Strings.none(data), Strings.none(data), np.zeros(1, np.int64), None
+    count, first, end = file.section(at)
+    if count > (end - first) // 4:
+        raise DamagedBlock(str(file.path), at, "more entries than bytes")
+    entries, names = np.empty(count, np.uint32), np.empty(count, np.uint32)
+    firsts, ascending = np.empty(count + 1, np.int64), np.empty(1, np.bool_)
+    found = walk_table(data, first, end, at, entries, firsts, names, ascending)
+    if found < 0:
+        what = "malformed" if -found % CODES == MALFORMED else "out of order"
+        raise DamagedBlock(str(file.path), at, f"entry {-found // CODES} of the postings table is {what}")
+    firsts[found] = count
+    places = None
+    if not ascending[0]:
+        starts = np.empty(count, np.int64)
+        list_bounds(data, first, entries, end, _range(0, count), 0, starts, np.empty(count, np.int64))
+        places = np.unique(np.concatenate((starts, (at, len(data)))))
+    # Copies, as most of what was made for them was not needed.
+    return (
+        Strings(data, first, entries, end), Strings(data, first, names[:found].copy(), end),
+        firsts[: found + 1].copy(), places,
+    )  # fmt: skip
 
 
 def build_header(bucket: Bucket, key: str, folder: Path) -> int:
@@ -360,7 +386,7 @@ class IndexHeaders:
         try:
             local = self._bucket.local_path(key)
             if local is not None:
-                return IndexHeader.load(Path(local), is_whole=True)
+                return IndexHeader.load(local, is_whole=True)
             path = self.path(tenant, ulid)
             if path.exists():
                 try:

@@ -96,10 +96,11 @@ class WholeObject:
     def __init__(self, data: NDArray[np.uint8]) -> None:
         self.data = data
 
-    def gather(self, _starts: NDArray[np.int64], _lengths: NDArray[np.int64]) -> Gathered:
-        """All of it, whatever the pieces."""
-        nothing = np.zeros(1, np.int64)
-        return Gathered(self.data, nothing, nothing, np.array([len(self.data)], np.int64))
+    def read(
+        self, starts: NDArray[np.int64], _lengths: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+        """(the bytes, where in them each piece begins, where what is there behind each ends)"""
+        return self.data, starts, np.full(len(starts), len(self.data), np.int64)
 
 
 class RangedObject:
@@ -123,6 +124,13 @@ class RangedObject:
     def is_cached(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> bool:
         """Whether `gather` needs no request."""
         return self._cache.has(self.key, _pages_of(starts, lengths).tolist())
+
+    def read(
+        self, starts: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+        """(a buffer, where in it each of N > 0 pieces begins, where what is there behind each ends). As `gather`."""
+        got = self.gather(starts, lengths)
+        return got.data, *got.at(starts)
 
     def gather(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Gathered:
         """The bytes of N > 0 pieces; fewer only where the object ends. Raises `BucketUnavailable`, `ObjectNotFound`."""

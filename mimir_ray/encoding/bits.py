@@ -134,6 +134,21 @@ def bytes_at(address: Any, length: Any) -> Any:
     return array_at(_pointer(address), (length,), np.uint8)
 
 
+@device
+def equal_bytes(left: Any, left_start: Any, right: Any, right_start: Any, count: Any) -> Any:
+    """Whether left[left_start:left_start + count] are the same bytes as those of `right`."""
+    at = np.int64(0)
+    while count - at >= 8:
+        if load64_le(left, left_start + at) != load64_le(right, right_start + at):
+            return False
+        at += 8
+    while at < count:
+        if left[left_start + at] != right[right_start + at]:
+            return False
+        at += 1
+    return True
+
+
 @_instruction
 def multiply_128(typing_context: Any, left: Any, right: Any) -> Any:
     """(high, low) halves, both uint64, of the full product of two uint64."""

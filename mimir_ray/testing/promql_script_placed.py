@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.bucket.block_reader import BlockCaches, BucketBlock, FoundCache
+from mimir_ray.bucket.block_reader import BlockCaches, BucketBlock
 from mimir_ray.bucket.block_source import ReadCounter, find_all, select_blocks
 from mimir_ray.bucket.filesystem import FilesystemBucket
+from mimir_ray.bucket.found import FoundCache
 from mimir_ray.bucket.index_header import IndexHeaders
 from mimir_ray.bucket.ranges import PageCache
 from mimir_ray.clock import SystemClock

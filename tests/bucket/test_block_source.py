@@ -15,13 +15,14 @@ from mimir_ray.bucket import index_header
 from mimir_ray.bucket.block_reader import (
     BlockCaches,
     BucketBlock,
-    FoundCache,
     decode_lists,
     entry_lengths,
+    keep_among,
     measure_lists,
 )
 from mimir_ray.bucket.block_source import ReadCounter, estimate_samples, find_all, select_blocks
 from mimir_ray.bucket.filesystem import FilesystemBucket
+from mimir_ray.bucket.found import FoundCache
 from mimir_ray.bucket.index_header import IndexHeaders
 from mimir_ray.bucket.ranges import PageCache
 from mimir_ray.bucket.store import ObjectNotFound
@@ -286,14 +287,17 @@ def test_blocks_are_looked_at_side_by_side(tmp_path: Path) -> None:
 
 
 @EACH_KIND
+@pytest.mark.parametrize("few", [False, True])
 @pytest.mark.parametrize("file", ["index", "chunks/000001"])
-def test_any_damaged_byte_is_noticed_or_does_no_harm(tmp_path: Path, file: str) -> None:
+def test_any_damaged_byte_is_noticed_or_does_no_harm(tmp_path: Path, file: str, few: bool) -> None:
     series = wide(6, 200)
     put_block(tmp_path / "b", TENANT, series)
     path = tmp_path / "b" / TENANT / ulid_of(0) / file
     whole = path.read_bytes()
     wanted_hosts = Matcher(MatchType.REGEX, "host", "h.*4|h00001")
     selection = Selection((wanted_hosts, Matcher(MatchType.NOT_EQUAL, "zone", "z9")), *EVER)
+    if few:
+        selection = Selection((Matcher(MatchType.EQUAL, "job", "node"), Matcher(MatchType.EQUAL, "zone", "z1")), *EVER)
     wanted = content(ListSource(series), selection)
     noticed = 0
     for at in range(5 if file == "index" else 8, len(whole), 37 if file == "index" else 11):
@@ -393,3 +397,10 @@ def test_a_length_that_never_ends_is_none() -> None:
     lengths = np.empty(1, np.int64)
     assert entry_lengths(np.full(12, 0xFF, np.uint8), np.zeros(1, np.int64), np.full(1, 12), 4, lengths) == 1
     assert lengths.tolist() == [-1]
+
+
+@given(st.sets(st.integers(0, 60)), st.sets(st.integers(0, 60)), st.booleans())
+def test_what_is_kept_is_what_a_set_keeps(rows: set[int], others: set[int], wanted: bool) -> None:
+    kept = np.empty(len(rows), np.int64)
+    count = keep_among(np.array(sorted(rows), np.int64), np.array(sorted(others), np.int64), wanted, kept)
+    assert kept[:count].tolist() == sorted(rows & others if wanted else rows - others)

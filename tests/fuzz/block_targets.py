@@ -18,14 +18,19 @@ from unittest import mock
 
 import numpy as np
 
+from mimir_ray.bucket.block_reader import BlockCaches, BucketBlock
 from mimir_ray.bucket.bucket_index import BucketIndex, IndexedBlock
+from mimir_ray.bucket.found import FoundCache
+from mimir_ray.bucket.index_header import IndexHeader
 from mimir_ray.bucket.markers import DeletionMark, NoCompactMark, read_deletion_mark, read_no_compact_mark
+from mimir_ray.bucket.ranges import PageCache
 from mimir_ray.encoding.checksum import crc32c
 from mimir_ray.encoding.varint import read_uvarint
 from mimir_ray.errors import ClientError, Corruption
 from mimir_ray.model.float_histogram import CUSTOM_BUCKETS_SCHEMA, FloatHistogram
 from mimir_ray.model.histogram import HistogramColumns, HistogramPart
 from mimir_ray.model.labels import Labels, labels_of
+from mimir_ray.model.matchers import Matcher, MatchType
 from mimir_ray.model.tenant import TenantId
 from mimir_ray.roles.compactor.block_upload import UploadRefused, sanitized
 from mimir_ray.testing.blocks import ULID, make_block
@@ -161,6 +166,27 @@ def _index(data: bytes) -> None:
         file.postings(offset)
 
 
+def _header(data: bytes) -> None:
+    with mock.patch.object(index_reader, "map_file", _at_edge(data)):
+        header = IndexHeader.load("index", is_whole=True)
+    headers: Any = SimpleNamespace(get=lambda *_: header)
+    nowhere: Any = None
+    block = BucketBlock(nowhere, TENANT, ULID, headers, BlockCaches(PageCache(0), PageCache(0), FoundCache(0)))
+    header.lists(np.arange(len(header.entries), dtype=np.int64))
+    for name in (*header.label_names(), "nowhere"):
+        for value in (*header.values(name), "x"):
+            for kind, text in (
+                (MatchType.EQUAL, value), (MatchType.NOT_EQUAL, value), (MatchType.REGEX, f"{value[:1]}.*"),
+                (MatchType.REGEX, ".+[0-9]"),
+            ):  # fmt: skip
+                try:
+                    found = block.find((Matcher(kind, name, text),))
+                    assert len(found.labels.columns()) == len(found) == len(found.hashes())
+                    assert len(found.mints) == len(found.references) == found.offsets[-1]
+                except DAMAGE:
+                    continue
+
+
 @cache
 def _segment_offsets() -> list[int]:
     data, found, at = _block()["chunks/000001"], [], 8
@@ -272,6 +298,7 @@ TARGETS = (
         share=0.25,
     ),
     Target("block-index", _index, lambda: [_block()["index"]], _index_mutate, DAMAGE),
+    Target("block-header", _header, lambda: [_block()["index"]], _index_mutate, DAMAGE, share=0.5),
     Target(
         "block-segment",
         _segment,

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from mimir_ray.bucket.block_reader import FoundCache
+from mimir_ray.bucket.block_reader import BlockCaches
 from mimir_ray.bucket.index_header import HeaderEvents
-from mimir_ray.bucket.ranges import PageCache
 from mimir_ray.telemetry.metrics import DURATION_BUCKETS, Tally, on_scrape
 
 _LOAD_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15, 30, 60, 120)
@@ -107,25 +106,29 @@ class StoreGatewayMetrics(HeaderEvents):
         self._index_requests.cell("ExpandedPostings").value += 1
         self._index_hits.cell("ExpandedPostings").value += hit
 
+    def verdicts(self, requests: int, hits: int) -> None:
+        """Of values that only RE2 can judge."""
+        self._index_requests.cell("RegexVerdicts").value += requests
+        self._index_hits.cell("RegexVerdicts").value += hits
+
     def chunk_pages(self, requests: int, hits: int) -> None:
         self._operations.cell("getmulti", "chunks-cache").value += requests
         self._cache_hits.cell("chunks-cache").value += hits
 
-    def show_caches(
-        self, index: PageCache, chunks: PageCache, found: FoundCache, headers: Callable[[], tuple[int, int]]
-    ) -> None:
+    def show_caches(self, caches: BlockCaches, headers: Callable[[], tuple[int, int]]) -> None:
         """Sizes, as they are at each scrape; `headers`: (loaded, bytes)."""
 
         def families() -> Iterable[Metric]:
             size = GaugeMetricFamily("mimir_ray_storegateway_cache_bytes", "Held in memory. Ours.", labels=("cache",))
             evicted = CounterMetricFamily(
-                "mimir_ray_storegateway_cache_evictions_total", "Pages that had to go. Ours.", labels=("cache",)
+                "mimir_ray_storegateway_cache_evictions_total", "Entries that had to go. Ours.", labels=("cache",)
             )
-            for name, pages in (("index", index), ("chunks", chunks)):
-                size.add_metric((name,), pages.bytes)
-                evicted.add_metric((name,), pages.evicted)
+            bounded = (("index", caches.index), ("chunks", caches.chunks), ("regex-verdicts", caches.verdicts))
+            for name, cache in bounded:
+                size.add_metric((name,), cache.bytes)
+                evicted.add_metric((name,), cache.evicted)
             loaded, header_bytes = headers()
-            size.add_metric(("decoded",), found.bytes)
+            size.add_metric(("decoded",), caches.found.bytes)
             size.add_metric(("index-headers",), header_bytes)
             yield size
             yield evicted

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import structlog
 
-from mimir_ray.bucket.block_reader import BlockCaches, BucketBlock, Found, FoundCache
+from mimir_ray.bucket.block_reader import BlockCaches, BucketBlock
 from mimir_ray.bucket.block_source import ReadCounter, estimate_samples, find_all, select_blocks
+from mimir_ray.bucket.found import Found, FoundCache
 from mimir_ray.bucket.index_header import IndexHeaders
 from mimir_ray.bucket.ranges import PageCache
 from mimir_ray.bucket.store import Bucket, ObjectNotFound
@@ -24,6 +25,7 @@ from mimir_ray.cluster.ring.model import InstanceId
 from mimir_ray.config.limits import Limits
 from mimir_ray.errors import Unavailable
 from mimir_ray.model.matchers import Matcher
+from mimir_ray.model.regex_verdicts import RegexVerdicts
 from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
 from mimir_ray.model.tenant import TenantId, validate_tenant
@@ -132,11 +134,10 @@ class StoreGateway:
             FoundCache(int(config.index_cache.decoded_max_size_bytes), metrics.selections),
             self._range_pool,
             metrics.fetched,
+            RegexVerdicts(observe=metrics.verdicts),
         )
         metrics.show_caches(
-            self._caches.index,
-            self._caches.chunks,
-            self._caches.found,
+            self._caches,
             lambda: (len(self._headers), self._headers.memory),
         )
         self._catalogue = Catalogue(bucket, config, gateway, clock, metrics, limits, ring, instance, self._headers.drop)

@@ -12,14 +12,15 @@ import struct
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mimir_ray.encoding.bits import copy_bytes
+from mimir_ray.encoding.bits import bytes_at, copy_bytes
 from mimir_ray.encoding.crc32c import crc32c_between, load32_be, store32_be
 from mimir_ray.encoding.varint import read_uvarint, write_uvarint
-from mimir_ray.kernel import I64, U8, OutI64, OutU8, kernel
+from mimir_ray.kernel import I64, U8, OutI64, OutU8, device, kernel
 from mimir_ray.tsdb.append_file import AppendFile, storage_error, sync_directory
 
 from .errors import DamagedBlock
@@ -45,6 +46,20 @@ def pack_chunks(rows: I64, starts: I64, lengths: I64, encodings: U8, data: U8, p
         store32_be(out, end, crc32c_between(out, at, end))
 
 
+@device
+def _locate(data: Any, at: Any) -> Any:
+    """(first byte, end, 0) of the data of the chunk at a position, or what is wrong with it in place of 0."""
+    if at < 8 or at >= len(data):
+        return np.int64(0), np.int64(0), _MALFORMED
+    length, at, code = read_uvarint(data, at, min(len(data), at + 5))
+    if code != 0 or np.int64(length) > len(data) - at - 5:
+        return np.int64(0), np.int64(0), _MALFORMED
+    end = at + 1 + np.int64(length)
+    if crc32c_between(data, at, end) != load32_be(data, end):
+        return np.int64(0), np.int64(0), _CHECKSUM
+    return at + 1, end, 0
+
+
 @kernel
 def locate_chunks(data: U8, offsets: I64, starts: OutI64, ends: OutI64, encodings: OutU8) -> int:
     """Finds the data of the chunks at `offsets` of one segment, and checks their checksums.
@@ -52,19 +67,35 @@ def locate_chunks(data: U8, offsets: I64, starts: OutI64, ends: OutI64, encoding
     Returns 0, or -(4 * c + what) where record c is malformed (1) or its checksum differs (2).
     """
     for c in range(len(offsets)):
-        at = offsets[c]
-        if at < 8 or at >= len(data):
-            return -(4 * c + _MALFORMED)
-        length, at, code = read_uvarint(data, at, min(len(data), at + 5))
-        if code != 0 or np.int64(length) > len(data) - at - 5:
-            return -(4 * c + _MALFORMED)
-        end = at + 1 + np.int64(length)
-        if crc32c_between(data, at, end) != load32_be(data, end):
-            return -(4 * c + _CHECKSUM)
-        encodings[c] = data[at]
-        starts[c] = at + 1
-        ends[c] = end
+        starts[c], ends[c], code = _locate(data, offsets[c])
+        if code != 0:
+            return -(4 * c + code)
+        encodings[c] = data[starts[c] - 1]
     return 0
+
+
+@kernel
+def locate_in_segments(
+    addresses: I64, sizes: I64, sources: I64, offsets: I64, starts: OutI64, ends: OutI64, encodings: OutU8
+) -> int:
+    """The same for chunks of many segments: chunk c is in the `sizes[s]` bytes at `addresses[s]`, s = sources[c]."""
+    for c in range(len(offsets)):
+        data = bytes_at(addresses[sources[c]], sizes[sources[c]])
+        starts[c], ends[c], code = _locate(data, offsets[c])
+        if code != 0:
+            return -(4 * c + code)
+        encodings[c] = data[starts[c] - 1]
+    return 0
+
+
+@kernel
+def gather_from_segments(
+    addresses: I64, sizes: I64, sources: I64, starts: I64, ends: I64, places: I64, out: OutU8
+) -> None:
+    """Copies the data of located chunks to out[places[c]:]."""
+    for c in range(len(starts)):
+        data = bytes_at(addresses[sources[c]], sizes[sources[c]])
+        copy_bytes(out, places[c], data, starts[c], ends[c] - starts[c])
 
 
 def record_bytes(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

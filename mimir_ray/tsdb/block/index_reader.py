@@ -6,6 +6,7 @@ bytes that are there. Upstream: tsdb/index/index.go Reader.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -258,29 +259,31 @@ class IndexFile:
     Everything raises `DamagedBlock`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.path = path
         self.data = map_file(path)
         data = self.data
         if len(data) < len(HEADER) + TOC_BYTES:
             raise self._damaged(len(data), "too short for an index")
-        if int.from_bytes(data[:4].tobytes(), "big") != MAGIC:
+        magic, version = struct.unpack(">IB", data[: len(HEADER)].tobytes())
+        if magic != MAGIC:
             raise self._damaged(0, "no index file")
-        if data[4] not in READABLE_VERSIONS:
-            raise self._damaged(4, f"index version {data[4]} is not supported")
+        if version not in READABLE_VERSIONS:
+            raise self._damaged(4, f"index version {version} is not supported")
         self._end = len(data) - TOC_BYTES
-        raw = data[self._end : -4].tobytes()
-        if crc32c(raw).to_bytes(4, "big") != data[-4:].tobytes():
+        raw = data[self._end :].tobytes()
+        if crc32c(raw[:-4]).to_bytes(4, "big") != raw[-4:]:
             raise self._damaged(self._end, "checksum mismatch of the table of contents")
-        self.toc = Toc(*TOC.unpack(raw))
-        if max(TOC.unpack(raw)) > self._end:
+        places = TOC.unpack(raw[:-4])
+        self.toc = Toc(*places)
+        if max(places) > self._end:
             raise self._damaged(self._end, "a section outside of the file")
 
     def _damaged(self, offset: int, reason: str) -> DamagedBlock:
         return DamagedBlock(str(self.path), offset, reason)
 
-    def _section(self, at: int) -> tuple[int, int, int]:
-        """(count, first byte, end) of a section of length, count, body and checksum."""
+    def section(self, at: int) -> tuple[int, int, int]:
+        """(count, first byte, end) of a section of length, count, body and checksum, which is looked at."""
         if at + 12 > self._end:
             raise self._damaged(at, "a section outside of the file")
         size = int.from_bytes(self.data[at : at + 4].tobytes(), "big")
@@ -295,7 +298,7 @@ class IndexFile:
         """All strings."""
         if not self.toc.symbols:
             return Symbols(np.zeros(0, np.uint8), np.zeros(1, np.int64))
-        count, first, end = self._section(self.toc.symbols)
+        count, first, end = self.section(self.toc.symbols)
         if count > end - first:
             raise self._damaged(self.toc.symbols, "more symbols than bytes")
         starts, ends = np.empty(count, np.int64), np.empty(count, np.int64)
@@ -307,7 +310,7 @@ class IndexFile:
         """Which lists there are; the first one, of two empty strings, is of all series."""
         if not self.toc.postings_table:
             return PostingsTable(*(np.empty(0, np.int64) for _ in range(5)))
-        count, first, end = self._section(self.toc.postings_table)
+        count, first, end = self.section(self.toc.postings_table)
         if count > (end - first) // 4:
             raise self._damaged(self.toc.postings_table, "more entries than bytes")
         columns = tuple(np.empty(count, np.int64) for _ in range(5))
@@ -317,7 +320,7 @@ class IndexFile:
 
     def postings(self, offset: int) -> NDArray[np.uint32]:
         """The ascending references of one list."""
-        count, first, end = self._section(offset)
+        count, first, end = self.section(offset)
         if end - first != 4 * count:
             raise self._damaged(offset, "a postings list of another length than it says")
         references = np.empty(count, np.uint32)

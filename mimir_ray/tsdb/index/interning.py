@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mimir_ray.encoding.bits import copy_bytes, load64_le, multiply_128
+from mimir_ray.encoding.bits import copy_bytes, equal_bytes, multiply_128
 from mimir_ray.encoding.hashing import hash64, xxhash64
 from mimir_ray.encoding.varint import read_uvarint
 from mimir_ray.kernel import (
@@ -52,20 +52,6 @@ METRIC_NAME_ID = 0
 def _mix(left: Any, right: Any) -> Any:
     high, low = multiply_128(left ^ np.uint64(0x9E3779B97F4A7C15), right ^ np.uint64(0xD6E8FEB86659FD93))
     return high ^ low
-
-
-@device
-def _equal(left: Any, left_start: Any, right: Any, right_start: Any, count: Any) -> Any:
-    at = np.int64(0)
-    while count - at >= 8:
-        if load64_le(left, left_start + at) != load64_le(right, right_start + at):
-            return False
-        at += 8
-    while at < count:
-        if left[left_start + at] != right[right_start + at]:
-            return False
-        at += 1
-    return True
 
 
 @device
@@ -127,7 +113,7 @@ def _find_symbol(data: Any, start: Any, end: Any, key: Any, table: Any, arena: A
     while table[slot] != 0:
         symbol = np.int64(table[slot]) - 1
         length = cuts[symbol + 1] - cuts[symbol]
-        if length == end - start and _equal(data, start, arena, cuts[symbol], length):
+        if length == end - start and equal_bytes(data, start, arena, cuts[symbol], length):
             return slot, symbol
         slot = (slot + np.uint64(1)) & mask
     return slot, np.int64(-1)
@@ -159,10 +145,10 @@ def _find_pair(
         pair = np.int64(table[slot]) - 1
         value = np.int64(pair_values[pair])
         length = cuts[value + 1] - cuts[value]
-        if length == value_end - value_start and _equal(data, value_start, arena, cuts[value], length):
+        if length == value_end - value_start and equal_bytes(data, value_start, arena, cuts[value], length):
             name = np.int64(name_symbols[pair_names[pair]])
             length = cuts[name + 1] - cuts[name]
-            if length == name_end - name_start and _equal(data, name_start, arena, cuts[name], length):
+            if length == name_end - name_start and equal_bytes(data, name_start, arena, cuts[name], length):
                 return slot, pair
         slot = (slot + np.uint64(1)) & mask
     return slot, np.int64(-1)
@@ -389,8 +375,8 @@ def find_pairs(
             if (
                 cuts[value + 1] - cuts[value] == end - start
                 and cuts[symbol + 1] - cuts[symbol] == len(name)
-                and _equal(values, start, arena, cuts[value], end - start)
-                and _equal(name, 0, arena, cuts[symbol], len(name))
+                and equal_bytes(values, start, arena, cuts[value], end - start)
+                and equal_bytes(name, 0, arena, cuts[symbol], len(name))
             ):
                 pairs[count] = np.int32(pair)
                 count += 1

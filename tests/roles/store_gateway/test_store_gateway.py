@@ -131,6 +131,20 @@ def test_labels_values_and_estimates_name_the_blocks_that_they_are_of(tmp_path: 
     assert setup.gateway.estimate_block_samples(TENANT, (first,), replace(EVER, maxt=1000)) == 0
 
 
+def test_what_re2_said_of_values_in_one_block_serves_in_the_next(tmp_path: Path) -> None:
+    setup = Setup(tmp_path)
+    blocks = tuple(setup.upload(series=70) for _ in range(3))
+    setup.gateway.open()
+    selection = replace(EVER, matchers=(Matcher(MatchType.REGEX, "n", "\\b[0-9]*[02468]\\b"),))
+    page = setup.gateway.select_blocks(TENANT, blocks, selection)
+    assert sum(len(batch) for batch in page.batches) == 35
+    kind = {"item_type": "RegexVerdicts"}
+    assert setup.value("thanos_store_index_cache_requests_total", **kind) == 3 * 70
+    assert setup.value("thanos_store_index_cache_hits_total", **kind) == 2 * 70
+    assert setup.value("mimir_ray_storegateway_cache_bytes", cache="regex-verdicts") > 70
+    assert setup.value("mimir_ray_storegateway_cache_bytes", cache="index-headers") >= 3 * 8 * 72
+
+
 def test_young_blocks_are_left_to_ingesters_until_somebody_asks(tmp_path: Path) -> None:
     setup = Setup(tmp_path)
     old, young = setup.upload(age_h=11), setup.upload(age_h=9)

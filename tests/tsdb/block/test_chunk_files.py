@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from mimir_ray.encoding.checksum import crc32c
 from mimir_ray.encoding.varint import encode_uvarint
-from mimir_ray.tsdb.block.chunk_files import ChunkSegments, ChunkSegmentWriter, record_bytes
+from mimir_ray.tsdb.block.chunk_files import (
+    ChunkSegments,
+    ChunkSegmentWriter,
+    gather_from_segments,
+    locate_chunks,
+    locate_in_segments,
+    record_bytes,
+)
 from mimir_ray.tsdb.block.errors import DamagedBlock
 from mimir_ray.tsdb.block.index_writer import sort_by_symbol, spread_references
 from mimir_ray.tsdb.block.series_labels import gather
@@ -90,3 +97,39 @@ def test_strings_are_gathered_back_to_back() -> None:
     starts, ends, cuts = (np.array(one, np.int64) for one in ([3, 0], [5, 2], [0, 2]))
     gather(np.frombuffer(b"abcde", np.uint8), starts, ends, cuts, out)
     assert out.tobytes() == b"deab"
+
+
+@given(chunks, st.integers(9, 500), st.none() | st.integers(0, 3000))
+@settings(max_examples=40, deadline=None)
+def test_chunks_of_many_segments_are_found_as_those_of_each(
+    tmp_path_factory: pytest.TempPathFactory,
+    some: list[tuple[int, bytes, int]],
+    segment_bytes: int,
+    spoiled: int | None,
+) -> None:
+    folder = tmp_path_factory.mktemp("segments")
+    references = np.array(write(folder / "chunks", some, segment_bytes), np.int64)
+    data = [np.fromfile(path, np.uint8) for path in sorted((folder / "chunks").iterdir())]
+    if spoiled is not None and data:
+        data[spoiled % len(data)][spoiled % len(data[spoiled % len(data)])] ^= 0x55
+    addresses = np.array([one.ctypes.data for one in data], np.int64)
+    sizes = np.array([len(one) for one in data], np.int64)
+    sources, offsets = references >> 32, references & 0xFFFFFFFF
+    found = tuple(np.zeros(len(some), kind) for kind in (np.int64, np.int64, np.uint8))
+    code = locate_in_segments(addresses, sizes, sources, offsets, *found)
+    for c, (source, offset) in enumerate(zip(sources.tolist(), offsets.tolist(), strict=True)):
+        one = tuple(np.zeros(1, column.dtype) for column in found)
+        alone = locate_chunks(data[source], np.array([offset], np.int64), *one)
+        if alone < 0:
+            assert code == -(4 * c - alone)
+            return
+        assert [int(column[0]) for column in one] == [int(column[c]) for column in found]
+    assert code == 0
+    starts, ends, _ = found
+    places = np.concatenate(([0], np.cumsum(ends - starts))).astype(np.int64)
+    out = np.empty(int(places[-1]), np.uint8)
+    gather_from_segments(addresses, sizes, sources, starts, ends, places[:-1], out)
+    assert out.tobytes() == b"".join(
+        data[source][start:end].tobytes()
+        for source, start, end in zip(sources.tolist(), starts.tolist(), ends.tolist(), strict=True)
+    )
