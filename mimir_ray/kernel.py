@@ -89,6 +89,10 @@ u64 = Annotated[int, types.uint64]
 i32 = Annotated[int, types.int32]
 
 _SCALARS = {int: types.int64, float: types.float64, bool: types.boolean}
+_NAMED = {kind.__name__: kind for kind in _SCALARS}
+
+# Events of its lock, for profilers of numba's; they take a sixth of the time that loading takes.
+llvm.ffi.lib._lock._cblist.clear()
 
 REGISTRY: dict[str, Any] = {}
 """Every kernel by `module.name`; filled when the modules are imported."""
@@ -112,7 +116,8 @@ def cache_root() -> Path:
     return root
 
 
-def imported_files(path: Path, package: Path = PACKAGE) -> list[Path]:
+@functools.cache
+def imported_files(path: Path, package: Path = PACKAGE) -> tuple[Path, ...]:
     """The files of the package that a module imports at its top level, found by its text."""
     found = []
     for root, dotted, names in _IMPORT.findall(path.read_bytes()):
@@ -125,7 +130,7 @@ def imported_files(path: Path, package: Path = PACKAGE) -> list[Path]:
         else:  # `from . import sibling as other`
             siblings = [target / f"{name.split()[0].decode()}.py" for name in names.split(b",")]
             found += [one for one in siblings if one.is_file()]
-    return found
+    return tuple(found)
 
 
 @functools.cache
@@ -170,8 +175,16 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
     _impl_class = _Files
 
 
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Of the parameters. Names are looked up: there are 170 kernels at every start, and `get_type_hints` compiles each
+    annotation."""
+    written = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
+    found = {name: function.__globals__.get(hint, _NAMED.get(hint)) for name, hint in written.items()}
+    return get_type_hints(function, include_extras=True) if None in found.values() else found
+
+
 def _signature(function: Callable[..., Any]) -> tuple[Any, ...]:
-    hints = get_type_hints(function, include_extras=True)
+    hints = _hints(function)
     found = []
     for name in inspect.signature(function).parameters:
         hint = hints.get(name)
@@ -295,10 +308,16 @@ def kernel_modules() -> Iterator[str]:
             yield info.name
 
 
-def load_imported() -> None:
+def is_cached() -> bool:
+    """Whether the machine code of all kernels of the modules imported so far seems to be on disk."""
+    return all(Path(one._cache._cache_file._index_path).exists() for one in REGISTRY.values())
+
+
+def load_imported() -> int:
     """Loads (or compiles) the kernels of all modules imported so far, so that no request waits for that.
 
-    Then lets go of what only other kernels would need that were compiled with these as their parts.
+    Then lets go of what only other kernels would need that were compiled with these as their parts. Returns how many
+    there are.
     """
     for dispatcher in list(REGISTRY.values()):
         dispatcher.compile_now()
@@ -307,6 +326,7 @@ def load_imported() -> None:
     # What is here now stays: full collections need not walk it again and again.
     gc.collect()
     gc.freeze()
+    return len(REGISTRY)
 
 
 def _pack_library(library: Any) -> None:

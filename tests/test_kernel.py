@@ -7,7 +7,7 @@ import runpy
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -225,6 +225,22 @@ def test_the_imports_of_every_module_with_kernels_are_found() -> None:
     for name in door.kernel_modules():
         path = door.PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py")
         assert door.PACKAGE / "kernel.py" in door.imported_files(path)
+
+
+def test_parameters_have_the_types_that_python_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels: list[Any] = [double_all, sum_of, divide, mixed]
+    expected = [door._signature(one.py_func) for one in kernels]
+    monkeypatch.setattr(door, "_hints", lambda function: get_type_hints(function, include_extras=True))
+    assert [door._signature(one.py_func) for one in kernels] == expected
+
+
+def test_what_is_on_disk_is_known_without_loading_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    one: Any = double_all
+    one(np.zeros(1), np.zeros(1))
+    monkeypatch.setattr(door, "REGISTRY", {"one": one})
+    assert door.is_cached()
+    monkeypatch.setattr(one._cache._cache_file, "_index_path", "/nowhere")
+    assert not door.is_cached()
 
 
 def test_the_cache_goes_where_programs_keep_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

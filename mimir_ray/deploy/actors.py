@@ -20,12 +20,14 @@ from mimir_ray.cluster.transport.base import NAMESPACE, RING, Address
 from mimir_ray.cluster.transport.on_ray import RayTransport, actor_class
 from mimir_ray.config.overrides import RuntimeDefaults
 from mimir_ray.deploy.compose import composed
+from mimir_ray.deploy.ingesters import RING_FILE, directory_of
 from mimir_ray.deploy.placement import Place
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.deploy.shard_tasks import RayShardTasks
 from mimir_ray.deploy.topology import ActorSpec, topology
 from mimir_ray.gateway.actor import GatewayActor, GatewaySpec, Peer
 from mimir_ray.kernel import load_imported
+from mimir_ray.model import regex_automaton  # noqa: F401  (its kernel is loaded with the others)
 from mimir_ray.promql.engine import EngineOptions
 from mimir_ray.roles.compactor.actor import CompactorActor, CompactorSpec
 from mimir_ray.roles.ingester.actor import IngesterActor, IngesterSpec, ring_options
@@ -101,14 +103,14 @@ def _ring(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
         kept_ms = settings.blocks_storage.tsdb.retention_period.ms
         automatic[INGESTER] = AutomaticFactor(spec.copies, ring.zone_awareness_enabled, kept_ms)
     policy = RingPolicy(ring.heartbeat_timeout.ms, forget, automatic)
-    return RingActor, (FileStore(settings.root / "ring.json"), FileStore(settings.root / "ha-tracker.json"), policy)
+    return RingActor, (FileStore(settings.root / RING_FILE), FileStore(settings.root / "ha-tracker.json"), policy)
 
 
 def _ingester(spec: ActorSpec, settings: Settings) -> tuple[type, tuple[Any, ...]]:
     about = IngesterSpec(
         instance=spec.address.instance,
         zone=spec.zone,
-        directory=settings.tsdb_dir / f"ingester-{spec.address.instance}",
+        directory=directory_of(settings, spec.address.instance),
         ingester=settings.ingester,
         tsdb=settings.blocks_storage.tsdb,
         runtime=settings.runtime_config,

@@ -1,30 +1,29 @@
-"""Creates the actors of a deployment and waits for them, in a process of its own that then ends.
+"""Creates the actors of a deployment and waits for them, in a process that then ends.
 
-It imports every role and may compile every kernel, which takes some hundred megabytes; the process that
-stays in the foreground (launch.py) does neither. Standard input: a pickled `Settings`, in hexadecimal on the
-first line; then, once Ray is up, its address and whether it is ours on the second. Standard output: a
-JSON object a line, `{"step": ...}`, `{"say": ...}`, `{"error": ...}` or, last, `{"ready": {"host": ..., "port": ...}}`.
+It imports every role; the process that stays in the foreground (launch.py) imports none. What it tells: told.py.
 """
 
 from __future__ import annotations
 
-import json
-import pickle
-import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 
-from mimir_ray.cluster.transport.base import NAMESPACE, Address
+from mimir_ray.clock import SystemClock
+from mimir_ray.cluster.ring.model import INGESTER
+from mimir_ray.cluster.transport.base import NAMESPACE, RING, Address, Client
+from mimir_ray.cluster.transport.on_ray import RayTransport
 from mimir_ray.deploy import actors
-from mimir_ray.deploy.environment import MALLOC
+from mimir_ray.deploy.ingesters import Needed, how_many, indexes, instance, of_one_machine, on_disk, with_ingesters
 from mimir_ray.deploy.local_ray import join
-from mimir_ray.deploy.placement import NoNodeInZone, located
-from mimir_ray.deploy.placements import Placements
+from mimir_ray.deploy.placement import Place, located
+from mimir_ray.deploy.placements import Placements, ingesters_wanted, runtime_env
 from mimir_ray.deploy.settings import Settings
+from mimir_ray.deploy.told import tell
 from mimir_ray.deploy.topology import ActorSpec, topology
-from mimir_ray.kernel import warm_up
+from mimir_ray.errors import MimirRayError, Unavailable
 
 CREATE_TIMEOUT_S = 180.0
 READY_TIMEOUT_S = 600.0
@@ -33,60 +32,75 @@ ADDRESS_TIMEOUT_S = 30.0
 STATUS_TIMEOUT_S = 10.0
 
 
-def main() -> int:
-    """Returns the exit status: 0 when the ring and the gateway answer."""
-    settings: Settings = pickle.loads(bytes.fromhex(sys.stdin.readline()))  # noqa: S301  (from our own parent)
-    compile_kernels()
-    address, _, whose = sys.stdin.readline().strip().partition(" ")
-    if not address:
-        return 1  # the parent gave up
+def create(settings: Settings, address: str, ours: bool) -> int:
+    """`ours`: whether the Ray at the address is. Returns the exit status: 0 when the ring and the gateway answer."""
     join(address)
-    error = create_all(settings, None if whose == "ours" else {"env_vars": MALLOC})
-    error = error or wait_until_ready()
+    error = create_all(settings, ours) or wait_until_ready()
     if error:
         tell(error=error)
     return 1 if error else 0
 
 
-def tell(**what: Any) -> None:
-    print(json.dumps(what), flush=True)
-
-
-def compile_kernels() -> None:
-    """Fills the kernel cache, so that actors only load."""
-    began = said = time.monotonic()
-
-    def progress(done: int, total: int, name: str) -> None:
-        nonlocal said
-        if (now := time.monotonic()) - said > 1.0:
-            said = now
-            tell(step=f"kernels: {done} of {total}, {name.removeprefix('mimir_ray.')}")
-
-    count = warm_up(progress)
-    tell(say=f"{count} kernels ready after {time.monotonic() - began:.1f} s.")
-
-
-def create_all(settings: Settings, runtime_env: dict[str, Any] | None) -> str:
+def create_all(settings: Settings, ours: bool) -> str:
     """Creates all actors; returns what went wrong, or ""."""
-    specs = topology(settings)
     try:
-        places = Placements(settings.root).place(specs)
-    except NoNodeInZone as failure:
+        specs = _create_all(settings, ours)
+    except (MimirRayError, OSError) as failure:
         return str(failure)
-    specs = tuple(located(specs, places, settings.ingester.ring.zone_awareness_enabled))
-    waiting: list[tuple[ActorSpec, Any]] = []
-    for spec in specs:
-        tell(step=f"starting {spec.address.actor_name}")
-        handle = actors.create(spec, settings, runtime_env, places.get(spec.address.actor_name))
-        if spec.address.role == "ring" and (error := _wait_for(spec, handle)):
-            return error
-        if spec.address.role == "gateway":
-            waiting.append((spec, handle))  # the others say in their status how they come up
-    for spec, handle in waiting:
-        if error := _wait_for(spec, handle):
-            return error
     tell(say=f"{len(specs)} actors in namespace {NAMESPACE}: {', '.join(spec.address.actor_name for spec in specs)}.")
     return ""
+
+
+def _create_all(settings: Settings, ours: bool) -> list[ActorSpec]:
+    now_ms = SystemClock().now_ms()
+    earlier = of_one_machine(settings, now_ms) if ours else Needed(on_disk(settings, now_ms))
+    wanted = ingesters_wanted(settings)
+    plan = _plan(settings, how_many(settings.deploy.ingesters, wanted, earlier.with_samples))
+    handle = _create(plan, plan.specs[0])
+    _wait_for(plan.specs[0], handle)
+    ring = RayTransport().client(RING)
+    if ours:
+        for index in earlier.idle:
+            if index >= plan.settings.deploy.ingesters:
+                leave(ring, index)
+    else:  # its file is on another machine, and so are the ingesters' disks
+        members = indexes(ring.call("snapshot", INGESTER, timeout_s=STATUS_TIMEOUT_S).instances)
+        plan = _plan(settings, how_many(settings.deploy.ingesters, wanted, earlier.with_samples | members))
+    # Those that are no gateways say in their status how they come up.
+    handles = [(spec, _create(plan, spec)) for spec in plan.specs[1:]]
+    for spec, handle in handles:
+        if spec.address.role == "gateway":
+            _wait_for(spec, handle)
+    return plan.specs
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """`specs`: the ring first. `settings`: with the number of ingesters."""
+
+    settings: Settings
+    specs: list[ActorSpec]
+    places: dict[str, Place]
+
+
+def _plan(settings: Settings, count: int) -> _Plan:
+    settings = with_ingesters(settings, count)
+    specs = topology(settings)
+    places = Placements(settings.root).place(specs)
+    return _Plan(settings, located(specs, places, settings.ingester.ring.zone_awareness_enabled), places)
+
+
+def _create(plan: _Plan, spec: ActorSpec) -> Any:
+    tell(step=f"starting {spec.address.actor_name}")
+    return actors.create(spec, plan.settings, runtime_env(), plan.places.get(spec.address.actor_name))
+
+
+def leave(ring: Client, index: int) -> None:
+    """Takes an ingester that is not started any more, and has nothing that others would need, out of the ring."""
+    name = instance(index)
+    for step in ("plan_removal", "set_drained", "forget"):
+        ring.call(step, INGESTER, name, timeout_s=STATUS_TIMEOUT_S)
+    tell(say=f"{name} has no samples of its own any more and has left the ring.")
 
 
 def wait_until_ready() -> str:
@@ -114,22 +128,26 @@ def _not_ready(gateway: Any) -> list[str]:
         return [f"gateway/0: Starting: {str(error).splitlines()[0]}"]
 
 
-def _wait_for(spec: ActorSpec, handle: Any) -> str:
-    """Until the actor is there; what went wrong, or ""."""
+@dataclass(eq=False)
+class _NotCreated(Unavailable):
+    actor: str
+    reason: str
+
+    def describe(self) -> str:
+        return f"{self.actor} {self.reason}"
+
+
+def _wait_for(spec: ActorSpec, handle: Any) -> None:
+    """Until the actor is there. Raises `_NotCreated`."""
     try:
         ray.get(handle.__ray_ready__.remote(), timeout=CREATE_TIMEOUT_S)
     except ray.exceptions.RayActorError as error:
-        return _reason(spec, error)
+        raise _NotCreated(spec.address.actor_name, _reason(error)) from None
     except ray.exceptions.GetTimeoutError:
-        return f"{spec.address.actor_name} did not start within {CREATE_TIMEOUT_S:g} s"
-    return ""
+        raise _NotCreated(spec.address.actor_name, f"did not start within {CREATE_TIMEOUT_S:g} s") from None
 
 
-def _reason(spec: ActorSpec, error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """Ray puts the whole remote traceback into the text; its last line says what went wrong."""
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{spec.address.actor_name} cannot start: {lines[-1].strip() if lines else repr(error)}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return f"cannot start: {lines[-1].strip() if lines else repr(error)}"

@@ -1,4 +1,7 @@
-"""`mimir-ray serve`: starts a deployment in the foreground, and stops what it started."""
+"""`mimir-ray serve`: starts a deployment in the foreground, and stops what it started.
+
+Ray is imported late: what can be wrong without it is said at once.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +12,25 @@ import pickle
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-import ray
-
-from mimir_ray.cluster.transport.base import NAMESPACE, RING
 from mimir_ray.config.server import ServerConfig, reachable
-from mimir_ray.deploy.local_ray import FOLDER_PREFIX, LocalRay, join
-from mimir_ray.deploy.settings import RUN_FILE, Settings
+from mimir_ray.deploy import fork_client
+from mimir_ray.deploy.preparing import Preparing
+from mimir_ray.deploy.settings import FOLDER_PREFIX, RUN_FILE, Settings
 from mimir_ray.errors import MimirRayError, Unavailable
 
-STOP_TIMEOUT_S = 12.0
+STOPPER_TIMEOUT_S = 20.0
+"""Without a word of who stops the actors; longer than any of them is waited for."""
+WATCH_PERIOD_S = 1.0
 PREDECESSOR_TIMEOUT_S = 20.0
 
 
@@ -70,7 +72,7 @@ class Progress:
         self._out.flush()
 
 
-def serve(settings: Settings, ray_address: str = "", out: TextIO = sys.stdout) -> int:
+def serve(settings: Settings, preparing: Preparing, ray_address: str = "", out: TextIO = sys.stdout) -> int:
     """Runs until SIGINT or SIGTERM. Returns the exit status."""
     progress = Progress(out)
     stop = threading.Event()
@@ -85,16 +87,18 @@ def serve(settings: Settings, ray_address: str = "", out: TextIO = sys.stdout) -
             killed = stack.enter_context(_data_lock(settings.root))
             _remove_leftovers(settings.root)
             _check_port(settings.server, PREDECESSOR_TIMEOUT_S if killed else 0.0)
-            with _creator(settings) as creator:
-                address, logs = _enter_ray(settings, ray_address, stack, progress)
-                signal.signal(signal.SIGTERM, told_to_stop)  # Ray put a handler of its own there: exit at once
-                stack.callback(_stop_actors, progress)
-                host, port = _create_actors(creator, address, not ray_address, stop, progress)
+            told, logs, ended = _enter_ray(settings, ray_address, stack, progress)
+            signal.signal(signal.SIGTERM, told_to_stop)  # Ray put a handler of its own there: exit at once
+            stack.callback(_stop_actors, told, ended, progress)
+            told["settings"] = pickle.dumps(settings).hex()
+            host, port = _create_actors(preparing, told, stop, progress)
             url = f"{settings.server.scheme}://{reachable(host)}:{port}{settings.server.http_path_prefix}"
             _write_run_file(settings, url, logs, stack)
             if not stop.is_set():
                 _greet(settings, url, logs, progress)
-            stop.wait()
+            while not stop.wait(WATCH_PERIOD_S):
+                if one := ended():
+                    raise CannotStart(f"{one} of Ray has ended; its logs are in {logs}")
             progress.say("Stopping: requests under way end, recent samples are written down.")
             began = time.monotonic()
         progress.say(f"Stopped after {time.monotonic() - began:.1f} s.")
@@ -134,16 +138,36 @@ def _data_lock(root: Path) -> Iterator[bool]:
             held.truncate(0)
 
 
-def _enter_ray(settings: Settings, address: str, stack: ExitStack, progress: Progress) -> tuple[str, str]:
-    """Starts a local Ray, or joins a running one; returns its address and where its logs are."""
+def _enter_ray(
+    settings: Settings, address: str, stack: ExitStack, progress: Progress
+) -> tuple[dict[str, Any], str, Callable[[], str]]:
+    """Starts a local Ray, or joins a running one; returns what prepare.py is told of it, where its logs are, and what
+    says which of its processes has ended ("": none)."""
+    from mimir_ray.deploy.local_ray import LocalRay, join  # noqa: PLC0415  (imports Ray)
+
     if address:
+        import ray  # noqa: PLC0415
+
         join(address)
         stack.callback(ray.shutdown)
         progress.say(f"Joined the Ray at {address}.")
-        return address, ""
-    local = stack.enter_context(LocalRay(int(settings.deploy.object_store_memory), settings.deploy.ray_dashboard))
+        return {"address": address}, "", lambda: ""
+    deploy = settings.deploy
+    local = LocalRay(int(deploy.object_store_memory), deploy.ray_dashboard, forks=True, connect=False)
+    stack.enter_context(local)
     progress.say(f"Ray is up at {local.address}.")
-    return local.address, str(local.logs)
+    told = {
+        "address": local.address,
+        "environment": {**_of_ray(), **local.first_job()},
+        "socket": str(local.fork_socket),
+        "log": str(local.logs / "fork-server.log"),
+    }
+    return told, str(local.logs), local.ended
+
+
+def _of_ray() -> dict[str, str]:
+    """What this process' environment tells Ray."""
+    return {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
 
 
 def _make_folder(root: Path) -> None:
@@ -187,105 +211,85 @@ def _check_port(server: ServerConfig, patience_s: float = 0.0) -> None:
             ) from None
 
 
-@contextmanager
-def _creator(settings: Settings) -> Iterator[subprocess.Popen[str]]:
-    """The process that compiles kernels and creates actors; see create.py."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", "mimir_ray.deploy.create"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # Ctrl-C is for us to handle, we end it
-    )
-    with child:
-        try:
-            _write(child, pickle.dumps(settings).hex())
-            yield child
-        finally:
-            if child.poll() is None:
-                child.kill()
-
-
-def _write(child: subprocess.Popen[str], line: str) -> None:
-    assert child.stdin is not None
-    try:
-        child.stdin.write(f"{line}\n")
-        child.stdin.flush()
-    except BrokenPipeError:
-        raise CannotStart(_last_words(child)) from None
-
-
-def _last_words(child: subprocess.Popen[str]) -> str:
-    lines = (child.stderr.read() if child.stderr else "").strip().splitlines()
-    return f"the actors were not created: {lines[-1] if lines else f'exit status {child.wait()}'}"
-
-
 def _create_actors(
-    child: subprocess.Popen[str], address: str, ours: bool, stop: threading.Event, progress: Progress
+    preparing: Preparing, told: dict[str, Any], stop: threading.Event, progress: Progress
 ) -> tuple[str, int]:
-    """Lets the child go on now that Ray is up, and shows how it goes; ends it when told to stop.
+    """Lets that process go on now that Ray is up, and shows how it goes; ends it when told to stop meanwhile.
 
-    Returns where the gateway listens, once all are ready. What is asked of an actor is asked by the child: a process
-    that looks an actor up imports its class, 60 MB with all that belongs to it.
+    Returns where the gateway listens, once all are ready. What is asked of an actor is asked there: a process that
+    looks an actor up imports its class, 60 MB with all that belongs to it.
     """
+    created = threading.Event()
 
     def end() -> None:
         stop.wait()
-        child.kill()
+        if not created.is_set():
+            preparing.end()
 
     threading.Thread(target=end, name="stop", daemon=True).start()
-    _write(child, f"{address} {'ours' if ours else 'theirs'}")
-    assert child.stdout is not None
-    listening = "", 0
-    for line in child.stdout:
+    if not preparing.write(json.dumps(told)):
+        raise _no_actors(preparing)
+    assert preparing.process.stdout is not None
+    listening: tuple[str, int] | None = None
+    for line in preparing.process.stdout:
         if not line.startswith("{"):
             continue
-        told = json.loads(line)
-        if "error" in told:
-            raise CannotStart(told["error"])
-        if "step" in told:
-            progress.step(told["step"])
-        elif "ready" in told:
-            listening = told["ready"]["host"], told["ready"]["port"]
+        said = json.loads(line)
+        if "error" in said:
+            raise CannotStart(said["error"])
+        if "step" in said:
+            progress.step(said["step"])
+        elif "ready" in said:
+            listening = said["ready"]["host"], said["ready"]["port"]
         else:
-            progress.say(told["say"])
-    if child.wait() != 0:
-        raise _StopAsked if stop.is_set() else CannotStart(_last_words(child))
+            progress.say(said["say"])
+    created.set()
+    if listening is None:
+        raise _StopAsked if stop.is_set() else _no_actors(preparing)
     return listening
 
 
-def _stop_actors(progress: Progress) -> None:
-    """Gateways first, so that nothing comes in; then what writes, all of a role at once; the ring last."""
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    for role in ("gateway", "backend", "compactor", "store-gateway", "ingester", RING.role):
-        threads = []
-        for name in _names_of(role):
-            try:
-                handle = ray.get_actor(name, namespace=NAMESPACE)
-            except ValueError:
-                continue  # has ended meanwhile
-            if role == RING.role:
-                ray.kill(handle, no_restart=True)
-                continue
-            progress.step(f"stopping {name}")
-            left = max(1.0, deadline - time.monotonic())
-            threads.append(threading.Thread(target=_stop_actor, args=(handle, left)))
-            threads[-1].start()
-        for thread in threads:
-            thread.join()
+def _no_actors(preparing: Preparing) -> CannotStart:
+    return CannotStart(f"the actors were not created: {preparing.last_words()}")
 
 
-def _names_of(role: str) -> list[str]:
-    """The actors of a role that there are; after `scale` others than the settings say."""
-    return sorted(name for name in ray.util.list_named_actors() if name.partition("/")[0] == role)
+def _stop_actors(told: dict[str, Any], ended: Callable[[], str], progress: Progress) -> None:
+    """In a process that has everything loaded, where there is one. Actors end by themselves where Ray has."""
+    if ended() or ("socket" in told and _stopped_by_a_fork(told, progress)):
+        return
+    import ray  # noqa: PLC0415  (as above)
+
+    from mimir_ray.deploy.local_ray import join  # noqa: PLC0415
+    from mimir_ray.deploy.stop import stop_actors  # noqa: PLC0415
+
+    if not ray.is_initialized():
+        join(told["address"])
+    stop_actors(progress.step)
 
 
-def _stop_actor(handle: Any, timeout_s: float) -> None:
-    """Has an actor stop in an orderly way, then ends its process for good."""
-    with suppress(ray.exceptions.RayError):  # whatever keeps it from stopping, it ends now
-        ray.get(handle.stop.remote(), timeout=timeout_s)
-    ray.kill(handle, no_restart=True)
+def _stopped_by_a_fork(told: dict[str, Any], progress: Progress) -> bool:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        request = {
+            "work": "stop",
+            "arguments": [told["address"]],
+            "environment": {**os.environ, **told["environment"]},
+            "folder": os.getcwd(),
+        }
+        if not fork_client.ask(told["socket"], request, (theirs.fileno(), theirs.fileno(), theirs.fileno())):
+            return False
+        theirs.close()
+        ours.settimeout(STOPPER_TIMEOUT_S)
+        try:
+            for line in ours.makefile():
+                said = json.loads(line) if line.startswith("{") else {}
+                if "stopped" in said:
+                    return True
+                if "step" in said:
+                    progress.step(said["step"])
+        except (OSError, ValueError):
+            pass  # it hangs, or has said something else in its end
+    return False
 
 
 def _write_run_file(settings: Settings, url: str, logs: str, stack: ExitStack) -> None:

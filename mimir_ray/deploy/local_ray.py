@@ -9,28 +9,32 @@ SIGKILL from the kernel when this one dies.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
+import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import ray
 import ray._private.services as ray_services
+import ray._private.utils as ray_utils
 import ray._raylet
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
 from mimir_ray.cluster.transport.base import NAMESPACE
+from mimir_ray.deploy.placement import OWN_LABEL
+from mimir_ray.deploy.settings import FOLDER_PREFIX
 from mimir_ray.deploy.worker import spare_imports
 from mimir_ray.errors import Unavailable
 
 LOOPBACK = "127.0.0.1"
 CONNECT_TIMEOUT_S = 2.0
-FOLDER_PREFIX = "mimir-ray-"
 START_TIMEOUT_S = 180.0
 """Ray's own 30 s are not enough on a machine that is busy."""
 
@@ -76,30 +80,60 @@ _AGENT_PORTS = (
 
 
 class _Head(Node):
-    """A head node without the dashboard's processes where nobody wants a dashboard."""
+    """A head node without the dashboard's processes where nobody wants a dashboard; its workers may be forked."""
+
+    def __init__(self, parameters: RayParams, fork_socket: Path | None) -> None:
+        self._fork_socket = fork_socket
+        super().__init__(parameters, head=True, shutdown_at_exit=True, spawn_reaper=True)
+
+    def _register_shutdown_hooks(self) -> None:
+        """None: leaving `LocalRay` ends it, and SIGTERM, at which Ray would wait half a minute, is for the caller."""
 
     def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
         if include_dashboard:
             super().start_api_server(include_dashboard=include_dashboard, raise_on_failure=raise_on_failure)
 
     def start_raylet(self, *args: Any, **kwargs: Any) -> None:
-        if self._ray_params.include_dashboard:
-            super().start_raylet(*args, **kwargs)
-            return
-        for name in _AGENT_PORTS:  # as the agent itself says that it offers nothing; the raylet waits for these files
+        agents: dict[str, tuple[str, ...]] = {}
+        if not self._ray_params.include_dashboard:
+            agents["dashboard_agent"] = _AGENT_PORTS
+        if self._fork_socket is not None:
+            agents["runtime_env_agent"] = (_raylet.RUNTIME_ENV_AGENT_PORT_NAME,)
+        for name in [port for ports in agents.values() for port in ports]:
+            # as an agent itself says that it offers nothing; the raylet waits for these files
             _raylet.persist_port(self._session_dir, self._node_id, name, -1)
         start = ray_services.start_ray_process
-        ray_services.start_ray_process = lambda command, *rest, **more: start(_without_agent(command), *rest, **more)
+
+        def started(command: list[str], *rest: Any, **more: Any) -> Any:
+            return start(_forking(_without(command, agents), self._fork_socket), *rest, **more)
+
+        missing = ray_utils.get_dashboard_dependency_error
+        ray_services.start_ray_process = started
+        if "dashboard_agent" in agents:
+            # Ray imports all that the agent would need, 20 MB, to see whether it could.
+            ray_utils.get_dashboard_dependency_error = lambda: None
         try:
             super().start_raylet(*args, **kwargs)
         finally:
             ray_services.start_ray_process = start
+            ray_utils.get_dashboard_dependency_error = missing
 
 
-def _without_agent(command: list[str]) -> list[str]:
-    """Gives a raylet an agent that only waits for its end: the dashboard's takes 75 MB, and nobody asks it anything."""
-    agent = "--dashboard_agent_command="
-    return [f"{agent}{shutil.which('cat') or 'cat'}" if one.startswith(agent) else one for one in command]
+def _without(command: list[str], agents: Iterable[str]) -> list[str]:
+    """Gives a raylet agents that only wait for its end: the dashboard's takes 75 MB, that of runtime environments 50,
+    and nobody asks them anything."""
+    idle = shutil.which("cat") or "cat"
+    starts = {f"--{agent}_command=": f"--{agent}_command={idle}" for agent in agents}
+    return [starts.get(one[: one.find("=") + 1], one) for one in command]
+
+
+def _forking(command: list[str], fork_socket: Path | None) -> list[str]:
+    """Has a raylet ask the fork server for its workers."""
+    if fork_socket is None:
+        return command
+    client = [sys.executable, "-I", "-S", str(Path(__file__).with_name("fork_client.py")), str(fork_socket)]
+    worker, ours = "--python_worker_command=", f"--python_worker_command={shlex.join(client)} "
+    return [one.replace(worker, ours, 1) if one.startswith(worker) else one for one in command]
 
 
 _get_node = ray_services.get_node
@@ -122,8 +156,18 @@ def _wait_for_node(gcs_address: str, node_id: str) -> dict[str, Any]:
 class LocalRay:
     """Starts on entering, stops everything it started on leaving. The environment must be prepared (environment.py)."""
 
-    def __init__(self, object_store_memory: int, dashboard: bool = False, cpus: int | None = None) -> None:
-        """`cpus`: None counts the machine's."""
+    def __init__(
+        self,
+        object_store_memory: int,
+        dashboard: bool = False,
+        cpus: int | None = None,
+        forks: bool = False,
+        connect: bool = True,
+    ) -> None:
+        """`cpus`: None counts the machine's. `forks`: whether a fork server makes its workers, where it can be reached;
+        they have no runtime environments then. `connect`: whether this process joins it."""
+        self._forks = forks
+        self._connect = connect
         self._object_store_memory = object_store_memory
         self._dashboard = dashboard
         self._cpus = (os.cpu_count() or 1) if cpus is None else cpus
@@ -140,6 +184,24 @@ class LocalRay:
     def address(self) -> str:
         assert self._node is not None
         return str(self._node.gcs_address)
+
+    def first_job(self) -> dict[str, str]:
+        """What workers find in their environment that belong to the job of whoever joins first."""
+        assert self._node is not None
+        raylet = self._node.all_processes["raylet"][0].process.pid
+        return {"RAY_RAYLET_PID": str(raylet), "RAY_JOB_ID": ray.JobID.from_int(1).hex()}
+
+    def ended(self) -> str:
+        """Which of its processes has ended that should run: "raylet", "gcs_server"; "" while all is well."""
+        assert self._node is not None
+        dead: list[tuple[str, Any]] = self._node.dead_processes()
+        return dead[0][0] if dead else ""
+
+    @property
+    def fork_socket(self) -> Path:
+        """Where the fork server is to listen."""
+        assert self._folder is not None
+        return self._folder / "fork.sock"
 
     def __enter__(self) -> LocalRay:
         # Sockets live in it, whose paths must stay below 108 bytes: so it is not below the data directory.
@@ -158,15 +220,18 @@ class LocalRay:
             "dashboard_agent_listen_port": 0,
             "gcs_server_port": 0,
             "worker_path": str(Path(__file__).with_name("worker.py")),
+            "labels": {OWN_LABEL: "true"} if self._forks else {},
         }
-        self._node = _Head(RayParams(**parameters), head=True, shutdown_at_exit=True, spawn_reaper=True)
-        join(self._node.gcs_address)
+        self._node = _Head(RayParams(**parameters), self.fork_socket if self._forks else None)
+        if self._connect:
+            join(self._node.gcs_address)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        ray.shutdown()
+        if ray.is_initialized():
+            ray.shutdown()
         for node in self._more:
             node.kill_all_processes(check_alive=False, allow_graceful=False)
         if self._node is not None:

@@ -18,6 +18,8 @@ from mimir_ray.errors import Unavailable
 
 ZONE_LABEL = "mimir-ray/zone"
 NODE_LABEL = "mimir-ray/node"
+OWN_LABEL = "mimir-ray/own"
+"""Of the node of a Ray that `serve` has started: its workers have our environment, and can have no other."""
 
 
 @dataclass(eq=False)

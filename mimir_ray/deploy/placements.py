@@ -1,17 +1,35 @@
-"""`Placements`: which actor was put on which Ray node, kept in the data directory of whoever starts the deployment."""
+"""What a running Ray says of its nodes.
+
+`Placements`: which actor was put on which Ray node, kept in the data directory of whoever starts the deployment.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import ray
 
-from mimir_ray.deploy.placement import Place, labelled_nodes, place
+from mimir_ray.deploy.environment import MALLOC
+from mimir_ray.deploy.ingesters import automatic
+from mimir_ray.deploy.placement import OWN_LABEL, Place, labelled_nodes, place
+from mimir_ray.deploy.settings import Settings
 from mimir_ray.deploy.topology import ActorSpec
 
 FILE = "placement.json"
+
+
+def ingesters_wanted(settings: Settings) -> int:
+    """See `ingesters.automatic`, for the nodes that are there now. Needs a connected Ray."""
+    return automatic(settings, labelled_nodes(ray.nodes()), int(ray.cluster_resources().get("CPU", 1)))
+
+
+def runtime_env() -> dict[str, Any] | None:
+    """What actors are created with. Needs a connected Ray."""
+    ours = any(OWN_LABEL in (node.get("Labels") or {}) for node in ray.nodes())
+    return None if ours else {"env_vars": MALLOC}
 
 
 class Placements:

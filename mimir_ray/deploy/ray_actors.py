@@ -9,9 +9,8 @@ import ray
 
 from mimir_ray.cluster.transport.base import NAMESPACE, Address
 from mimir_ray.deploy import actors
-from mimir_ray.deploy.environment import MALLOC
 from mimir_ray.deploy.placement import located
-from mimir_ray.deploy.placements import Placements
+from mimir_ray.deploy.placements import Placements, runtime_env
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.deploy.topology import ingester, topology
 
@@ -30,7 +29,7 @@ class RayActors:
         specs = [*(one for one in topology(self._settings) if one.address != spec.address), spec]
         places = Placements(self._settings.root).place(specs)
         spec = located(specs, places, self._settings.ingester.ring.zone_awareness_enabled)[-1]
-        actors.create(spec, self._settings, {"env_vars": MALLOC}, places.get(spec.address.actor_name))
+        actors.create(spec, self._settings, runtime_env(), places.get(spec.address.actor_name))
 
     def end(self, address: Address) -> None:
         self._stop(address, no_restart=True)

@@ -26,13 +26,24 @@ _NOT_BUILT = "Not built yet: any number is accepted, with a warning, and none ru
 
 RUN_FILE = "run.json"
 """In the data directory while a deployment runs on it: where it is reached."""
+FOLDER_PREFIX = "mimir-ray-"
+"""Of the temporary folders of a Ray of ours."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeployConfig:
     """The `deploy` block, ours: how many of each role run, where, and the Ray they run on."""
 
-    ingesters: int = setting(2, flag="deploy.ingesters", minimum=1, maximum=1000, help="Ingesters.")
+    ingesters: int = setting(
+        0,
+        flag="deploy.ingesters",
+        minimum=0,
+        maximum=1000,
+        help="Ingesters. 0 is automatic: one on a machine of up to seven cores, one for every four cores on a larger "
+        "one, four at most; where Ray's nodes have our labels, one a node. One at least a zone, and always as many as "
+        "have samples from earlier. A number that would leave some of those behind is refused at the start; "
+        "`mimir-ray scale` hands their samples over.",
+    )
     zones: tuple[str, ...] = setting(
         ["zone-a"], flag="deploy.zones", help="Availability zones; roles are spread over them round robin."
     )
@@ -123,17 +134,16 @@ class Settings:
     def problems(self) -> Iterator[tuple[str, str]]:
         if self.target != "all":
             yield "target", f"expected all, got {self.target!r}"
-        if self.deploy.ingesters < self.ingester.ring.replication_factor // 2 + 1:
+        ring = self.ingester.ring
+        quorum = ring.replication_factor // 2 + 1
+        count = self.deploy.ingesters  # 0 is automatic: as many as it takes
+        if 0 < count < quorum:
             yield (
                 "deploy.ingesters",
-                (
-                    f"{self.deploy.ingesters} ingesters cannot form a quorum of a replication factor of "
-                    f"{self.ingester.ring.replication_factor}"
-                ),
+                f"{count} ingesters cannot form a quorum of a replication factor of {ring.replication_factor}",
             )
-        ring = self.ingester.ring
-        inhabited = len(set(self.deploy.zones[: self.deploy.ingesters]))
-        if ring.zone_awareness_enabled and inhabited < ring.replication_factor // 2 + 1:
+        inhabited = len(set(self.deploy.zones[: count or None]))
+        if ring.zone_awareness_enabled and inhabited < quorum:
             yield (
                 "deploy.zones",
                 f"ingesters in {inhabited} zones cannot form a zone-aware quorum of a replication factor of "

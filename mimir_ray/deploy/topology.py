@@ -55,7 +55,8 @@ class ActorSpec:
 
 
 def topology(settings: Settings) -> tuple[ActorSpec, ...]:
-    """All actors in the order in which they start."""
+    """All actors in the order in which they start. How many ingesters there are has been decided (ingesters.py)."""
+    assert settings.deploy.ingesters
     ring = ActorSpec(RING, concurrency_groups={"watch": WATCHERS})
     ingesters = [ingester(settings, index) for index in range(settings.deploy.ingesters)]
     gateways = [ActorSpec(Address("gateway", str(index))) for index in range(settings.deploy.gateways)]

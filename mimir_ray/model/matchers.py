@@ -11,7 +11,7 @@ import re as _stdlib_re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import re2
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from mimir_ray.errors import InvalidArgument
 
 from .labels import is_legacy_label_name, is_utf8
-from .regex_automaton import automaton_of
-from .regex_verdicts import RegexVerdicts
+
+if TYPE_CHECKING:
+    from .regex_verdicts import RegexVerdicts
 
 
 class MatchType(enum.Enum):
@@ -174,6 +175,8 @@ class Matcher:
         (of values that are all different).
         """
         if len(starts) >= _AUTOMATON_VALUES_MIN:
+            from .regex_automaton import automaton_of  # noqa: PLC0415  (numba; settings have matchers, too)
+
             automaton = automaton_of(self.value)
             if automaton is not None:
                 return automaton.accepts(data, starts, ends)

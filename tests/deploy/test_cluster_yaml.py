@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from mimir_ray.config.loader import load
+from mimir_ray.deploy.ingesters import automatic, with_ingesters
 from mimir_ray.deploy.placement import NODE_LABEL, ZONE_LABEL, labelled_nodes, located, place
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.deploy.topology import topology
@@ -32,7 +34,11 @@ def test_every_machine_of_a_zone_says_where_it_is() -> None:
     assert f'--labels="{ZONE_LABEL}=$(cat ~/zone),{NODE_LABEL}=machine-$(cat ~/zone)"' in start
     nodes = [{"Alive": True, "Labels": kind["labels"], "NodeManagerAddress": "10.0.0.1"} for kind in machines.values()]
     assert len(labelled_nodes(nodes)) == 3
-    assert place(topology(Settings()), labelled_nodes(nodes), {})
+    default = Settings()
+    zoned = replace(default, deploy=replace(default.deploy, zones=tuple(machines)))
+    count = automatic(zoned, labelled_nodes(nodes), cores=24)
+    assert count == 3
+    assert place(topology(with_ingesters(zoned, count)), labelled_nodes(nodes), {})
 
 
 def test_with_the_documented_configuration_there_are_three_copies() -> None:
@@ -43,7 +49,7 @@ def test_with_the_documented_configuration_there_are_three_copies() -> None:
     assert settings.ingester.ring.replication_factor == 0
     labels = [kind["labels"] for kind in CLUSTER["available_node_types"].values() if "labels" in kind]
     nodes = labelled_nodes([{"Alive": True, "Labels": one, "NodeManagerAddress": "10.0.0.1"} for one in labels])
-    specs = topology(settings)
+    specs = topology(with_ingesters(settings, automatic(settings, nodes, cores=24)))
     assert located(specs, place(specs, nodes, {}), settings.ingester.ring.zone_awareness_enabled)[0].copies == 3
 
 

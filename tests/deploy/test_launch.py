@@ -13,13 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from mimir_ray.cluster.transport.base import RING
 from mimir_ray.config.server import ServerConfig, TenancyConfig
 from mimir_ray.deploy import create, launch
 from mimir_ray.deploy.environment import MALLOC, prepare_environment
 from mimir_ray.deploy.launch import CannotStart, Progress
 from mimir_ray.deploy.settings import RUN_FILE, Settings
-from mimir_ray.deploy.topology import ActorSpec
 
 
 class Terminal(io.StringIO):
@@ -65,10 +63,8 @@ def test_a_reason_is_the_last_line_of_a_remote_traceback() -> None:
     error = RuntimeError(
         "The actor died\n  File x\n\nmimir_ray.CannotListen: cannot listen on 127.0.0.1:80: denied\n\n"
     )
-    assert create._reason(ActorSpec(RING), error) == (
-        "ring/0 cannot start: mimir_ray.CannotListen: cannot listen on 127.0.0.1:80: denied"
-    )
-    assert create._reason(ActorSpec(RING), RuntimeError("")) == "ring/0 cannot start: RuntimeError('')"
+    assert create._reason(error) == "cannot start: mimir_ray.CannotListen: cannot listen on 127.0.0.1:80: denied"
+    assert create._reason(RuntimeError("")) == "cannot start: RuntimeError('')"
 
 
 def test_a_data_directory_is_used_by_one_deployment_at_a_time(tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ import pytest
 from mimir_ray.cluster.transport.base import RING, Address
 from mimir_ray.config import loader
 from mimir_ray.config.tree import ConfigError
+from mimir_ray.deploy.ingesters import automatic, how_many, with_ingesters
 from mimir_ray.deploy.settings import Settings, round_robin
 from mimir_ray.deploy.topology import topology
 
 
 def settings(**deploy: Any) -> Settings:
-    return replace(Settings(), deploy=replace(Settings().deploy, **deploy))
+    return replace(Settings(), deploy=replace(Settings().deploy, **{"ingesters": 2, **deploy}))
 
 
 def loaded(*arguments: str) -> Settings:
@@ -84,7 +85,7 @@ def test_the_classes_of_an_actor_fit_its_specification() -> None:
     from mimir_ray.deploy.actors import _kind
 
     (backend,) = topology(settings(ingesters=1))[2:-1]
-    kind, arguments = _kind(backend, Settings())
+    kind, arguments = _kind(backend, settings())
     assert set(kind.concurrency_groups.values()) <= set(backend.options()["concurrency_groups"])
     assert all(hasattr(kind, method) for method in kind.concurrency_groups)
     assert len(arguments) == len(backend.roles)
@@ -112,7 +113,8 @@ def test_the_defaults_can_be_used() -> None:
     [
         (["-target=ingester"], "target"),
         (["-deploy.ingesters=1", "-ingester.ring.replication-factor=3"], "deploy.ingesters"),
-        (["-deploy.ingesters=0"], "deploy.ingesters"),
+        (["-deploy.ingesters=-1"], "deploy.ingesters"),
+        (["-ingester.ring.replication-factor=3", "-ingester.ring.zone-awareness-enabled"], "deploy.zones"),
         (["-deploy.zones="], "zones"),
         (["-deploy.ingesters=3", "-ingester.ring.replication-factor=3", "-ingester.ring.zone-awareness-enabled"],
          "deploy.zones"),
@@ -133,13 +135,16 @@ def test_settings_that_cannot_work_are_named(arguments: list[str], problem: str)
     "arguments",
     [
         ["-deploy.ingesters=2", "-ingester.ring.replication-factor=3"],
+        ["-ingester.ring.replication-factor=3"],
+        ["-deploy.zones=a,b", "-ingester.ring.replication-factor=3", "-ingester.ring.zone-awareness-enabled"],
         ["-deploy.ingesters=3", "-ingester.ring.replication-factor=3"],
         ["-deploy.ingesters=4", "-deploy.zones=a,b", "-ingester.ring.replication-factor=3",
          "-ingester.ring.zone-awareness-enabled"],
     ],
 )  # fmt: skip
 def test_settings_that_can_form_a_quorum_are_fine(arguments: list[str]) -> None:
-    assert topology(loaded(*arguments))
+    one = loaded(*arguments)
+    assert topology(with_ingesters(one, how_many(one.deploy.ingesters, automatic(one, [], 1), ())))
 
 
 def test_folders_stand_below_the_data_directory_unless_named(tmp_path: Path) -> None:

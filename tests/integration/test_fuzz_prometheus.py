@@ -74,6 +74,7 @@ def deployment(deploy: Callable[..., Deployment], tmp_path_factory: pytest.TempP
     runtime.write_text("overrides:\n  at-end: {enable_delayed_name_removal: true}\n")
     one = deploy(
         *UNLIMITED,
+        "-deploy.ingesters=2",
         f"-runtime-config.file={runtime}",
         "-query-frontend.enabled-promql-experimental-functions=all",
         "-ingester.out-of-order-time-window=2h",

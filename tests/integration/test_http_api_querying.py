@@ -38,7 +38,7 @@ def deployment(deploy: Callable[..., Deployment], tmp_path_factory: pytest.TempP
     """Two ingesters with ten minutes of counters `requests_total` and gauges `load`, and a few oddities."""
     runtime = tmp_path_factory.mktemp("runtime") / "runtime.yaml"
     runtime.write_text(RUNTIME)
-    one = deploy("-validation.name-validation-scheme=utf8", f"-runtime-config.file={runtime}")
+    one = deploy("-deploy.ingesters=2", "-validation.name-validation-scheme=utf8", f"-runtime-config.file={runtime}")
     one.start()
     times = [now_ms - (POINTS - 1 - place) * STEP_MS for place in range(POINTS)]
     series: list[tuple[Labels, list[tuple[int, float]]]] = []

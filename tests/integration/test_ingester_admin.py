@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -133,3 +135,41 @@ def test_one_that_is_shut_down_has_flushed_and_left_while_the_other_takes_all_wr
     running_again(deployment)
     push(deployment, "h")
     assert_kept(deployment, *"abcdefgh")
+
+
+def test_a_smaller_number_is_refused_while_there_are_samples_and_an_automatic_one_starts_all(
+    deployment: Deployment,
+) -> None:
+    deployment.stop(timeout_s=60)
+    deployment.flags = (*UNLIMITED, "-deploy.ingesters=1")
+    deployment.start(wait=False)
+    assert deployment.process is not None
+    assert deployment.process.wait(120) == 1
+    assert "-deploy.ingesters=1 would leave ingester-1 behind" in deployment.output()
+    assert "Traceback" not in deployment.output()
+    assert not deployment.pids()
+    deployment.flags = UNLIMITED
+    running_again(deployment)
+    assert set(ring(deployment)) == {"ingester-0", "ingester-1"}
+    assert_kept(deployment, *"abcdefgh")
+
+
+def test_an_ingester_is_added_while_it_runs(deployment: Deployment) -> None:
+    address = deployment.output().partition("Ray is up at ")[2].split()[0].rstrip(".")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "mimir_ray.cli", "scale", f"--address={address}"),
+            *(*deployment.command()[4:], "-deploy.ingesters=3"),
+        ],
+        env=deployment.variables(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(ring(deployment)) == {"ingester-0", "ingester-1", "ingester-2"}
+    before = head_series(deployment).get("ingester-2", 0)
+    push(deployment, "i")
+    assert head_series(deployment)["ingester-2"] > before
+    assert_kept(deployment, *"abcdefghi")

@@ -20,7 +20,7 @@ import zstandard
 from mimir_ray.wire.pb.prompb.io.prometheus.write.v2 import types_pb2 as v2
 from tests.integration.deployment import UNLIMITED, Deployment, free_port, peer, request, wait_for
 
-FLAGS = (*UNLIMITED, "-ingester.max-global-exemplars-per-user=10000")
+FLAGS = (*UNLIMITED, "-deploy.ingesters=2", "-ingester.max-global-exemplars-per-user=10000")
 TENANTS = pytest.mark.parametrize("tenant", ["version-1", "version-2"])
 SEND_S = 8.0
 

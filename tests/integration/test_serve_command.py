@@ -66,7 +66,7 @@ def test_status_lists_services_and_the_ring(greeted: Deployment) -> None:
     done = command_line("status", f"-data-dir={deployment.data}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert deployment.url in done.stdout
-    for service in ("gateway", "ring", "ingester/0", "ingester/1"):
+    for service in ("gateway", "ring", "ingester/0"):
         assert any(service in line and "Running" in line for line in done.stdout.splitlines()), done.stdout
     assert "ACTIVE" in done.stdout
 
@@ -166,8 +166,32 @@ def test_it_starts_again_at_once_after_its_foreground_process_was_killed(deploym
     deployment.start(wait=False)
     wait_for("serve is ready", lambda: "mimir-ray is ready." in deployment.output(), timeout_s=120)
     after = set(deployment.pids_of("ray::IngesterActor"))
-    assert len(after) == 2
+    assert len(after) == len(before)
     assert not after & before
     assert deployment.push([(survivor, [(now_ms + 1, 2.0)])]).status == 200
     found = deployment.result("query", query="survivor[1h]", time=now_ms / 1000 + 1)
     assert [value for _, value in found["result"][0]["values"]] == ["1", "2"]
+
+
+def test_without_the_process_that_forks_ray_starts_workers_itself(deployment: Deployment) -> None:
+    (forks,) = deployment.pids_of("mimir_ray.deploy.prepare")
+    os.kill(forks, signal.SIGKILL)
+    before = set(deployment.pids_of("ray::IngesterActor"))
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    wait_for("another ingester comes", lambda: set(deployment.pids_of("ray::IngesterActor")) - before, timeout_s=120)
+    wait_for("it is ready again", lambda: deployment.get("/ready").status == 200, timeout_s=120)
+    assert deployment.result("query", query="count_over_time(survivor[1h])")["result"][0]["value"][1] == "2"
+    assert deployment.stop() == 0
+    assert not deployment.pids()
+    deployment.start()
+
+
+def test_it_says_so_and_ends_when_ray_does(deployment: Deployment) -> None:
+    (raylet,) = deployment.pids_of("core/src/ray/raylet/raylet --")
+    os.kill(raylet, signal.SIGKILL)
+    assert deployment.process is not None
+    assert deployment.process.wait(60) == 1
+    assert "raylet of Ray has ended" in deployment.output()
+    assert "Traceback" not in deployment.output()
+    wait_for("all of it ends", lambda: not deployment.pids())

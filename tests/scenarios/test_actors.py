@@ -29,6 +29,7 @@ from mimir_ray.cluster.transport.in_process import InProcessTransport
 from mimir_ray.config.overrides import RuntimeDefaults
 from mimir_ray.config.units import duration
 from mimir_ray.deploy import actors
+from mimir_ray.deploy.ingesters import with_ingesters
 from mimir_ray.deploy.settings import Settings
 from mimir_ray.deploy.topology import ActorSpec, topology
 from mimir_ray.gateway import actor as gateway_module
@@ -62,7 +63,7 @@ class Deployment:
     """A ring, ingesters and a gateway."""
 
     def __init__(self, folder: Path, **scraper: Any) -> None:
-        base = Settings(data_dir=str(folder))
+        base = with_ingesters(Settings(data_dir=str(folder)), 2)
         self.settings = replace(
             base,
             server=replace(base.server, http_listen_port=0),

@@ -121,6 +121,20 @@ def write_checkpoint(directory: Path, number: int, facts: Mapping[str, Any], par
     return path
 
 
+def checkpoint_part(path: Path, name: str) -> Any:
+    """One part of a file, without reading the others. Raises as `load_checkpoint`; KeyError where there is none."""
+    try:
+        data = np.memmap(path, np.uint8, "r").view(np.ndarray) if path.stat().st_size else np.empty(0, np.uint8)
+    except OSError as error:
+        raise storage_error("read", path, error) from error
+    header, start = _header(path, data)
+    try:
+        rows = {row["name"]: row for row in header["parts"]}
+    except (KeyError, TypeError) as error:
+        raise DamagedCheckpoint(str(path), f"header: {error!r}") from None
+    return _part(path, rows[name], data, start)
+
+
 def load_checkpoint(path: Path, mapped: bool = False) -> Checkpoint:
     """Reads and verifies one file; arrays are read-only.
 

@@ -15,6 +15,7 @@ from mimir_ray.tsdb.append_file import StorageFull
 from mimir_ray.tsdb.wal.checkpoint import (
     DamagedCheckpoint,
     checkpoint_numbers,
+    checkpoint_part,
     checkpoint_path,
     drop_checkpoints_before,
     latest_checkpoint,
@@ -49,6 +50,16 @@ def test_what_was_written_is_loaded(tmp_path: Path, mapped: bool) -> None:
     assert (found.number, found.facts, found.damaged) == (3, {"segment": 7, "end": 1 << 40}, [])
     assert same(found.parts)
     assert not found.parts["values"].flags.writeable and found.parts["values"].flags.aligned
+
+
+def test_a_part_is_read_without_the_others(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, 3, {}, PARTS)
+    assert same({name: checkpoint_part(path, name) for name in PARTS})
+    with pytest.raises(KeyError):
+        checkpoint_part(path, "other")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DamagedCheckpoint):
+        checkpoint_part(path, "values")
 
 
 def test_strided_arrays_and_other_buffers_are_taken(tmp_path: Path) -> None:
