@@ -201,6 +201,7 @@ class Cluster:
         tasks: ShardTasks | None = None,
         querier: QuerierConfig | None = None,
         store_gateways: int = 0,
+        bucket_store: BucketStoreConfig | None = None,
         tsdb: TsdbConfig | None = None,
         **limits: object,
     ) -> None:
@@ -231,7 +232,7 @@ class Cluster:
         self.watcher = RingWatcher(self.transport.client(RING), rings, self.clock)
         self.bucket_folder = directory / "bucket"
         self.bucket = FilesystemBucket(self.bucket_folder)
-        self.bucket_store = BucketStoreConfig(ignore_blocks_within=Duration(0))
+        self.bucket_store = bucket_store or BucketStoreConfig(ignore_blocks_within=Duration(0))
         self.metas: list[BlockMeta] = []
         self.marks: dict[str, int] = {}
         self.written = ListSource()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mimir_ray.bucket.layout import bucket_index_key
 from mimir_ray.bucket.sharding import owners
+from mimir_ray.bucket.store_config import BucketStoreConfig
 from mimir_ray.cluster import paging
 from mimir_ray.cluster.ring.model import STORE_GATEWAY
 from mimir_ray.config.units import Duration
@@ -224,6 +225,27 @@ def test_a_block_just_uploaded_may_be_missing_and_an_old_one_may_not(cluster: Cl
     cluster.index_bucket(uploaded_s=NOW_MS // 1000 - 46 * 60)
     with pytest.raises(StoreConsistencyCheckFailed, match=meta.ulid):
         cluster.instant("m")
+
+
+def test_a_merged_block_may_be_missing_as_long_as_its_sources_are_read(tmp_path: Path) -> None:
+    """Whatever the settings: store-gateways are to have it within 45 minutes, and its sources are read for five."""
+    config = BucketStoreConfig(
+        ignore_blocks_within=Duration(0), ignore_deletion_marks_while_querying_delay=Duration(300_000)
+    )
+    with Cluster(tmp_path, store_gateways=3, bucket_store=config) as cluster:
+        source = cluster.upload(everything())
+        cluster.sync()
+        merged = cluster.upload(everything())
+        cluster.metas[-1] = replace(merged, compaction=replace(merged.compaction, level=2))
+        (cluster.bucket_folder / TENANT / merged.ulid / "index").unlink()
+        for seconds in (200, 400):
+            cluster.marks[source.ulid] = NOW_MS // 1000 - seconds
+            cluster.index_bucket(uploaded_s=NOW_MS // 1000 - seconds - 1)
+            if seconds < 300:
+                check(cluster, ("m",))
+            else:
+                with pytest.raises(StoreConsistencyCheckFailed, match=merged.ulid):
+                    cluster.instant("m")
 
 
 class _NoIndexes:
