@@ -260,7 +260,7 @@ class TenantStore:
         metrics.checks.inc()
         now_s = self.now_ms / 1000
         uploaded_s = now_s - UPLOAD_GRACE_SYNCS * config.sync_interval.seconds
-        # For a merged block its sources stand in, which are left out so long after they were marked, and that was later.
+        # For a merged block its sources stand in; they are left out so long after they were marked, and that was later.
         # Differs: upstream has one grace for all, and a hole where that is longer than marked blocks are read.
         merged_s = max(uploaded_s, now_s - config.ignore_deletion_marks_while_querying_delay.seconds)
         # Store-gateways may let a block go a while before queries leave it out.
