@@ -132,7 +132,8 @@ def _run_stop(arguments: list[str]) -> None:
 
     join(arguments[0])
     stop_actors(lambda text: tell(step=text))
-    tell(stopped=True)
+    tell(stopped=os.getpid())
+    os._exit(0)  # Ray is next, and need not be told that this one goes
 
 
 def listen(path: Path) -> socket.socket:

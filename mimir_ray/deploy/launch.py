@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import pickle
+import select
 import shutil
 import signal
 import socket
@@ -17,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -28,6 +29,7 @@ from mimir_ray.deploy.preparing import Preparing
 from mimir_ray.deploy.settings import FOLDER_PREFIX, RUN_FILE, Settings
 from mimir_ray.errors import MimirRayError, Unavailable
 
+END_TIMEOUT_S = 5.0
 STOPPER_TIMEOUT_S = 20.0
 """Without a word of who stops the actors; longer than any of them is waited for."""
 WATCH_PERIOD_S = 1.0
@@ -284,12 +286,23 @@ def _stopped_by_a_fork(told: dict[str, Any], progress: Progress) -> bool:
             for line in ours.makefile():
                 said = json.loads(line) if line.startswith("{") else {}
                 if "stopped" in said:
+                    _wait_for_the_end(said["stopped"])
                     return True
                 if "step" in said:
                     progress.step(said["step"])
         except (OSError, ValueError):
             pass  # it hangs, or has said something else in its end
     return False
+
+
+def _wait_for_the_end(pid: int) -> None:
+    """Of somebody else's child, so that nothing of ours is there any more when we are not."""
+    with suppress(OSError):  # it has ended already, or this kernel has no such descriptors
+        process = os.pidfd_open(pid)
+        try:
+            select.select([process], [], [], END_TIMEOUT_S)
+        finally:
+            os.close(process)
 
 
 def _write_run_file(settings: Settings, url: str, logs: str, stack: ExitStack) -> None:

@@ -1,7 +1,7 @@
 """What the processes that start a deployment tell `serve`: a JSON object a line on standard output.
 
 `{"step": ...}`, `{"say": ...}`, `{"error": ...}` or, last, `{"ready": {"host": ..., "port": ...}}`; of who stops the
-actors, last, `{"stopped": true}`.
+actors, last, `{"stopped": its process id}`.
 """
 
 from __future__ import annotations
