@@ -44,7 +44,7 @@ def _serve(arguments: list[str], stack: ExitStack, preparing: Preparing | None) 
     if "print.config" in loaded.requests:
         print(render.config_page(loaded.settings, default))
         return 0
-    for warning in (*loaded.warnings, *without_effect(loaded.settings.deploy)):
+    for warning in (*loaded.warnings, *without_effect(loaded.settings)):
         print(f"mimir-ray: warning: {warning}", file=sys.stderr)
     if not address:
         prepare_environment(loaded.settings.root / "ray-auth-token")

@@ -159,17 +159,20 @@ class TenantFederationConfig:
     """The `tenant_federation` block."""
 
     enabled: bool = setting(
-        False, flag="tenant-federation.enabled", help="Whether a query may name several tenants: `a|b`."
+        False, flag="tenant-federation.enabled", help="Whether a query may name several tenants: `a|b`. No effect yet."
     )
     max_concurrent: int = setting(
         16,
         flag="tenant-federation.max-concurrent",
         category="experimental",
         minimum=1,
-        help="Tenants of one query that are read at once.",
+        help="Tenants of one query that are read at once. No effect yet.",
     )
     max_tenants: int = setting(
-        0, flag="tenant-federation.max-tenants", minimum=0, help="Tenants in one query; 0 allows any number."
+        0,
+        flag="tenant-federation.max-tenants",
+        minimum=0,
+        help="Tenants in one query; 0 allows any number. No effect yet.",
     )
 
 

@@ -91,12 +91,6 @@ class DeployConfig:
             yield "zones", "at least one zone is needed"
 
 
-def without_effect(deploy: DeployConfig) -> list[str]:
-    """Roles that are asked for and do not run yet."""
-    roles = ("rulers", "alertmanagers")
-    return [f"deploy.{role} has no effect yet: that role is not built" for role in roles if getattr(deploy, role)]
-
-
 @dataclass(frozen=True, slots=True)
 class BlocksStorageConfig:
     """The `blocks_storage` block."""
@@ -180,3 +174,10 @@ class Settings:
 def round_robin(zones: Sequence[str], index: int) -> str:
     """The zone of the instance with this index."""
     return zones[index % len(zones)]
+
+
+def without_effect(settings: Settings) -> list[str]:
+    """What is asked for and is not built yet."""
+    roles = [f"deploy.{role}" for role in ("rulers", "alertmanagers") if getattr(settings.deploy, role)]
+    federation = ["tenant_federation.enabled"] if settings.tenant_federation.enabled else []
+    return [f"{name} has no effect yet: that part is not built" for name in (*roles, *federation)]
