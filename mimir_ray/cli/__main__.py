@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -33,8 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  {name:<12} {text}", file=out)
         print("\n`mimir-ray serve -help` lists the settings.", file=out)
         return 0 if out is sys.stdout else 2
-    # Only the command that runs is imported: the rest would cost a second.
-    return int(importlib.import_module(f"mimir_ray.cli.{given[0]}").main(given[1:]))
+    try:
+        # Only the command that runs is imported: the rest would cost a second.
+        return int(importlib.import_module(f"mimir_ray.cli.{given[0]}").main(given[1:]))
+    except KeyboardInterrupt:
+        print(f"mimir-ray {given[0]}: interrupted; run it again to go on", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever read the output has seen enough. Nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
 if __name__ == "__main__":
