@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from mimir_ray.roles.query_frontend.query_frontend import QueryFrontend
 from tests.gateway.serving import NOW_MS, settings_with
 from tests.scenarios.cluster import Cluster
 
+_names = itertools.count()
 SIZE_MAX = 20_000
 """Bytes of a request to write."""
 
@@ -136,7 +138,7 @@ def standing(folder: Path) -> Iterator[Stand]:
     server = GatewayServer(settings.server)
     stand = Stand(server, cluster, distributor)
     cluster.tenants = stand.limits
-    server.start(create_app(services, "limits"))
+    server.start(create_app(services, f"standing-{next(_names)}")  # Sanic keeps all names of a process)
     try:
         yield stand
     finally:
