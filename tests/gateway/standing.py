@@ -138,7 +138,7 @@ def standing(folder: Path) -> Iterator[Stand]:
     server = GatewayServer(settings.server)
     stand = Stand(server, cluster, distributor)
     cluster.tenants = stand.limits
-    server.start(create_app(services, f"standing-{next(_names)}")  # Sanic keeps all names of a process)
+    server.start(create_app(services, f"standing-{next(_names)}"))  # Sanic keeps all names of a process
     try:
         yield stand
     finally:
