@@ -8,6 +8,7 @@ SIGKILL from the kernel when this one dies.
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import shutil
@@ -222,7 +223,13 @@ class LocalRay:
             "worker_path": str(Path(__file__).with_name("worker.py")),
             "labels": {OWN_LABEL: "true"} if self._forks else {},
         }
-        self._node = _Head(RayParams(**parameters), self.fork_socket if self._forks else None)
+        popen = ray_services.ConsolePopen
+        # What is sent to our whole process group (by `timeout`, by a shell) is for us alone: Ray ends after its actors.
+        ray_services.ConsolePopen = functools.partial(popen, start_new_session=True)
+        try:
+            self._node = _Head(RayParams(**parameters), self.fork_socket if self._forks else None)
+        finally:
+            ray_services.ConsolePopen = popen
         if self._connect:
             join(self._node.gcs_address)
         return self

@@ -183,10 +183,10 @@ class Deployment:
             time.sleep(0.1)
         pytest.fail(f"not ready; serve said:\n{self.output()[-4000:]}")
 
-    def stop(self, number: int = signal.SIGTERM, timeout_s: float = 30.0) -> int:
-        """Asks it to stop; returns its exit status."""
+    def stop(self, number: int = signal.SIGTERM, timeout_s: float = 30.0, whole_group: bool = False) -> int:
+        """Asks it to stop; returns its exit status. `whole_group`: its Ray is told too, as `timeout` and others do."""
         assert self.process is not None
-        self.process.send_signal(number)
+        (os.killpg if whole_group else os.kill)(self.process.pid, number)
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:

@@ -130,25 +130,25 @@ def test_a_stop_while_it_starts_leaves_nothing_behind(after: str, deploy: Callab
     assert "Traceback" not in hasty.output()
 
 
-def test_an_interrupt_stops_all_processes_and_the_data_is_there_again(deployment: Deployment) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["interrupt", "its whole group is told"])
+def test_a_stop_ends_all_processes_and_the_data_is_there_again(deployment: Deployment, number: int) -> None:
     now_ms = int(time.time() * 1000)
-    up = labels_of({"__name__": "kept", "instance": "a"})
+    up = labels_of({"__name__": f"kept_{int(number)}", "instance": "a"})
     assert deployment.push([(up, [(now_ms - 1000, 1.5), (now_ms, 2.5)])]).status == 200
     before = deployment.pids()
     assert len(before) > 3
     began = time.monotonic()
-    assert deployment.stop(signal.SIGINT) == 0
+    assert deployment.stop(number, whole_group=number == signal.SIGTERM) == 0
     took = time.monotonic() - began
-    left = deployment.pids()
-    assert not left
+    assert not deployment.pids()
     assert took < STOP_TIMEOUT_S
     assert command_line("status", f"-data-dir={deployment.data}").returncode == 3
 
     deployment.start()
-    found = deployment.result("query", query="kept[1h]", time=now_ms / 1000)
+    found = deployment.result("query", query=f"kept_{int(number)}[1h]", time=now_ms / 1000)
     assert found["result"] == [
         {
-            "metric": {"__name__": "kept", "instance": "a"},
+            "metric": {"__name__": f"kept_{int(number)}", "instance": "a"},
             "values": [[(now_ms - 1000) / 1000, "1.5"], [now_ms / 1000, "2.5"]],
         }
     ]

@@ -26,7 +26,7 @@ def blueprint(prometheus: str) -> Blueprint:
 
 
 async def index(request: Request) -> HTTPResponse:
-    return page(request, "mimir-ray", _filled("index.html", request))
+    return page(request, "Overview", _filled("index.html", request))
 
 
 async def graph(request: Request) -> HTTPResponse:
