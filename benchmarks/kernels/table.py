@@ -29,7 +29,7 @@ _REACHED: dict[str, str] = {
     """,
     "compaction": """
         encoding.hashing: _fnv1a_32_all _xxhash64_all
-        tsdb.block.chunk_files: locate_chunks pack_chunks
+        tsdb.block.chunk_files: pack_chunks
         tsdb.block.chunk_merge: cluster_chunks
         tsdb.block.index_writer: encode_series
     """,

@@ -21,7 +21,7 @@ from mimir_ray.model.labels import LabelColumns
 from mimir_ray.model.matchers import Matcher
 from mimir_ray.model.selection import Selection
 from mimir_ray.model.series import SeriesBatch
-from mimir_ray.tsdb.block.chunk_files import gather_from_segments, locate_in_segments
+from mimir_ray.tsdb.block.chunk_files import Located, gather_from_segments, locate_chunks
 from mimir_ray.tsdb.block.decode import Samples, decode
 from mimir_ray.tsdb.block.errors import DamagedBlock, UnsupportedChunks
 from mimir_ray.tsdb.block.series_labels import take_ranges
@@ -251,36 +251,31 @@ def _read(
     overlapping = np.zeros(last - first, np.bool_)
     overlapping[groups[1:][(groups[1:] == groups[:-1]) & (mints[1:] <= maxts[:-1])]] = True
     located = _located(blocks, where, references, executor, workers)
-    counter.read(int((located.ends - located.starts).sum()))
+    counter.read(int((located.at.ends - located.at.starts).sum()))
     return located.decoded().trimmed(cuts, overlapping, mint, maxt)
 
 
 @dataclass(frozen=True, slots=True)
 class _Chunks:
-    """C chunks: data[sources[c]][starts[c]:ends[c]] (all int64[C]), `encodings` uint8[C]; `pieces`: which block's
-    segments `data` is of."""
+    """`at`: where in `data`; `pieces`: which block's segments that is of."""
 
     pieces: Sequence[tuple[BucketBlock, int]]
     data: Sequence[NDArray[np.uint8]]
-    addresses: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    sources: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    encodings: NDArray[np.uint8]
+    at: Located
 
     def decoded(self) -> Samples:
         """Their samples, a run each. Raises `DamagedBlock`, `UnsupportedChunks`."""
+        addresses, sizes, sources, starts, ends, encodings = self.at
         if len(self.data) >= _JOINED_MIN:
             # Decoding takes several calls for each buffer: from many they are brought into one.
-            places = np.zeros(len(self.starts) + 1, np.int64)
-            np.cumsum(self.ends - self.starts, out=places[1:])
+            places = np.zeros(len(starts) + 1, np.int64)
+            np.cumsum(ends - starts, out=places[1:])
             joined = np.empty(int(places[-1]), np.uint8)
-            gather_from_segments(self.addresses, self.sizes, self.sources, self.starts, self.ends, places[:-1], joined)
+            gather_from_segments(addresses, sizes, sources, starts, ends, places[:-1], joined)
             with suppress(DamagedBlock, UnsupportedChunks):  # below it is said where that is
-                return decode([joined], np.zeros(len(self.starts), np.int32), places[:-1], places[1:], self.encodings)
+                return decode([joined], np.zeros(len(starts), np.int32), places[:-1], places[1:], encodings)
         names = [_name(piece) for piece in self.pieces]
-        return decode(self.data, self.sources.astype(np.int32), self.starts, self.ends, self.encodings, names)
+        return decode(self.data, sources.astype(np.int32), starts, ends, encodings, names)
 
 
 def _located(
@@ -315,16 +310,7 @@ def _located(
         ranged = [one for one, is_near in zip(ranged, near, strict=True) if not is_near]
     for _ in _shared(read, ranged, executor, workers):
         pass
-    addresses = np.array([one.__array_interface__["data"][0] for one in data], np.int64)
-    sizes = np.array([len(one) for one in data], np.int64)
-    count = len(references)
-    starts, ends, encodings = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.uint8)
-    code = locate_in_segments(addresses, sizes, sources, places, starts, ends, encodings)
-    if code < 0:
-        row = -code // 4
-        name = _name(pieces[int(sources[row])])
-        raise DamagedBlock(name, int(offsets[row]), "the chunk is incomplete, or its checksum differs")
-    return _Chunks(pieces, data, addresses, sizes, sources, starts, ends, encodings)
+    return _Chunks(pieces, data, locate_chunks(data, sources, places, lambda source: _name(pieces[source]), offsets))
 
 
 def _name(piece: tuple[BucketBlock, int]) -> str:

@@ -1,6 +1,7 @@
 """Logarithms and powers of two with the last digits that Go gives them: bounds of histograms are compared by these.
 
-After fdlibm (e_log.c, e_exp.c), as Go's math package is. The same logarithm as a kernel: promql/kernels/elementwise.py.
+After fdlibm (e_log.c, e_exp.c), as Go's math package is. `natural` is a part of kernels too
+(promql/kernels/elementwise.py).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import math
 
 _HALF_SQRT_2 = math.sqrt(2.0) / 2.0
-_ONE_BY_LN_2 = 1.4426950408889634
+ONE_BY_LN_2 = 1.4426950408889634
 # ln 2 in two parts, and the polynomials.
 _LN_2_HIGH = 6.93147180369123816490e-01
 _LN_2_LOW = 1.90821492927058770002e-10
@@ -28,23 +29,28 @@ _P5 = 4.13813679705723846039e-08
 
 def log2(value: float) -> float:
     """Of a number that is not negative; exact for powers of two."""
-    if value == 0:
-        return -math.inf
-    if math.isinf(value) or math.isnan(value):
-        return value
+    if value == 0 or math.isinf(value) or math.isnan(value):
+        return natural(value)
     fraction, exponent = math.frexp(value)
     if fraction == 0.5:
         return float(exponent - 1)
-    return _natural(fraction) * _ONE_BY_LN_2 + exponent
+    return natural(fraction) * ONE_BY_LN_2 + exponent
 
 
-def _natural(fraction: float) -> float:
-    """The natural logarithm of a number in (0.5, 1)."""
-    k = 0.0
+def natural(value: float) -> float:
+    """The natural logarithm."""
+    if math.isnan(value) or value == math.inf:
+        return value
+    if value < 0.0:
+        return math.nan
+    if value == 0.0:
+        return -math.inf
+    fraction, exponent = math.frexp(value)
     if fraction < _HALF_SQRT_2:
         fraction *= 2.0
-        k = -1.0
+        exponent -= 1
     f = fraction - 1.0
+    k = float(exponent)
     s = f / (2.0 + f)
     s2 = s * s
     s4 = s2 * s2

@@ -45,9 +45,9 @@ from mimir_ray.wire.remote_write_v2_symbols import (
     STARTED,
     SYMBOLS,
     WORDS,
-    family_key,
     find_symbols,
     hash_symbols,
+    note_family,
     read_metadata,
     short,
 )
@@ -305,7 +305,6 @@ def _scan(
     """
     size = np.int64(len(data))
     samples_max = np.int64(len(timestamps))
-    families_max = np.int64(len(family_keys))
     samples = counts[SAMPLES]
     families = counts[FAMILIES]
     exemplars = counts[EXEMPLARS]
@@ -318,7 +317,6 @@ def _scan(
     at = counts[AT]
     series = np.int64(first)
     known = np.uint64(symbols)
-    unit, two = np.uint64(1), np.uint64(2)  # numba asks of signed places whether they are below zero
     # Of the metadata before.
     last_name, last_kind, last_help, last_unit = np.int64(-1), np.int64(0), np.int64(0), np.int64(0)
     while series < series_end and at < size:
@@ -376,10 +374,10 @@ def _scan(
                         value, more = short(packed >> np.uint64(8 * taken))
                         if taken > 0 and more > 0 and ref < known and value < known:
                             at += taken + more
-                            one, other = ref * np.uint64(WORDS), value * np.uint64(WORDS)
-                            in_labels += np.int64(words[one + two] + words[other + two]) + 2 * REF_BYTES
+                            one, other = np.int64(ref) * WORDS, np.int64(value) * WORDS
+                            in_labels += np.int64(words[one + 2] + words[other + 2]) + 2 * REF_BYTES
                             a, b = chain128_pair(
-                                a, b, words[one], words[one + unit], words[other], words[other + unit], seed2, seed3
+                                a, b, words[one], words[one + 1], words[other], words[other + 1], seed2, seed3
                             )
                             if np.int64(ref) == name_symbol:
                                 metric = np.int64(value)
@@ -488,17 +486,10 @@ def _scan(
         if (kind != 0 or help_ref != 0 or unit_ref != 0) and metric >= 0:  # noqa: SIM102  (told apart by meaning)
             if metric != last_name or kind != last_kind or help_ref != last_help or unit_ref != last_unit:
                 last_name, last_kind, last_help, last_unit = metric, kind, help_ref, unit_ref
-                low, high = family_key(words, metric, help_ref, unit_ref, kind, (seed0, seed1, seed2, seed3))
-                place = np.int64(low & np.uint64(LATELY - 1))
-                if lately[place] != high:
-                    lately[place] = high
-                    if families < families_max:
-                        family_keys[families] = high
-                        entries[families, 0] = kind
-                        entries[families, 1] = metric
-                        entries[families, 2] = help_ref
-                        entries[families, 3] = unit_ref
-                    families += 1
+                families = note_family(
+                    words, metric, kind, help_ref, unit_ref, (seed0, seed1, seed2, seed3), lately, families,
+                    family_keys, entries,
+                )  # fmt: skip
         low, high = chain128_end(a, b, refs, seed0, seed1, seed2, seed3)
         hash_low[series] = low
         hash_high[series] = high

@@ -16,13 +16,12 @@ from mimir_ray.wire.remote_write_v2_symbols import (
     EARLIEST,
     FAMILIES,
     LABEL_BYTES,
-    LATELY,
     LATEST,
     REF_BYTES,
     SAMPLES,
     STARTED,
     WORDS,
-    family_key,
+    note_family,
     read_metadata,
     short,
 )
@@ -126,13 +125,11 @@ def hash_plain(
     """
     size = np.int64(len(data))
     known = np.uint64(symbols)
-    families_max = np.int64(len(family_keys))
     families = counts[FAMILIES]
     in_labels = counts[LABEL_BYTES]
     samples = counts[SAMPLES]
     earliest, latest = counts[EARLIEST], counts[LATEST]
     started = np.int64(0)
-    unit, two = np.uint64(1), np.uint64(2)  # numba asks of signed places whether they are below zero
     done = np.int64(first)
     for s in range(first, series):
         at, until = plain[PLAIN * s], plain[PLAIN * s + 1]
@@ -149,9 +146,9 @@ def hash_plain(
             if taken == 0 or more == 0 or ref >= known or value >= known:
                 break
             at += taken + more
-            one, other = ref * np.uint64(WORDS), value * np.uint64(WORDS)
-            length += np.int64(words[one + two] + words[other + two])
-            a, b = chain128_pair(a, b, words[one], words[one + unit], words[other], words[other + unit], seed2, seed3)
+            one, other = np.int64(ref) * WORDS, np.int64(value) * WORDS
+            length += np.int64(words[one + 2] + words[other + 2])
+            a, b = chain128_pair(a, b, words[one], words[one + 1], words[other], words[other + 1], seed2, seed3)
             if np.int64(ref) == name_symbol:
                 metric = np.int64(value)
             pairs += 1
@@ -173,17 +170,10 @@ def hash_plain(
             if small and words[metric * WORDS + 3] == said:
                 continue
             words[metric * WORDS + 3] = said if small else np.uint64(0)
-            low, high = family_key(words, metric, help_ref, unit_ref, kind, (seed0, seed1, seed2, seed3))
-            place = np.int64(low & np.uint64(LATELY - 1))
-            if lately[place] != high:
-                lately[place] = high
-                if families < families_max:
-                    family_keys[families] = high
-                    entries[families, 0] = kind
-                    entries[families, 1] = metric
-                    entries[families, 2] = help_ref
-                    entries[families, 3] = unit_ref
-                families += 1
+            families = note_family(
+                words, metric, kind, help_ref, unit_ref, (seed0, seed1, seed2, seed3), lately, families,
+                family_keys, entries,
+            )  # fmt: skip
     counts[FAMILIES] = families
     counts[LABEL_BYTES] = in_labels
     counts[SAMPLES] = samples

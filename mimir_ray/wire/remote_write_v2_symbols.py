@@ -84,6 +84,27 @@ def family_key(words: Any, metric: Any, help_ref: Any, unit_ref: Any, kind: Any,
     return chain128_end(low, high, kind, seed0, seed1, seed2, seed3)
 
 
+@device
+def note_family(
+    words: Any, metric: Any, kind: Any, help_ref: Any, unit_ref: Any, seeds: Any, lately: Any, families: Any,
+    family_keys: Any, entries: Any,
+) -> Any:  # fmt: skip
+    """Adds what metadata says of a metric's family, if that was not seen lately, where there is room. Returns how many
+    there are."""
+    low, high = family_key(words, metric, help_ref, unit_ref, kind, seeds)
+    place = np.int64(low & np.uint64(LATELY - 1))
+    if lately[place] == high:
+        return families
+    lately[place] = high
+    if families < len(family_keys):
+        family_keys[families] = high
+        entries[families, 0] = kind
+        entries[families, 1] = metric
+        entries[families, 2] = help_ref
+        entries[families, 3] = unit_ref
+    return families + 1
+
+
 @kernel
 def find_symbols(data: U8, symbol_start: OutI64, symbol_end: OutI64, counts: OutI64) -> None:
     """Finds the symbols of a request and how many series it has: a look at its own fields, not into series.

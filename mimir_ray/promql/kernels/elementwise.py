@@ -11,45 +11,13 @@ import math
 import numpy as np
 
 from mimir_ray.kernel import F64, Bool2, F64x2, OutBool2, OutF64x2, device, kernel
+from mimir_ray.model.go_math import ONE_BY_LN_2, natural
 
 NATURAL, BASE_2, BASE_10 = range(3)
 
-_HALF_SQRT_2 = math.sqrt(2.0) / 2.0
-_ONE_BY_LN_2 = 1.4426950408889634
 _LN_2_BY_LN_10 = 0.30102999566398119521
-# ln 2 in two parts and the polynomial: fdlibm, e_log.c.
-_LN_2_HIGH = 6.93147180369123816490e-01
-_LN_2_LOW = 1.90821492927058770002e-10
-_L1 = 6.666666666666735130e-01
-_L2 = 3.999999999940941908e-01
-_L3 = 2.857142874366239149e-01
-_L4 = 2.222219843214978396e-01
-_L5 = 1.818357216161805012e-01
-_L6 = 1.531383769920937332e-01
-_L7 = 1.479819860511658591e-01
 
-
-@device
-def natural_logarithm(value):  # type: ignore[no-untyped-def]
-    if np.isnan(value) or value == np.inf:
-        return value
-    if value < 0.0:
-        return np.nan
-    if value == 0.0:
-        return -np.inf
-    fraction, exponent = math.frexp(value)
-    if fraction < _HALF_SQRT_2:
-        fraction *= 2.0
-        exponent -= 1
-    f = fraction - 1.0
-    k = float(exponent)
-    s = f / (2.0 + f)
-    s2 = s * s
-    s4 = s2 * s2
-    t1 = s2 * (_L1 + s4 * (_L3 + s4 * (_L5 + s4 * _L7)))
-    t2 = s4 * (_L2 + s4 * (_L4 + s4 * _L6))
-    half_square = 0.5 * f * f
-    return k * _LN_2_HIGH - ((half_square - (s * (half_square + (t1 + t2)) + k * _LN_2_LOW)) - f)
+natural_logarithm = device(natural)
 
 
 @device
@@ -59,7 +27,7 @@ def binary_logarithm(value):  # type: ignore[no-untyped-def]
     fraction, exponent = math.frexp(value)
     if fraction == 0.5:  # exact for powers of two
         return float(exponent - 1)
-    return natural_logarithm(fraction) * _ONE_BY_LN_2 + float(exponent)
+    return natural_logarithm(fraction) * ONE_BY_LN_2 + float(exponent)
 
 
 @kernel

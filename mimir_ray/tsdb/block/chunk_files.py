@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mimir_ray.encoding.bits import bytes_at, copy_bytes
 from mimir_ray.encoding.crc32c import crc32c_between, load32_be, store32_be
 from mimir_ray.encoding.varint import read_uvarint, write_uvarint
-from mimir_ray.kernel import I64, U8, OutI64, OutU8, device, kernel
+from mimir_ray.kernel import I64, U8, OutI64, OutU8, kernel
 from mimir_ray.tsdb.append_file import AppendFile, storage_error, sync_directory
 
 from .errors import DamagedBlock
@@ -46,45 +46,27 @@ def pack_chunks(rows: I64, starts: I64, lengths: I64, encodings: U8, data: U8, p
         store32_be(out, end, crc32c_between(out, at, end))
 
 
-@device
-def _locate(data: Any, at: Any) -> Any:
-    """(first byte, end, 0) of the data of the chunk at a position, or what is wrong with it in place of 0."""
-    if at < 8 or at >= len(data):
-        return np.int64(0), np.int64(0), _MALFORMED
-    length, at, code = read_uvarint(data, at, min(len(data), at + 5))
-    if code != 0 or np.int64(length) > len(data) - at - 5:
-        return np.int64(0), np.int64(0), _MALFORMED
-    end = at + 1 + np.int64(length)
-    if crc32c_between(data, at, end) != load32_be(data, end):
-        return np.int64(0), np.int64(0), _CHECKSUM
-    return at + 1, end, 0
-
-
-@kernel
-def locate_chunks(data: U8, offsets: I64, starts: OutI64, ends: OutI64, encodings: OutU8) -> int:
-    """Finds the data of the chunks at `offsets` of one segment, and checks their checksums.
-
-    Returns 0, or -(4 * c + what) where record c is malformed (1) or its checksum differs (2).
-    """
-    for c in range(len(offsets)):
-        starts[c], ends[c], code = _locate(data, offsets[c])
-        if code != 0:
-            return -(4 * c + code)
-        encodings[c] = data[starts[c] - 1]
-    return 0
-
-
 @kernel
 def locate_in_segments(
     addresses: I64, sizes: I64, sources: I64, offsets: I64, starts: OutI64, ends: OutI64, encodings: OutU8
 ) -> int:
-    """The same for chunks of many segments: chunk c is in the `sizes[s]` bytes at `addresses[s]`, s = sources[c]."""
+    """Finds the data of chunks, and checks their checksums.
+
+    Chunk c begins at offsets[c] of the `sizes[s]` bytes at `addresses[s]`, s = sources[c]; its data is written to
+    starts[c], ends[c]. Returns 0, or -(4 * c + what) where record c is malformed (1) or its checksum differs (2).
+    """
     for c in range(len(offsets)):
         data = bytes_at(addresses[sources[c]], sizes[sources[c]])
-        starts[c], ends[c], code = _locate(data, offsets[c])
-        if code != 0:
-            return -(4 * c + code)
-        encodings[c] = data[starts[c] - 1]
+        at = offsets[c]
+        if at < 8 or at >= len(data):
+            return -(4 * c + _MALFORMED)
+        length, at, code = read_uvarint(data, at, min(len(data), at + 5))
+        if code != 0 or np.int64(length) > len(data) - at - 5:
+            return -(4 * c + _MALFORMED)
+        end = at + 1 + np.int64(length)
+        if crc32c_between(data, at, end) != load32_be(data, end):
+            return -(4 * c + _CHECKSUM)
+        starts[c], ends[c], encodings[c] = at + 1, end, data[at]
     return 0
 
 
@@ -96,6 +78,42 @@ def gather_from_segments(
     for c in range(len(starts)):
         data = bytes_at(addresses[sources[c]], sizes[sources[c]])
         copy_bytes(out, places[c], data, starts[c], ends[c] - starts[c])
+
+
+class Located(NamedTuple):
+    """C chunks in S buffers: chunk c is in the `sizes[s]` bytes at `addresses[s]`, s = sources[c], its data from
+    starts[c] to ends[c] (all int64); `encodings` uint8[C]."""
+
+    addresses: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    sources: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    encodings: NDArray[np.uint8]
+
+
+def locate_chunks(
+    data: Sequence[NDArray[np.uint8]],
+    sources: NDArray[np.int64],
+    places: NDArray[np.int64],
+    name: Callable[[int], str],
+    offsets: NDArray[np.int64] | None = None,
+) -> Located:
+    """Chunks whose records begin at data[sources[c]][places[c]], once their checksums are right.
+
+    `name`: of a buffer's file, and `offsets` where in it the records are, if not at `places`: for errors. The buffers
+    must live as long as addresses are used. Raises `DamagedBlock`.
+    """
+    addresses = np.array([one.__array_interface__["data"][0] for one in data], np.int64)
+    sizes = np.array([len(one) for one in data], np.int64)
+    count = len(places)
+    starts, ends, encodings = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.uint8)
+    code = locate_in_segments(addresses, sizes, sources, places, starts, ends, encodings)
+    if code < 0:
+        row, what = divmod(-code, 4)
+        reason = "checksum mismatch" if what == _CHECKSUM else "no chunk, or an incomplete one"
+        raise DamagedBlock(name(int(sources[row])), int((places if offsets is None else offsets)[row]), reason)
+    return Located(addresses, sizes, sources, starts, ends, encodings)
 
 
 def record_bytes(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -216,19 +234,13 @@ class ChunkSegments:
         self, references: NDArray[np.int64]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
         """(segments, starts, ends, encodings) of C chunks whose checksums are right. Raises `DamagedBlock`."""
-        segments = (references >> 32).astype(np.int32)
-        offsets = references & 0xFFFFFFFF
-        starts, ends = np.empty(len(references), np.int64), np.empty(len(references), np.int64)
-        encodings = np.empty(len(references), np.uint8)
-        for segment in np.unique(segments).tolist():
-            rows = np.flatnonzero(segments == segment)
-            found = tuple(np.empty(len(rows), column.dtype) for column in (starts, ends, encodings))
-            code = locate_chunks(self.view(segment), offsets[rows], *found)
-            if code < 0:
-                reason = "checksum mismatch" if -code % 4 == _CHECKSUM else "no chunk, or an incomplete one"
-                raise DamagedBlock(str(self.paths[segment]), int(offsets[rows[-code // 4]]), reason)
-            starts[rows], ends[rows], encodings[rows] = found
-        return segments, starts, ends, encodings
+        segments = references >> 32
+        numbers, sources = np.unique(segments, return_inverse=True)
+        views = [self.view(segment) for segment in numbers.tolist()]
+        found = locate_chunks(
+            views, sources.reshape(-1), references & 0xFFFFFFFF, lambda source: str(self.paths[numbers[source]])
+        )
+        return segments.astype(np.int32), found.starts, found.ends, found.encodings
 
     def close(self) -> None:
         """Forgets the maps; arrays that somebody holds stay valid."""

@@ -104,83 +104,78 @@ def _decode(data: Any, start: Any, end: Any, count: Any, timestamps: Any, values
     if code != 0:
         return False
     delta = np.int64(first_delta)
-    # Everything that is an index is unsigned: of a signed one each access asks first whether it counts from the end.
-    one, two = np.uint64(1), np.uint64(2)
-    bit = np.uint64(at) << np.uint64(3)
-    limit = np.uint64(end) << np.uint64(3)
-    significant = np.uint64(64)
+    bit = at << 3
+    limit = end << 3
+    significant = np.int64(64)
     trailing = np.uint64(0)
-    done = np.uint64(out) + one
-    stop = np.uint64(out + count)
-    is_second = True
-    while done < stop:
-        word = load64_be(data, np.int64(bit >> np.uint64(3))) << (bit & np.uint64(7))  # at least 57 bits are real
-        if not is_second:
+    done = 1
+    while done < count:
+        word = load64_be(data, bit >> 3) << np.uint64(bit & 7)  # at least 57 bits are real
+        if done > 1:
             kind = word >> np.uint64(62)
             if kind == np.uint64(0):
                 # Neither interval nor value changed. Such samples are two zero bits each, often many in a row.
-                same = min(np.uint64(leading_zeros(word | np.uint64(64))) >> one, stop - done)
+                same = min(leading_zeros(word | np.uint64(64)) >> 1, count - done)
                 unchanged = bits_to_float(value)
                 for _ in range(same):
                     t += delta
-                    timestamps[done] = t
-                    values[done] = unchanged
-                    done += one
-                bit += same << one
+                    timestamps[out + done] = t
+                    values[out + done] = unchanged
+                    done += 1
+                bit += 2 * same
                 if bit > limit:
                     return False
                 continue
-            if kind == one:
-                bit += one
-                word <<= one
+            if kind == np.uint64(1):
+                bit += 1
+                word <<= np.uint64(1)
             else:
                 # The ranges lean to the positive side: of `size` bits 2^(size-1) itself is positive.
-                if kind == two:
-                    change = np.int64(word << two) >> np.int64(50)
+                if kind == np.uint64(2):
+                    change = np.int64(word << np.uint64(2)) >> 50
                     change = np.int64(8192) if change == -8192 else change
-                    bit += np.uint64(16)
+                    bit += 16
                 elif word >> np.uint64(61) == np.uint64(0b110):
-                    change = np.int64(word << np.uint64(3)) >> np.int64(47)
+                    change = np.int64(word << np.uint64(3)) >> 47
                     change = np.int64(65536) if change == -65536 else change
-                    bit += np.uint64(20)
+                    bit += 20
                 elif word >> np.uint64(60) == np.uint64(0b1110):
-                    change = np.int64(word << np.uint64(4)) >> np.int64(44)
+                    change = np.int64(word << np.uint64(4)) >> 44
                     change = np.int64(524288) if change == -524288 else change
-                    bit += np.uint64(24)
+                    bit += 24
                 else:
-                    change = np.int64(read_bits(data, np.int64(bit) + 4, 64))
-                    bit += np.uint64(68)
+                    change = np.int64(read_bits(data, bit + 4, 64))
+                    bit += 68
                 delta += change
-                word = load64_be(data, np.int64(bit >> np.uint64(3))) << (bit & np.uint64(7))
-        is_second = False
+                word = load64_be(data, bit >> 3) << np.uint64(bit & 7)
         t += delta
         if word >> np.uint64(63) == np.uint64(0):
-            bit += one
+            bit += 1
         else:
             if word >> np.uint64(62) == np.uint64(0b11):
-                leading = (word >> np.uint64(57)) & np.uint64(31)
-                significant = (word >> np.uint64(51)) & np.uint64(63)
-                if significant == np.uint64(0):
-                    significant = np.uint64(64)
-                if leading + significant > np.uint64(64):
+                leading = np.int64((word >> np.uint64(57)) & np.uint64(31))
+                significant = np.int64((word >> np.uint64(51)) & np.uint64(63))
+                if significant == 0:
+                    significant = np.int64(64)
+                if leading + significant > 64:
                     return False
-                trailing = np.uint64(64) - leading - significant
-                bit += np.uint64(13)
+                trailing = np.uint64(64 - leading - significant)
+                bit += 13
                 word <<= np.uint64(13)
             else:
-                bit += two
-                word <<= two
-            if significant <= np.uint64(43):  # 57 less the interval's bit and these 13
-                word >>= np.uint64(64) - significant
+                bit += 2
+                word <<= np.uint64(2)
+            if significant <= 43:  # 57 less the interval's bit and these 13
+                word >>= np.uint64(64 - significant)
             else:
-                word = read_bits(data, np.int64(bit), np.int64(significant))
+                word = read_bits(data, bit, significant)
             value ^= word << trailing
             bit += significant
         if bit > limit:
             return False
-        timestamps[done] = t
-        values[done] = bits_to_float(value)
-        done += one
+        timestamps[out + done] = t
+        values[out + done] = bits_to_float(value)
+        done += 1
     return True
 
 

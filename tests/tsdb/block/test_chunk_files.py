@@ -13,7 +13,6 @@ from mimir_ray.tsdb.block.chunk_files import (
     ChunkSegments,
     ChunkSegmentWriter,
     gather_from_segments,
-    locate_chunks,
     locate_in_segments,
     record_bytes,
 )
@@ -99,9 +98,23 @@ def test_strings_are_gathered_back_to_back() -> None:
     assert out.tobytes() == b"deab"
 
 
+def located(data: bytes, at: int) -> tuple[int, int, int] | int:
+    """Slow: where a chunk's data is, and its encoding; or 1 where it is malformed, 2 where its checksum differs."""
+    length, shift, first = 0, 0, at
+    while first >= 8 and at < min(len(data), first + 5):
+        length |= (data[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if data[at - 1] < 0x80:
+            end = at + 1 + length
+            if end + 4 > len(data):
+                return 1
+            return (at + 1, end, data[at]) if crc32c(data[at:end]).to_bytes(4, "big") == data[end : end + 4] else 2
+    return 1
+
+
 @given(chunks, st.integers(9, 500), st.none() | st.integers(0, 3000))
 @settings(max_examples=40, deadline=None)
-def test_chunks_of_many_segments_are_found_as_those_of_each(
+def test_chunks_of_many_segments_are_found_one_by_one(
     tmp_path_factory: pytest.TempPathFactory,
     some: list[tuple[int, bytes, int]],
     segment_bytes: int,
@@ -118,12 +131,11 @@ def test_chunks_of_many_segments_are_found_as_those_of_each(
     found = tuple(np.zeros(len(some), kind) for kind in (np.int64, np.int64, np.uint8))
     code = locate_in_segments(addresses, sizes, sources, offsets, *found)
     for c, (source, offset) in enumerate(zip(sources.tolist(), offsets.tolist(), strict=True)):
-        one = tuple(np.zeros(1, column.dtype) for column in found)
-        alone = locate_chunks(data[source], np.array([offset], np.int64), *one)
-        if alone < 0:
-            assert code == -(4 * c - alone)
+        one = located(data[source].tobytes(), offset)
+        if isinstance(one, int):
+            assert code == -(4 * c + one)
             return
-        assert [int(column[0]) for column in one] == [int(column[c]) for column in found]
+        assert list(one) == [int(column[c]) for column in found]
     assert code == 0
     starts, ends, _ = found
     places = np.concatenate(([0], np.cumsum(ends - starts))).astype(np.int64)
