@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mimir_ray.encoding.bits import load64_be
+from mimir_ray.encoding.bits import equal_bytes, load64_be
 from mimir_ray.encoding.varint import read_uvarint
 from mimir_ray.kernel import I64, U8, U32, OutBool, OutI64, OutU32, device, kernel
 
@@ -103,12 +103,7 @@ def walk_table(
             code |= other
         if code != 0 or strings != np.uint64(2) or size > np.uint64(end - at):
             return -(CODES * p + MALFORMED)
-        same = name_size == np.int64(size) and p > 0
-        if same:
-            for k in range(0, name_size, 8):
-                same &= (load64_be(data, name + k) ^ load64_be(data, at + k)) >> np.uint64(
-                    max(0, 64 - 8 * (name_size - k))
-                ) == np.uint64(0)
+        same = p > 0 and name_size == np.int64(size) and equal_bytes(data, name, data, at, name_size)
         if not same:
             if p > 0 and _compare(data, name, name_size, data, at, np.int64(size)) > 0:
                 return -(CODES * p + DISORDERED)
@@ -124,20 +119,8 @@ def walk_table(
             size, at, code = read_uvarint(data, at - 1, end)
         if code != 0 or size > np.uint64(end - at):
             return -(CODES * p + MALFORMED)
-        if same:
-            shared = min(value_size, np.int64(size))
-            one = two = np.uint64(0)
-            k = np.int64(0)
-            while k < shared:
-                one, two = load64_be(data, value + k), load64_be(data, at + k)
-                left = shared - k
-                if left < 8:
-                    one, two = one >> np.uint64(64 - 8 * left), two >> np.uint64(64 - 8 * left)
-                if one != two:
-                    break
-                k += 8
-            if not (one < two if k < shared else value_size < np.int64(size)):
-                return -(CODES * p + DISORDERED)
+        if same and _compare(data, value, value_size, data, at, np.int64(size)) >= 0:
+            return -(CODES * p + DISORDERED)
         value, value_size = at, np.int64(size)
         offset, at, code = read_uvarint(data, at + value_size, end)
         if code != 0 or offset >= np.uint64(len(data)):

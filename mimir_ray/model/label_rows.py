@@ -13,13 +13,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mimir_ray.encoding.bits import copy_bytes, equal_bytes
 from mimir_ray.encoding.hashing import hash64, hash_seeds
-from mimir_ray.kernel import I32, I64, U8, Bool, OutI32, OutI64, OutU8, kernel, u64
+from mimir_ray.kernel import I32, I64, U8, Bool, OutI32, OutI64, OutU8, device, kernel, u64
 
 NO_NAME = -1
 """Code of a place that is not used."""
@@ -280,6 +281,18 @@ def join_spans(spans: I64, labels: int, separator: U8, offsets: I64, text: OutU8
             to += length
 
 
+@device
+def _place_of(code: Any, first: Any, last: Any, codes: Any, starts: Any, ends: Any) -> Any:
+    """Which of the places first..last - 1 has a label of this name; the first free one where none has."""
+    free = np.int64(-1)
+    for place in range(first, last):
+        if codes[place] == code:
+            return place
+        if free < 0 and starts[place] == ends[place]:
+            free = place
+    return free
+
+
 @kernel
 def write_rows(
     groups: I32,
@@ -298,16 +311,8 @@ def write_rows(
             continue
         group = groups[row]
         code = new_codes[group]
-        to = -1
-        for place in range(offsets[row], offsets[row + 1]):
-            if codes[place] == code:
-                to = place
-                break
-            if to < 0 and starts[place] == ends[place]:
-                to = place
-        codes[to] = code
-        starts[to] = new_starts[group]
-        ends[to] = new_ends[group]
+        to = _place_of(code, offsets[row], offsets[row + 1], codes, starts, ends)
+        codes[to], starts[to], ends[to] = code, new_starts[group], new_ends[group]
 
 
 @kernel
@@ -352,11 +357,5 @@ def copy_rows(
         for at in range(matched):
             place = order[at]
             code = other[codes[place]]
-            free = -1
-            for there in range(new_offsets[row], new_offsets[row + 1]):
-                if new_codes[there] == code:
-                    free = there
-                    break
-                if free < 0 and new_starts[there] == new_ends[there]:
-                    free = there
-            new_codes[free], new_starts[free], new_ends[free] = code, starts[place], ends[place]
+            there = _place_of(code, new_offsets[row], new_offsets[row + 1], new_codes, new_starts, new_ends)
+            new_codes[there], new_starts[there], new_ends[there] = code, starts[place], ends[place]
