@@ -23,7 +23,7 @@ from mimir_ray.tsdb.block.index_reader import decode_labels, measure_series, rea
 from .found import Found
 from .header_tables import READ_AHEAD_BYTES, find_values, list_bounds, string_bounds
 from .index_header import IndexHeader
-from .label_sets import LabelSets
+from .label_sets import LabelSets, number_strings
 
 SERIES_MAX = 16
 LABELS_MAX = 512
@@ -32,6 +32,7 @@ STRING_BYTES_MAX = 32 << 10
 SERIES_BYTES_GUESS = 512
 """Upstream: pkg/storegateway/bucket.go EstimatedSeriesP99Size."""
 EVER = 1 << 62
+_SLOTS = 4 * LABELS_MAX
 _ROWS, _STRINGS, _BYTES = range(3)
 
 
@@ -137,19 +138,7 @@ def read_few(
         if code < 0 or offsets[rows] > len(mints):
             return False
     used = np.empty(2 * total, np.int64)
-    strings = 0
-    for i in range(2 * total):
-        symbol = np.int64(values[i >> 1]) if i & 1 else np.int64(names[i >> 1])
-        at = 0
-        while at < strings and used[at] != symbol:
-            at += 1
-        if at == strings:
-            used[at] = symbol
-            strings += 1
-        if i & 1:
-            values[i >> 1] = at
-        else:
-            names[i >> 1] = at
+    strings = number_strings(names[:total], values[:total], np.zeros(_SLOTS, np.int32), used)
     starts, ends = np.empty(strings, np.int64), np.empty(strings, np.int64)
     if string_bounds(data, base, symbols, end, used[:strings], starts, ends) > len(arena):
         return False

@@ -284,7 +284,7 @@ def join_spans(spans: I64, labels: int, separator: U8, offsets: I64, text: OutU8
 @device
 def _place_of(code: Any, first: Any, last: Any, codes: Any, starts: Any, ends: Any) -> Any:
     """Which of the places first..last - 1 has a label of this name; the first free one where none has."""
-    free = np.int64(-1)
+    free: Any = np.int64(-1)
     for place in range(first, last):
         if codes[place] == code:
             return place
